@@ -1,0 +1,1 @@
+"""What runs behind `notebook_ext`: the broker, the host agents and the workers."""

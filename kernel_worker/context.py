@@ -1,0 +1,52 @@
+"""Which input runs here: a worker sets it, a nested client and the output streams read it.
+
+The value follows threads and tasks as context variables do. In a process that is no worker
+(`worker_identity` unset) there is none.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kernel_worker.model import CallId, Digest, LeaseId, ParentInput, WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class RunningInput:
+    """One attempt of one input, as the worker that runs it knows it."""
+
+    call: CallId
+    index: int
+    attempt: int
+    worker: WorkerId
+    lease: LeaseId
+    table: Digest
+    """The object that resolves the functions which this tree of calls refers to."""
+    directory: str = ""
+
+    def as_parent(self) -> ParentInput:
+        """Return the form in which a nested call names this attempt."""
+        from kernel_worker.model import ParentInput  # noqa: PLC0415  keeps forks light
+
+        return ParentInput(self.call, self.index, self.attempt, self.worker, self.lease)
+
+
+current_input: ContextVar[RunningInput | None] = ContextVar("current_input", default=None)
+"""The input that runs in this thread or task."""
+
+
+@dataclass(slots=True)
+class WorkerIdentity:
+    """What a worker process tells a nested client that is made in it."""
+
+    worker: WorkerId
+    connection_file: str
+    objects: dict[Digest, bytes]
+    """Objects that reached this worker and that a nested client may read (tables)."""
+
+
+worker_identity: WorkerIdentity | None = None
+"""Set once, by the worker's main module."""

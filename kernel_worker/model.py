@@ -1,0 +1,163 @@
+"""The nouns that every room shares: ids, what a function asks for, and how inputs end.
+
+A leaf: it imports nothing of ours, does nothing and can travel on the wire (`msgspec`).
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from typing import NewType
+
+import msgspec
+
+ClientId = NewType("ClientId", str)
+"""One connection of a process that makes calls: `cl-…`."""
+HostId = NewType("HostId", str)
+"""One host agent: `ho-…`."""
+WorkerId = NewType("WorkerId", str)
+"""One process that runs attempts: `ta-…`."""
+CallId = NewType("CallId", str)
+"""One `FunctionCall`: `fc-…`, made by the client."""
+InputId = NewType("InputId", str)
+"""One input of a call: `in-<the call's id without fc->-<index>`."""
+PoolId = NewType("PoolId", str)
+"""The workers of one function version with one set of options: `po-…`."""
+FunctionKey = NewType("FunctionKey", str)
+"""What a redefinition keeps: `<scope>/<app>/<name>`; scope is the client's, or `deployed`."""
+Digest = NewType("Digest", str)
+"""The content address (BLAKE2b, 32 hex digits) of an object that travels once; `""` is "none"."""
+LeaseId = NewType("LeaseId", int)
+"""A worker's right to a range of inputs; unique within one broker's life."""
+
+
+def digest_of(*parts: bytes | memoryview) -> Digest:
+    """Return the content address of `parts`, each length-prefixed so that boundaries count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return Digest(digest.hexdigest())
+
+
+def input_id(call: CallId, index: int) -> InputId:
+    """Return the id of the input at `index` (from 0) of `call`."""
+    return InputId(f"in-{call.removeprefix('fc-')}-{index}")
+
+
+class Outcome(enum.IntEnum):
+    """How an input ended, or (LOST) how an attempt did."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    """The function raised."""
+    CANCELLED = 2
+    TIMED_OUT = 3
+    LOST = 4
+    """The worker died under it (too often, where an input ended so)."""
+    INIT_FAILED = 5
+    """The function could not be imported or set up in a worker."""
+
+
+class Resources(msgspec.Struct, frozen=True, array_like=True):
+    """What one worker reserves on its host."""
+
+    cpu: float = 1.0
+    memory_mib: int = 0
+    gpu: float = 0.0
+    """Whole devices, or a fraction of one that workers share."""
+    gpu_kind: str = ""
+    """A device name such as `H200`; empty for any."""
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
+    """How often and how late a failed input is tried again."""
+
+    max_retries: int = 0
+    backoff_coefficient: float = 2.0
+    initial_delay_seconds: float = 1.0
+    max_delay_seconds: float = 60.0
+
+    def delay_seconds(self, retry: int) -> float:
+        """Return how long the `retry`-th retry (from 1) waits after the failure."""
+        delay = self.initial_delay_seconds * self.backoff_coefficient ** (retry - 1)
+        return min(delay, self.max_delay_seconds)
+
+
+class PoolSettings(msgspec.Struct, frozen=True, array_like=True):
+    """What a running pool can be told to change."""
+
+    min_containers: int = 0
+    max_containers: int | None = None
+    buffer_containers: int = 0
+    scaledown_window_seconds: float = 60.0
+
+
+class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
+    """One function version with one set of options: what a pool is made from."""
+
+    pool: PoolId
+    key: FunctionKey
+    name: str
+    """The qualified name, for people."""
+    module: str
+    version: Digest
+    """The code version: code, local modules and whatever changes what a template holds."""
+    code: Digest
+    """The object that holds the code (see `kernel_worker.worker.binding`)."""
+    environment: Digest
+    """The object that holds an `Environment`, msgpack-encoded."""
+    imports: tuple[str, ...] = ()
+    """Installed modules that the function needs, sorted: templates of equal imports share a parent."""
+    resources: Resources = Resources()
+    settings: PoolSettings = PoolSettings()
+    retries: RetryPolicy = RetryPolicy()
+    timeout_seconds: float = 300.0
+    startup_timeout_seconds: float = 300.0
+    rerun_on_crash: bool = True
+    single_use: bool = False
+    nested_loops: bool = False
+
+
+class Environment(msgspec.Struct, frozen=True, array_like=True):
+    """Where a template starts: the interpreter, module path and variables of the caller."""
+
+    python: str
+    path: tuple[str, ...]
+    variables: dict[str, str]
+    stamp: str
+    """Changes when the installed packages do, so that new templates start after an install."""
+
+
+class CallContext(msgspec.Struct, frozen=True, array_like=True):
+    """What a call carries of its caller's surroundings as they are at the call."""
+
+    directory: str = ""
+    variables: tuple[tuple[str, str | None], ...] = ()
+    """Environment variables that differ from the `Environment`'s; None is "not set"."""
+
+
+class ParentInput(msgspec.Struct, frozen=True, array_like=True):
+    """The attempt inside which a nested call was made."""
+
+    call: CallId
+    index: int
+    attempt: int
+    worker: WorkerId
+    lease: LeaseId
+
+
+class Device(msgspec.Struct, frozen=True, array_like=True):
+    """One accelerator of a host."""
+
+    index: int
+    kind: str
+    memory_mib: int = 0
+
+
+class HostResources(msgspec.Struct, frozen=True, array_like=True):
+    """What a host agent has to give (from affinity and cgroup limits)."""
+
+    cpu: float
+    memory_mib: int
+    devices: tuple[Device, ...] = ()

@@ -1,0 +1,76 @@
+"""What the journal holds: facts that were decided about spawned calls, one struct per fact.
+
+A restart replays them in order (`Scheduler.restore`) and decides nothing again. Payloads are not
+in here: the journal stores them beside a record under the keys that its docstring names.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from kernel_worker.model import CallContext, CallId, Digest, FunctionSpec, Outcome
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True):
+    """What all records are."""
+
+
+class CallSubmitted(_Record, tag="call_submitted"):
+    """A spawned call was accepted. Stored beside it: the objects that it and its specs name."""
+
+    call: CallId
+    spec: FunctionSpec
+    snapshot: Digest
+    table: Digest
+    shared: Digest
+    context: CallContext
+    requires: tuple[Digest, ...]
+    nested_specs: tuple[FunctionSpec, ...]
+    submitted_at: float
+    """Unix seconds."""
+
+
+class InputsAdded(_Record, tag="inputs_added"):
+    """Inputs `[start, start + count)` arrived. Stored beside it: their batch."""
+
+    call: CallId
+    start: int
+    count: int
+
+
+class InputsClosed(_Record, tag="inputs_closed"):
+    """The call has `total` inputs and gets no more."""
+
+    call: CallId
+    total: int
+
+
+class RangeSucceeded(_Record, tag="range_succeeded"):
+    """Inputs `[start, stop)` succeeded. Stored beside it: the frames of values from `first` on."""
+
+    call: CallId
+    start: int
+    stop: int
+    first: int
+
+
+class InputEnded(_Record, tag="input_ended"):
+    """Inputs `[index, index + count)` ended otherwise. Stored beside it: the exception, if any."""
+
+    call: CallId
+    index: int
+    count: int
+    outcome: Outcome
+    attempt: int
+    message: str
+
+
+class AttemptFailed(_Record, tag="attempt_failed"):
+    """An attempt failed and the input will be tried again: the count survives a restart."""
+
+    call: CallId
+    index: int
+    attempt: int
+
+
+Record = CallSubmitted | InputsAdded | InputsClosed | RangeSucceeded | InputEnded | AttemptFailed

@@ -1,0 +1,538 @@
+"""One struct per message. `PROTOCOL.md` beside this file says who sends which, when.
+
+A message on the wire is one header frame (msgpack of one of these structs, a tagged union) and
+then the payload frames that it speaks of, which nobody but the two ends looks into.
+Anything that does not decode raises `ProtocolError`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+import msgspec
+
+from kernel_worker.errors import ProtocolError
+from kernel_worker.model import (
+    CallContext,
+    CallId,
+    Digest,
+    FunctionSpec,
+    HostResources,
+    LeaseId,
+    Outcome,
+    ParentInput,
+    PoolId,
+    PoolSettings,
+    WorkerId,
+)
+
+T = TypeVar("T")
+
+PROTOCOL_MAJOR = 1
+PROTOCOL_MINOR = 0
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True):
+    """What all messages are."""
+
+
+# ---- anybody -> broker, broker -> anybody ---------------------------------------------------
+
+
+class Hello(_Message, tag="hello"):
+    """The first message of a connection, and again after each reconnection."""
+
+    role: Literal["client", "host", "worker"]
+    peer: str
+    """The peer's id; the same as its ZeroMQ routing id."""
+    major: int = PROTOCOL_MAJOR
+    minor: int = PROTOCOL_MINOR
+    pid: int = 0
+    machine: str = ""
+    """The boot id of the peer's machine: pids mean something only where it is the broker's."""
+    resources: HostResources | None = None
+    """Hosts only."""
+
+
+class Welcome(_Message, tag="welcome"):
+    """The answer to `Hello`."""
+
+    incarnation: str
+    """Changes when the broker was restarted: whoever sees a new one sends everything again."""
+    machine: str
+
+
+class Refused(_Message, tag="refused"):
+    """The answer to a `Hello` (or to anything before one) that cannot be served."""
+
+    reason: str
+
+
+class Bye(_Message, tag="bye"):
+    """The peer leaves on purpose; its attached calls are cancelled."""
+
+
+class StoreObject(_Message, tag="store_object"):
+    """One frame follows: the bytes whose content address is `digest`."""
+
+    digest: Digest
+
+
+# ---- client -> broker -----------------------------------------------------------------------
+
+
+class Define(_Message, tag="define"):
+    """A function version with its options. Its objects were sent before."""
+
+    spec: FunctionSpec
+
+
+class Submit(_Message, tag="submit"):
+    """A new call, with its first batch of inputs (frames follow unless `count` is 0)."""
+
+    call: CallId
+    pool: PoolId
+    attached: bool
+    """Attached calls die with their client and are not journalled; spawned ones are durable."""
+    count: int
+    closed: bool
+    """No more inputs follow."""
+    snapshot: Digest = Digest("")
+    """Captured globals and closure values."""
+    table: Digest = Digest("")
+    """Resolves the functions that this tree of calls refers to."""
+    shared: Digest = Digest("")
+    """Arguments that every input of the call shares (`kwargs=`)."""
+    context: CallContext = CallContext()
+    parent: ParentInput | None = None
+    requires: tuple[Digest, ...] = ()
+    """Further objects that calls nested in this one may name (the table's): kept as long as it."""
+    pools: tuple[PoolId, ...] = ()
+    """Further pools that calls nested in this one may name: their specs are kept as long as it."""
+
+
+class AddInputs(_Message, tag="add_inputs"):
+    """One more batch (frames follow), positions `start` to `start + count`."""
+
+    call: CallId
+    start: int
+    count: int
+
+
+class CloseInputs(_Message, tag="close_inputs"):
+    """No more inputs follow; there are `total`."""
+
+    call: CallId
+    total: int
+
+
+class CancelCall(_Message, tag="cancel_call"):
+    """The user asks that the call (and its children) end; answered by `Failure`s."""
+
+    call: CallId
+    terminate: bool = False
+    """Kill the workers that run it instead of asking them."""
+
+
+class AttachCall(_Message, tag="attach_call"):
+    """Tell me the outcomes of this spawned call, those known and those to come."""
+
+    call: CallId
+
+
+class DropObjects(_Message, tag="drop_objects"):
+    """The client will not name these again without sending them again."""
+
+    digests: tuple[Digest, ...]
+
+
+class ConfigurePool(_Message, tag="configure_pool"):
+    """Change what is given; answered by `Reply` with a `PoolSettings`."""
+
+    request: int
+    pool: PoolId
+    min_containers: int | None = None
+    max_containers: int | None = None
+    buffer_containers: int | None = None
+    scaledown_window_seconds: float | None = None
+
+
+class Ask(_Message, tag="ask"):
+    """A question; answered by `Reply`."""
+
+    request: int
+    what: Literal["pool_stats", "status", "object", "call", "stop"]
+    """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
+    -> one frame; `call` (subject: call) -> CallInfo; `stop` ends the broker."""
+    subject: str = ""
+
+
+class Blocked(_Message, tag="blocked"):
+    """The attempt waits in our API for `calls`: its worker's slot is free until one of them moves."""
+
+    parent: ParentInput
+    calls: tuple[CallId, ...]
+
+
+class Resumed(_Message, tag="resumed"):
+    """The attempt runs on (also when the wait was given up: a timeout, an interrupt)."""
+
+    parent: ParentInput
+
+
+# ---- broker -> client -----------------------------------------------------------------------
+
+
+class Accepted(_Message, tag="accepted"):
+    """The spawned call is on disk."""
+
+    call: CallId
+
+
+class Rejected(_Message, tag="rejected"):
+    """The call cannot be; `error` is a class name of `kernel_worker.errors`."""
+
+    call: CallId
+    error: str
+    message: str
+
+
+class Results(_Message, tag="results"):
+    """Outcomes of `[start, start + count)`: frames follow, a batch of values whose first is `start`.
+
+    Where frames hold more than that (`first` < `start`), `first` is the index of their first value.
+    """
+
+    call: CallId
+    start: int
+    count: int
+    first: int
+
+
+class Failure(_Message, tag="failure"):
+    """The input at `index` ended otherwise. FAILED and INIT_FAILED bring one frame: the exception."""
+
+    call: CallId
+    index: int
+    count: int
+    """As many neighbours from `index` on ended the same way (CANCELLED only; else 1)."""
+    outcome: Outcome
+    attempt: int
+    message: str = ""
+
+
+class CallProgress(_Message, tag="call_progress"):
+    """How an open attached call stands; at most 10 a second, only when it changed."""
+
+    call: CallId
+    running: int
+    retried: int
+    workers: int
+    waiting_for: str = ""
+    """Why nothing runs, once it has waited for 2 s; empty where it does not wait."""
+    started: tuple[tuple[int, int], ...] = ()
+    """The ranges [start, stop) that workers hold now."""
+
+
+class Output(_Message, tag="output"):
+    """Worker -> broker -> client: one frame follows, UTF-8 text that the input wrote."""
+
+    call: CallId
+    index: int
+    stream: Literal["stdout", "stderr"]
+    worker: WorkerId
+
+
+class Reply(_Message, tag="reply"):
+    """The answer to `Ask` and `ConfigurePool`; `body` is msgpack, or an error where `error` is set."""
+
+    request: int
+    body: msgspec.Raw = msgspec.Raw(b"\xc0")
+    error: str = ""
+    """A class name of `kernel_worker.errors`; then `body` is the message, a string."""
+
+
+class PoolStats(msgspec.Struct, frozen=True):
+    """The body that answers `pool_stats`."""
+
+    backlog: int
+    num_total_runners: int
+    num_running_inputs: int
+    settings: PoolSettings
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """One worker, in `Status`."""
+
+    worker: WorkerId
+    pool: PoolId
+    host: str
+    pid: int
+    state: str
+    """starting, idle, busy, blocked or stopping."""
+    start: str = ""
+    """How it started: `forked`, or `fresh: <why>`."""
+
+
+class PoolStatus(msgspec.Struct, frozen=True):
+    """One pool, in `Status`."""
+
+    pool: PoolId
+    key: str
+    name: str
+    superseded: bool
+    settings: PoolSettings
+    backlog: int
+    running: int
+    idle: int
+    busy: int
+    starting: int
+    waiting_for: str = ""
+
+
+class HostStatus(msgspec.Struct, frozen=True):
+    """One host, in `Status`."""
+
+    host: str
+    machine: str
+    pid: int
+    resources: HostResources
+    cpu_used: float
+
+
+class CallInfo(msgspec.Struct, frozen=True):
+    """One call, in `Status` and as the answer to `call`."""
+
+    call: CallId
+    name: str
+    attached: bool
+    closed: bool
+    total: int
+    pending: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The body that answers `status`."""
+
+    incarnation: str
+    pid: int
+    version: str
+    started_at: float
+    clients: int
+    hosts: list[HostStatus]
+    pools: list[PoolStatus]
+    workers: list[WorkerStatus]
+    calls: list[CallInfo]
+
+
+# ---- broker <-> host ------------------------------------------------------------------------
+
+
+class StartWorker(_Message, tag="start_worker"):
+    """Objects `spec.code` and `spec.environment` were sent before."""
+
+    worker: WorkerId
+    spec: FunctionSpec
+    devices: tuple[int, ...] = ()
+
+
+class StopWorker(_Message, tag="stop_worker"):
+    """End an idle worker; what has not ended after `grace_seconds` is killed."""
+
+    worker: WorkerId
+    grace_seconds: float = 5.0
+
+
+class KillWorker(_Message, tag="kill_worker"):
+    """SIGKILL, now."""
+
+    worker: WorkerId
+
+
+class TakeBack(_Message, tag="take_back"):
+    """Ask for what the worker has not started of `lease`; the worker answers `Returned`."""
+
+    worker: WorkerId
+    lease: LeaseId
+
+
+class Interrupt(_Message, tag="interrupt"):
+    """Raise InputCancellation in that very attempt; what runs on after `grace_seconds` is killed."""
+
+    worker: WorkerId
+    lease: LeaseId
+    index: int
+    grace_seconds: float = 5.0
+
+
+class RetirePool(_Message, tag="retire_pool"):
+    """No worker of this pool will be asked for soon: its template may go."""
+
+    pool: PoolId
+
+
+class WorkerStarted(_Message, tag="worker_started"):
+    """The process exists (it says `Hello` itself when it is ready)."""
+
+    worker: WorkerId
+    pid: int
+    start: str
+    """`forked`, or `fresh: <why>`."""
+
+
+class StartFailed(_Message, tag="start_failed"):
+    """The template or the worker could not load the function: one frame, the exception."""
+
+    worker: WorkerId
+    message: str
+
+
+class WorkerExited(_Message, tag="worker_exited"):
+    """The process is reaped; its devices are free."""
+
+    worker: WorkerId
+    cause: str
+    """For people: `killed by SIGSEGV`, `exit code 3`, `out of memory (SIGKILL)`, `stopped`."""
+    lease: LeaseId = LeaseId(0)
+    """From the progress page: the lease that it was in (0: none) …"""
+    position: int = -1
+    """… and the index of the input that had started and not ended (-1: none)."""
+    timed_out: bool = False
+    """It was killed because that input would not stop after its timeout."""
+
+
+# ---- broker <-> worker ----------------------------------------------------------------------
+
+
+class Lease(_Message, tag="lease"):
+    """Run the inputs `[start, stop)` of `call`; frames follow: a batch whose first item is `first`.
+
+    Objects that it names were sent before, on this connection, unless they were named in the
+    same role by the last lease that named any.
+    """
+
+    lease: LeaseId
+    call: CallId
+    start: int
+    stop: int
+    attempt: int
+    first: int
+    snapshot: Digest = Digest("")
+    table: Digest = Digest("")
+    shared: Digest = Digest("")
+    context: CallContext = CallContext()
+
+
+class Done(_Message, tag="done"):
+    """Worker -> broker: `[start, start + count)` succeeded; frames follow: the batch of values."""
+
+    lease: LeaseId
+    start: int
+    count: int
+    elapsed_seconds: float
+
+
+class InputEnded(_Message, tag="input_ended"):
+    """Worker -> broker: one input ended otherwise; FAILED brings one frame: the exception."""
+
+    lease: LeaseId
+    index: int
+    outcome: Outcome
+    elapsed_seconds: float
+
+
+class Returned(_Message, tag="returned"):
+    """Worker -> broker: `[start, stop)` of the lease was not started and never will be.
+
+    `start == stop`: nothing could be given back.
+    """
+
+    lease: LeaseId
+    start: int
+    stop: int
+
+
+ToBroker = (
+    Hello
+    | Bye
+    | StoreObject
+    | Define
+    | Submit
+    | AddInputs
+    | CloseInputs
+    | CancelCall
+    | AttachCall
+    | DropObjects
+    | ConfigurePool
+    | Ask
+    | Blocked
+    | Resumed
+    | WorkerStarted
+    | StartFailed
+    | WorkerExited
+    | Done
+    | InputEnded
+    | Returned
+    | Output
+)
+ToClient = (
+    Welcome | Refused | Accepted | Rejected | Results | Failure | CallProgress | Output | Reply
+)
+ToHost = (
+    Welcome
+    | Refused
+    | Bye
+    | StoreObject
+    | StartWorker
+    | StopWorker
+    | KillWorker
+    | TakeBack
+    | Interrupt
+    | RetirePool
+)
+ToWorker = Welcome | Refused | Bye | StoreObject | Lease
+
+Message = ToBroker | ToClient | ToHost | ToWorker
+
+_encoder = msgspec.msgpack.Encoder()
+_to_broker = msgspec.msgpack.Decoder(ToBroker)
+_to_client = msgspec.msgpack.Decoder(ToClient)
+_to_host = msgspec.msgpack.Decoder(ToHost)
+_to_worker = msgspec.msgpack.Decoder(ToWorker)
+
+
+def encode(message: Message) -> bytes:
+    """Return the header frame of `message`."""
+    return _encoder.encode(message)
+
+
+def decode_at_broker(frame: bytes) -> ToBroker:
+    """Return the message in a header frame that the broker received, or raise `ProtocolError`."""
+    return _decode(_to_broker, frame)
+
+
+def decode_at_client(frame: bytes) -> ToClient:
+    """Return the message in a header frame that a client received, or raise `ProtocolError`."""
+    return _decode(_to_client, frame)
+
+
+def decode_at_host(frame: bytes) -> ToHost:
+    """Return the message in a header frame that a host agent received, or raise `ProtocolError`."""
+    return _decode(_to_host, frame)
+
+
+def decode_at_worker(frame: bytes) -> ToWorker:
+    """Return the message in a header frame that a worker received, or raise `ProtocolError`."""
+    return _decode(_to_worker, frame)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], frame: bytes) -> T:
+    try:
+        return decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = f"not a message of ours ({len(frame)} bytes): {error}"
+        raise ProtocolError(message) from error
