@@ -11,6 +11,9 @@ from typing import NewType
 
 import msgspec
 
+PROTOCOL_MAJOR = 1
+"""Peers of different majors do not talk; each major has brokers of its own (`rendezvous`)."""
+
 ClientId = NewType("ClientId", str)
 """One connection of a process that makes calls: `cl-…`."""
 HostId = NewType("HostId", str)

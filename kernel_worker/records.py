@@ -6,11 +6,14 @@ in here: the journal stores them beside a record under the keys that its docstri
 
 from __future__ import annotations
 
+from typing import dataclass_transform
+
 import msgspec
 
 from kernel_worker.model import CallContext, CallId, Digest, FunctionSpec, Outcome
 
 
+@dataclass_transform(frozen_default=True)
 class _Record(msgspec.Struct, frozen=True, array_like=True):
     """What all records are."""
 
@@ -71,6 +74,8 @@ class AttemptFailed(_Record, tag="attempt_failed"):
     call: CallId
     index: int
     attempt: int
+    lost: bool = False
+    """The worker died under it: not one of the function's retries."""
 
 
 Record = CallSubmitted | InputsAdded | InputsClosed | RangeSucceeded | InputEnded | AttemptFailed

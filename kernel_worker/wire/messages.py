@@ -7,10 +7,11 @@ Anything that does not decode raises `ProtocolError`.
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, dataclass_transform
 
 import msgspec
 
+from kernel_worker import model
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import (
     CallContext,
@@ -28,10 +29,11 @@ from kernel_worker.model import (
 
 T = TypeVar("T")
 
-PROTOCOL_MAJOR = 1
+PROTOCOL_MAJOR = model.PROTOCOL_MAJOR
 PROTOCOL_MINOR = 0
 
 
+@dataclass_transform(frozen_default=True)
 class _Message(msgspec.Struct, frozen=True, array_like=True):
     """What all messages are."""
 
@@ -499,10 +501,10 @@ ToWorker = Welcome | Refused | Bye | StoreObject | Lease
 Message = ToBroker | ToClient | ToHost | ToWorker
 
 _encoder = msgspec.msgpack.Encoder()
-_to_broker = msgspec.msgpack.Decoder(ToBroker)
-_to_client = msgspec.msgpack.Decoder(ToClient)
-_to_host = msgspec.msgpack.Decoder(ToHost)
-_to_worker = msgspec.msgpack.Decoder(ToWorker)
+_to_broker: msgspec.msgpack.Decoder[ToBroker] = msgspec.msgpack.Decoder(ToBroker)
+_to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
+_to_host: msgspec.msgpack.Decoder[ToHost] = msgspec.msgpack.Decoder(ToHost)
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 
 
 def encode(message: Message) -> bytes:

@@ -1,0 +1,164 @@
+"""Pickling what has no importable name: functions and classes of a notebook, by value.
+
+Theory. `cloudpickle` sends such a class with every instance and, on the other side, finds the class
+that it made before by a tracker id. But it also *assigns the class's attributes again*, at every
+load: the notebook's own class would get its methods replaced by copies from a worker, with globals
+of their own. Here a class is filled in only where it was made by unpickling; one that was defined
+here, or that came with a function's code (`worker.binding`), is left as it is.
+
+Guarantees: an instance that comes back is an instance of the very class that it left with, and
+that class is untouched.
+Not guaranteed: that a value can be loaded by another Python minor version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import types
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from cloudpickle import cloudpickle
+
+if TYPE_CHECKING:
+    import pickle
+    from collections.abc import Callable
+
+    BufferCallback = Callable[[pickle.PickleBuffer], object]
+
+CacheWrapper = type(functools.lru_cache(lambda: None))
+_NAMELESS = frozenset({type(None), type(...), type(NotImplemented)})
+TRACKER_OF_CLASS = 4
+TRACKER_OF_ENUM = 5
+DATACLASS_SENTINELS = {
+    type(dataclasses.MISSING): "MISSING",
+    type(dataclasses.KW_ONLY): "KW_ONLY",
+    dataclasses._HAS_DEFAULT_FACTORY_CLASS: "_HAS_DEFAULT_FACTORY",  # type: ignore[attr-defined]  # noqa: SLF001
+}
+
+_made_here: weakref.WeakSet[type] = weakref.WeakSet()
+"""Classes that exist in this process because a value brought them."""
+
+
+def dumps(value: object, buffer_callback: BufferCallback | None = None) -> bytes:
+    """Return the pickle of `value`; whatever `__main__` defines travels by value."""
+    with io.BytesIO() as file:
+        ValuePickler(file, 5, buffer_callback).dump(value)
+        return file.getvalue()
+
+
+def tracker_of(kind: type) -> str:
+    """Return the id under which the other side knows this class."""
+    return str(cloudpickle._get_or_create_tracker_id(kind))  # noqa: SLF001
+
+
+def track(kind: type, tracker: str) -> None:
+    """Let values that name the class `tracker` be of `kind`, and the other way round."""
+    with cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001
+        cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID[tracker] = kind  # noqa: SLF001
+        cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS[kind] = tracker  # noqa: SLF001
+
+
+def is_by_reference(thing: object) -> bool:
+    """Say whether a function, class or module is found by its name on the other side."""
+    return bool(cloudpickle._should_pickle_by_reference(thing))  # noqa: SLF001
+
+
+def is_builtin_type(kind: object) -> bool:
+    """Say whether this is a class of the interpreter that may have no name (`NoneType`)."""
+    return kind in _NAMELESS or kind in cloudpickle._BUILTIN_TYPE_NAMES  # noqa: SLF001
+
+
+def is_class(thing: object) -> bool:
+    """Say whether `thing` is a class, without asking proxies that lie about it."""
+    try:
+        return issubclass(type(thing), type)
+    except TypeError:
+        return False
+
+
+class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """What the picklers of values and of code share: objects that `cloudpickle` gets wrong."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how `obj` is rebuilt, or NotImplemented for pickle's own way."""
+        kind = type(obj)
+        if kind in DATACLASS_SENTINELS:
+            return DATACLASS_SENTINELS[kind]
+        if kind is CacheWrapper and _has_no_name(obj):
+            parameters = obj.cache_parameters()
+            return make_cache, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
+        if kind is types.MethodType and _is_shell_getter(obj):
+            return current_shell_getter, ()
+        return super().reducer_override(obj)
+
+
+class ValuePickler(ByValuePickler):
+    """Pickles arguments, results and exceptions."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how `obj` is rebuilt, or NotImplemented for pickle's own way."""
+        reduced = super().reducer_override(obj)
+        if not is_class(obj) or not isinstance(reduced, tuple):
+            return reduced
+        return _class_by_value(reduced)
+
+
+def _class_by_value(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the reduction of a class with our two steps in place of cloudpickle's."""
+    make, arguments, *rest = reduced
+    if make is cloudpickle._make_skeleton_class:  # noqa: SLF001
+        return (make_class, arguments, rest[0], None, None, fill_class)
+    if make is cloudpickle._make_skeleton_enum:  # noqa: SLF001
+        return (make_enum, arguments, rest[0], None, None, fill_class)
+    return reduced
+
+
+def make_class(*arguments: Any) -> type:
+    """Return the class that these arguments of cloudpickle name, made where it is not known."""
+    tracker = arguments[TRACKER_OF_CLASS]
+    return _known(tracker) or _made(cloudpickle._make_skeleton_class(*arguments))  # noqa: SLF001
+
+
+def make_enum(*arguments: Any) -> type:
+    """Return the enumeration that these arguments of cloudpickle name, made if it is not known."""
+    tracker = arguments[TRACKER_OF_ENUM]
+    return _known(tracker) or _made(cloudpickle._make_skeleton_enum(*arguments))  # noqa: SLF001
+
+
+def fill_class(kind: type, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Set the attributes of a class that a value brought; leave others alone."""
+    if kind in _made_here:
+        cloudpickle._class_setstate(kind, state)  # noqa: SLF001
+
+
+def make_cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> object:  # noqa: FBT001
+    """Return `function` behind an empty `functools.lru_cache`."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def current_shell_getter() -> object:
+    """Return `get_ipython` as it is in this process."""
+    from IPython.core.getipython import get_ipython  # noqa: PLC0415  only where it is used
+
+    return get_ipython
+
+
+def _known(tracker: str) -> type | None:
+    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)  # noqa: SLF001
+    return known
+
+
+def _made(kind: type) -> type:
+    _made_here.add(kind)
+    return kind
+
+
+def _has_no_name(wrapper: Any) -> bool:
+    return cloudpickle._lookup_module_and_qualname(wrapper) is None  # noqa: SLF001
+
+
+def _is_shell_getter(method: types.MethodType) -> bool:
+    return method.__name__ == "get_ipython" and hasattr(method.__self__, "user_ns")

@@ -1,0 +1,160 @@
+"""The layout of a batch in frames: its header, its validation, and cutting a part out of it.
+
+Theory: `PROTOCOL.md`, "Batches". All of it is arithmetic on bytes, so that a process which must
+never unpickle (the broker) can check what comes in and hand parts of it on.
+
+Guarantees: `check` answers any bytes with a valid header or `ProtocolError`, in time linear in the
+length of the frames; what it has passed, `cut` and a reader can use without checking again.
+Not guaranteed: that the pickles in a batch are pickles.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+
+from kernel_worker.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Frame = bytes | bytearray | memoryview
+F = TypeVar("F", bound=Frame)
+
+FORM_ARGS = 0
+"""Each item is a tuple of positional arguments."""
+FORM_CALL = 1
+"""Each item is a pair `(args, kwargs)`."""
+FORM_VALUE = 2
+"""Each item is a value."""
+
+_WHOLE = 0
+_ITEMISED = 1
+_HEADER = struct.Struct("<BBHI")
+_ENTRY_BYTES = 8 + 4
+"""An offset and a position."""
+
+
+class BatchHeader(NamedTuple):
+    """What the first frame of a batch says."""
+
+    whole: bool
+    """One pickle holds all items: a part of the batch is the whole of it."""
+    form: int
+    """`FORM_ARGS`, `FORM_CALL` or `FORM_VALUE`."""
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+    """How many items the batch holds."""
+
+
+class Table(NamedTuple):
+    """Where the items of an itemised batch lie; both have one entry more than there are items."""
+
+    offsets: tuple[int, ...]
+    """Item i is the bytes `[offsets[i], offsets[i + 1])` of frame 1 …"""
+    positions: tuple[int, ...]
+    """… and its buffers are the frames `2 + positions[i]` to `2 + positions[i + 1]`."""
+
+
+def header(frames: Sequence[Frame]) -> BatchHeader:
+    """Return what the first frame says, or raise `ProtocolError` if it is no header."""
+    if not frames or len(frames[0]) < _HEADER.size:
+        message = f"no batch header in {len(frames)} frames"
+        raise ProtocolError(message)
+    kind, form, zero, count = _HEADER.unpack_from(frames[0])
+    if kind > _ITEMISED or form > FORM_VALUE or zero:
+        message = f"no batch header: kind {kind}, form {form}, reserved {zero}"
+        raise ProtocolError(message)
+    return BatchHeader(kind == _WHOLE, form, count)
+
+
+def check(frames: Sequence[Frame], count: int) -> BatchHeader:
+    """Return the header of a batch that must hold `count` items.
+
+    Raises:
+        ProtocolError: the frames are no well-formed batch of that many items.
+    """
+    found = header(frames)
+    if found.count != count:
+        message = f"the batch says {found.count} items, its message {count}"
+        raise ProtocolError(message)
+    expected = _HEADER.size + (0 if found.whole else _ENTRY_BYTES * (count + 1))
+    if len(frames) < 2 or len(frames[0]) != expected:  # noqa: PLR2004  header and pickles
+        message = f"a batch of {count} in {len(frames)} frames, the first of {len(frames[0])} bytes"
+        raise ProtocolError(message)
+    if found.whole:
+        _check_run((0, len(frames) - 2), 0, "buffers of a whole batch")
+        return found
+    rows = table(frames[0], count)
+    _check_run(rows.offsets, len(frames[1]), "offsets")
+    _check_run(rows.positions, len(frames) - 2, "buffer positions")
+    return found
+
+
+def table(frame: Frame, count: int) -> Table:
+    """Return the table in the first frame of an itemised batch of `count` items.
+
+    Raises:
+        ProtocolError: the frame is too short for it.
+    """
+    rows = count + 1
+    if len(frame) < _HEADER.size + _ENTRY_BYTES * rows:
+        message = f"a table of {count} items in {len(frame)} bytes"
+        raise ProtocolError(message)
+    offsets = struct.unpack_from(f"<{rows}Q", frame, _HEADER.size)
+    return Table(offsets, struct.unpack_from(f"<{rows}I", frame, _HEADER.size + 8 * rows))
+
+
+def cut(frames: Sequence[F], start: int, stop: int) -> tuple[int, list[F | bytes]]:
+    """Return a batch that holds the items at `[start, stop)` of the checked batch `frames`.
+
+    Args:
+        frames: a batch that passed `check`.
+        start: the position within the batch of the first item that is wanted.
+        stop: the position behind the last.
+
+    Returns:
+        The position (in `frames`) of the first item that the returned frames hold, and the frames:
+        all of them where the batch is whole.
+
+    Raises:
+        ValueError: the batch has no such items.
+    """
+    found = header(frames)
+    if not 0 <= start <= stop <= found.count:
+        message = f"items [{start}, {stop}) of a batch of {found.count}"
+        raise ValueError(message)
+    if found.whole or stop - start == found.count:
+        return 0, list(frames)
+    offsets, positions = table(frames[0], found.count)
+    low, first = offsets[start], positions[start]
+    front = itemised_header(
+        found.form,
+        [offset - low for offset in offsets[start : stop + 1]],
+        [position - first for position in positions[start : stop + 1]],
+    )
+    items = cast("F", frames[1][low : offsets[stop]])  # a part of bytes is bytes
+    return start, [front, items, *frames[2 + first : 2 + positions[stop]]]
+
+
+def whole_header(form: int, count: int) -> bytes:
+    """Return frame 0 of a whole batch."""
+    return _HEADER.pack(_WHOLE, form, 0, count)
+
+
+def itemised_header(form: int, offsets: Sequence[int], positions: Sequence[int]) -> bytes:
+    """Return frame 0 of an itemised batch with this table."""
+    rows = len(offsets)
+    return b"".join(
+        (
+            _HEADER.pack(_ITEMISED, form, 0, rows - 1),
+            struct.pack(f"<{rows}Q", *offsets),
+            struct.pack(f"<{rows}I", *positions),
+        )
+    )
+
+
+def _check_run(run: Sequence[int], end: int, what: str) -> None:
+    """Raise `ProtocolError` unless `run` ascends from 0 to `end`."""
+    if run[0] != 0 or run[-1] != end or sorted(run) != list(run):
+        message = f"{what} do not ascend from 0 to {end}"
+        raise ProtocolError(message)

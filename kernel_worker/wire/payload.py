@@ -1,0 +1,311 @@
+"""Values to frames and back: pickling of single values and of batches of them.
+
+Theory. A batch is pickled in one piece only if every item is exactly an int, float, str, bytes,
+bool, None or a tuple of these: then nobody can tell that items share a pickle, and a million ints
+cost a fraction of a second. Anything else is pickled item by item, so that no item sees another
+one's change and a bad one does not fail its neighbours. `pickle` (protocol 5, large buffers out of
+band) is tried first; `cloudpickle` where that fails, or where the bytes name `__main__`: the other
+side's `__main__` is another module, so what lives there has to travel by value.
+
+Guarantees: a value that cannot travel raises `SerializationError` with the path to the culprit
+before anything of it is sent; each access to an item unpickles anew, and its buffers are its own
+and writable. Once `BatchWriter.add` has returned, no code of users runs on behalf of that item.
+Not guaranteed: identity between items of a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import threading
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from kernel_worker.errors import DeserializationError, SerializationError
+from kernel_worker.wire import culprit, frames
+from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, FORM_VALUE, Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kernel_worker.wire import byvalue
+
+PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})
+_PLAIN_OR_TUPLE = PLAIN_TYPES | {tuple}
+_MAX_PLAIN_DEPTH = 16
+OUT_OF_BAND_BYTES = 64 * 1024
+"""Smaller buffers stay in the pickle: a frame costs more than copying them."""
+WHOLE_BYTES = 256 * 1024
+"""A part of a whole batch travels as all of it, so larger ones are itemised where items are big."""
+_WHOLE_ITEM_BYTES = 256
+_NAMES = {FORM_ARGS: "args", FORM_CALL: "call", FORM_VALUE: "value"}
+
+
+class Pickled(NamedTuple):
+    """One value: its pickle and its out-of-band buffers."""
+
+    data: bytes
+    buffers: list[memoryview]
+
+
+def dumps(value: object, name: str = "value") -> list[Frame]:
+    """Return the frames of one value: a batch of one with `FORM_VALUE`.
+
+    Args:
+        value: anything that can be pickled.
+        name: what the path in an error starts with.
+
+    Raises:
+        SerializationError: it cannot; the message has the path to the culprit.
+    """
+    if type(value) in PLAIN_TYPES:
+        return [frames.whole_header(FORM_VALUE, 1), pickle.dumps([value], 5)]
+    return _itemised([pickled(value, name)], FORM_VALUE)
+
+
+def loads(parts: Sequence[Frame]) -> object:
+    """Return the first value of a batch (what `dumps` was given).
+
+    Raises:
+        ProtocolError: the frames are no batch.
+        DeserializationError: the value cannot be unpickled here.
+    """
+    return BatchReader(parts)[0]
+
+
+def encode_batch(items: Sequence[object], form: int) -> list[Frame]:
+    """Return the frames of a batch that holds `items`.
+
+    Args:
+        items: the values; tuples of arguments for `FORM_ARGS`, pairs for `FORM_CALL`.
+        form: `FORM_ARGS`, `FORM_CALL` or `FORM_VALUE`.
+
+    Raises:
+        SerializationError: an item cannot be pickled; the message has the path to the culprit.
+    """
+    if _all_plain(items):
+        data = pickle.dumps(list(items), 5)
+        if not _too_big(len(data), len(items)):
+            return [frames.whole_header(form, len(items)), data]
+    return _itemised([_pickled_item(item, form) for item in items], form)
+
+
+def pickled(value: object, name: str = "value") -> Pickled:
+    """Return the pickle of one value; see `dumps`."""
+    buffers: list[memoryview] = []
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < OUT_OF_BAND_BYTES:
+            return True
+        buffers.append(raw)
+        return False
+
+    with contextlib.suppress(Exception):  # what is wrong is found below
+        data = pickle.dumps(value, 5, buffer_callback=keep)
+        if b"__main__" not in data:
+            return Pickled(data, buffers)
+    buffers.clear()
+    return _by_value(value, name, buffers, keep)
+
+
+class BatchWriter:
+    """Collects items of one form and hands them out as batches; safe from several threads.
+
+    Plain items are kept as they are; others are pickled by the thread that adds them.
+    """
+
+    def __init__(self, form: int) -> None:
+        """Start empty; `form` is that of every batch."""
+        self._form = form
+        self._lock = threading.Lock()
+        self._items: list[object] = []
+        self._taken = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Return how many items wait."""
+        return len(self._items) - self._taken
+
+    @property
+    def pending_bytes(self) -> int:
+        """About how many bytes the waiting items take."""
+        return self._bytes
+
+    def add(self, item: object) -> None:
+        """Append one item.
+
+        Raises:
+            SerializationError: it cannot be pickled; nothing was appended.
+        """
+        kept = item if _is_plain(item) else _pickled_item(item, self._form)
+        size = _size(kept)
+        with self._lock:
+            self._items.append(kept)
+            self._bytes += size
+
+    def extend(self, items: Sequence[object]) -> None:
+        """Append many items; much faster than `add` where all are plain.
+
+        Raises:
+            SerializationError: one cannot be pickled; those before it were appended.
+        """
+        if not _all_plain(items):
+            for item in items:
+                self.add(item)
+            return
+        size = sum(map(_size, items))
+        with self._lock:
+            self._items.extend(items)
+            self._bytes += size
+
+    def take(self, max_count: int) -> tuple[int, list[Frame]]:
+        """Remove up to `max_count` items from the front; return how many, and their batch.
+
+        An empty list of frames comes with 0.
+        """
+        with self._lock:
+            stop = min(self._taken + max_count, len(self._items))
+            taken = self._items[self._taken : stop]
+            self._taken = stop
+            self._bytes -= sum(map(_size, taken))
+            if stop * 2 >= len(self._items):
+                del self._items[:stop]
+                self._taken = 0
+        return len(taken), self._batch(taken) if taken else []
+
+    def _batch(self, items: list[object]) -> list[Frame]:
+        if Pickled not in set(map(type, items)):
+            return encode_batch(items, self._form)
+        ready = [i if type(i) is Pickled else Pickled(pickle.dumps(i, 5), []) for i in items]
+        return _itemised(ready, self._form)
+
+
+class BatchReader:
+    """Reads a batch. Every access to an item of an itemised batch unpickles it anew."""
+
+    def __init__(self, parts: Sequence[Frame]) -> None:
+        """Read the header of `parts`.
+
+        Raises:
+            ProtocolError: they are no batch.
+        """
+        self.header = frames.check(parts, frames.header(parts).count)
+        self._frames = parts
+        self._whole: list[object] | None = None
+        self._table = frames.Table((), ())
+        if not self.header.whole:
+            self._table = frames.table(parts[0], self.header.count)
+            self._data = memoryview(parts[1])
+
+    def __len__(self) -> int:
+        """Return how many items there are."""
+        return self.header.count
+
+    def __getitem__(self, position: int) -> object:
+        """Return the item at `position` (from 0).
+
+        Raises:
+            IndexError: there is none.
+            DeserializationError: it cannot be unpickled here.
+        """
+        if self.header.whole:
+            return self._plain_items()[position]
+        if not 0 <= position < self.header.count:
+            message = f"item {position} of {self.header.count}"
+            raise IndexError(message)
+        offsets, positions = self._table
+        data = self._data[offsets[position] : offsets[position + 1]]
+        first, last = positions[position], positions[position + 1]
+        if first == last:
+            return _unpickled(data, ())
+        return _unpickled(data, [bytearray(f) for f in self._frames[2 + first : 2 + last]])
+
+    def plain_items(self, start: int, stop: int) -> list[object]:
+        """Return the items `[start, stop)` of a whole batch, which is unpickled once."""
+        return self._plain_items()[start:stop]
+
+    def _plain_items(self) -> list[object]:
+        if self._whole is None:
+            items = _unpickled(self._frames[1], ())
+            if not isinstance(items, list) or len(items) != self.header.count:
+                message = f"a whole batch that is no list of {self.header.count}"
+                raise DeserializationError(message)
+            self._whole = items
+        return self._whole
+
+
+def _unpickled(data: Frame, buffers: Iterable[bytearray]) -> object:
+    try:
+        return pickle.loads(data, buffers=buffers)
+    except Exception as error:
+        message = f"cannot be unpickled here: {type(error).__name__}: {error}"
+        raise DeserializationError(message) from error
+
+
+def _all_plain(items: Sequence[object]) -> bool:
+    """Say whether every item is exactly a plain value or a tuple of plain values."""
+    level: Iterable[object] = items
+    for _ in range(_MAX_PLAIN_DEPTH):
+        kinds = set(map(type, level))
+        if kinds <= PLAIN_TYPES:
+            return True
+        if not kinds <= _PLAIN_OR_TUPLE:
+            return False
+        tuples: Iterable[tuple[object, ...]]
+        tuples = level if len(kinds) == 1 else [i for i in level if type(i) is tuple]  # type: ignore[assignment]
+        level = list(chain.from_iterable(tuples))
+    return False
+
+
+def _is_plain(item: object) -> bool:
+    if type(item) is tuple:
+        return set(map(type, item)) <= PLAIN_TYPES or _all_plain(item)
+    return type(item) in PLAIN_TYPES
+
+
+def _size(item: object) -> int:
+    """Return about how many bytes `item` takes in a pickle."""
+    kind = type(item)
+    if kind is Pickled:
+        return len(item.data) + sum(b.nbytes for b in item.buffers)  # type: ignore[attr-defined]
+    if kind is tuple:
+        return 2 + sum(map(_size, item))  # type: ignore[call-overload]
+    return len(item) + 5 if kind is str or kind is bytes else 5  # type: ignore[arg-type]
+
+
+def _too_big(size: int, count: int) -> bool:
+    return count > 1 and size > max(WHOLE_BYTES, _WHOLE_ITEM_BYTES * count)
+
+
+def _pickled_item(item: object, form: int) -> Pickled:
+    try:
+        return pickled(item, _NAMES[form])
+    except SerializationError as error:
+        if form != FORM_CALL:
+            raise
+        for part, name in zip(cast("tuple[object, ...]", item), ("args", "kwargs"), strict=False):
+            pickled(part, name)
+        raise error from error.__cause__
+
+
+def _itemised(items: Sequence[Pickled], form: int) -> list[Frame]:
+    offsets = [0, *accumulate(len(item.data) for item in items)]
+    positions = [0, *accumulate(len(item.buffers) for item in items)]
+    front = frames.itemised_header(form, offsets, positions)
+    buffers = chain.from_iterable(item.buffers for item in items)
+    return [front, b"".join([item.data for item in items]), *buffers]
+
+
+def _by_value(
+    value: object, name: str, buffers: list[memoryview], keep: byvalue.BufferCallback
+) -> Pickled:
+    from kernel_worker.wire import byvalue  # noqa: PLC0415  cloudpickle costs 20 ms to import
+
+    try:
+        data = byvalue.dumps(value, keep)
+    except Exception as error:
+        path = culprit.find(value, name, byvalue.dumps)
+        message = f"{path} cannot be pickled: {type(error).__name__}: {error}"
+        raise SerializationError(message) from error
+    return Pickled(data, buffers)
