@@ -1,0 +1,1 @@
+"""The core: a pure, deterministic state machine; README.md beside this file is its theory."""

@@ -1,4 +1,4 @@
-"""What to do about it: the closed union that comes out of the core. Imperative, frozen, no payloads.
+"""What to do about it: the closed union out of the core. Imperative, frozen, no payloads.
 
 The shell performs effects in order. `Record` comes before the effects that rely on it: what follows
 a record in the same list (about a spawned call) is not performed before the record is on disk.
@@ -114,7 +114,7 @@ class RejectCall:
 
 @dataclass(frozen=True, slots=True)
 class ReportRange:
-    """Report that `[start, stop)` succeeded; the values are the event's payload, from `first` on."""
+    """Report that `[start, stop)` succeeded; values: the event's payload, from `first` on."""
 
     call: CallId
     start: int

@@ -51,7 +51,7 @@ class HostLost:
 
 @dataclass(frozen=True, slots=True)
 class FunctionDefined:
-    """A function version with its options; a new version of a key supersedes the old one's pools."""
+    """A function version with its options; a new version of a key supersedes the old pools."""
 
     client: ClientId
     spec: FunctionSpec

@@ -1,0 +1,164 @@
+"""One call and what is known of its inputs; an input is a position until it needs a life.
+
+A `Life` exists only for an input whose first attempt did not succeed, and until it is over.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kernel_worker.core.backlog import Backlog, Range
+from kernel_worker.core.states import InputStates
+from kernel_worker.core.transitions import Cause, InputState
+
+if TYPE_CHECKING:
+    from kernel_worker.core.leases import Lease
+    from kernel_worker.core.pools import Pool
+    from kernel_worker.model import CallId, ClientId, LeaseId, ParentInput, PoolId, WorkerId
+
+_MANY_BATCHES = 256
+
+
+@dataclass(slots=True)
+class Life:
+    """What an input has been through."""
+
+    attempt: int = 1
+    retries: int = 0
+    deaths: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A call that is open: not all of its inputs are known or over."""
+
+    id: CallId
+    client: ClientId
+    pool: Pool
+    attached: bool
+    submitted_at: float
+    parent: ParentInput | None = None
+    depth: int = 0
+    """How many calls it is nested in."""
+    pools: tuple[PoolId, ...] = ()
+    closed: bool = False
+    cancelled: bool = False
+    states: InputStates = field(default_factory=InputStates)
+    backlog: Backlog = field(default_factory=Backlog)
+    lives: dict[int, Life] = field(default_factory=dict)
+    delays: list[tuple[float, int]] = field(default_factory=list)
+    """A heap of (due, index) of retries that wait for their time."""
+    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+    children: dict[int, set[CallId]] = field(default_factory=dict)
+    """Open calls that were made inside an input, by its index."""
+    waiters: set[WorkerId] = field(default_factory=set)
+    """Blocked workers that wait for an outcome of this call."""
+    seconds_per_input: float | None = None
+    served_seconds: float = 0.0
+    """The share that it has had of its pool, in seconds of work (virtual time)."""
+    retried: int = 0
+    in_turn: bool = False
+    """Whether it stands in its pool's order of turns."""
+    waiting_since: float | None = None
+    """When it had inputs to run and none running, since then; None while something runs."""
+    _batches: list[tuple[int, int, int]] = field(default_factory=list)
+    """(start, stop, whole) of the batches of inputs, by position."""
+
+    def add(self, start: int, count: int, *, indivisible: bool) -> bool:
+        """Take new inputs in; return False (and do nothing) where some are known."""
+        stop = start + count
+        known_end = min(stop, self.states.end)
+        if start < known_end and not self.states.are(InputState.ABSENT, start, known_end):
+            return False
+        whole = count if indivisible else 0
+        batch = (start, stop, whole)
+        self._forget_batches()
+        self._batches.insert(bisect_right(self._batches, batch), batch)
+        self.states.extend_to(stop)
+        self.states.move(start, stop, Cause.ARRIVED)
+        self.backlog.append(Range(start, stop, 1, start, whole))
+        return True
+
+    def life(self, index: int) -> Life:
+        """Return the life of the input, which exists from now on."""
+        return self.lives.setdefault(index, Life())
+
+    def attempt_of(self, index: int) -> int:
+        """Return the number of the input's present attempt."""
+        life = self.lives.get(index)
+        return 1 if life is None else life.attempt
+
+    def requeue(self, start: int, stop: int) -> None:
+        """Put inputs that are PENDING (again) before all others, in order."""
+        for waiting in reversed(self._ranges_of(start, stop)):
+            self.backlog.push_front(waiting)
+
+    def delay(self, index: int, due: float) -> None:
+        """Remember that the retry of an input waits until `due`."""
+        heapq.heappush(self.delays, (due, index))
+
+    def due_retries(self, now: float) -> list[int]:
+        """Remove and return the inputs whose delay is over."""
+        due: list[int] = []
+        while self.delays and self.delays[0][0] <= now:
+            due.append(heapq.heappop(self.delays)[1])
+        return due
+
+    def forget_lives(self, start: int, stop: int) -> None:
+        """Forget what inputs that are over have been through."""
+        if not self.lives:
+            return
+        if stop - start < len(self.lives):
+            over = [index for index in range(start, stop) if index in self.lives]
+        else:
+            over = [index for index in self.lives if start <= index < stop]
+        for index in over:
+            del self.lives[index]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every input has an outcome and no more come."""
+        return self.closed and self.states.live == 0
+
+    @property
+    def running(self) -> int:
+        """How many inputs are leased."""
+        counts = self.states.counts
+        return counts[InputState.LEASED] + counts[InputState.CANCELLING]
+
+    def _ranges_of(self, start: int, stop: int) -> list[Range]:
+        """Cut `[start, stop)` at batches and around inputs with a life of their own."""
+        ranges: list[Range] = []
+        position = start
+        while position < stop:
+            low, high, whole = self._batch_at(position)
+            end = min(stop, high)
+            ranges += self._cut_at_lives(Range(position, end, 1, low, whole))
+            position = end
+        return ranges
+
+    def _cut_at_lives(self, plain: Range) -> list[Range]:
+        own = sorted(i for i in self.lives if plain.start <= i < plain.stop) if self.lives else []
+        ranges: list[Range] = []
+        position = plain.start
+        for index in own:
+            if position < index:
+                ranges.append(plain._replace(start=position, stop=index))
+            attempt = self.lives[index].attempt
+            ranges.append(plain._replace(start=index, stop=index + 1, attempt=attempt))
+            position = index + 1
+        if position < plain.stop:
+            ranges.append(plain._replace(start=position))
+        return ranges
+
+    def _forget_batches(self) -> None:
+        if len(self._batches) > _MANY_BATCHES and self._batches[0][1] <= self.states.begin:
+            begin = self.states.begin
+            self._batches = [batch for batch in self._batches if batch[1] > begin]
+
+    def _batch_at(self, index: int) -> tuple[int, int, int]:
+        key = (index, float("inf"), 0)
+        return self._batches[bisect_right(self._batches, key) - 1]

@@ -1,0 +1,142 @@
+"""Workers come up, fail to, and die.
+
+A death counts against the one input that had started, and against nothing else that the worker
+held. A worker that dies before it is ready counts against its pool: back-off, then a verdict.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kernel_worker.core import outcomes
+from kernel_worker.core.cancelling import end_pool_waiting
+from kernel_worker.core.ending import finish_if_over
+from kernel_worker.core.pools import MAX_START_FAILURES, Condition
+from kernel_worker.model import Outcome
+
+if TYPE_CHECKING:
+    from kernel_worker.core import events
+    from kernel_worker.core.leases import Lease
+    from kernel_worker.core.pools import Worker
+    from kernel_worker.core.state import State
+    from kernel_worker.model import HostId, LeaseId
+
+
+def worker_started(state: State, event: events.WorkerStarted) -> None:
+    """Note the process."""
+    worker = state.workers.get(event.worker)
+    if worker is not None:
+        worker.pid = event.pid
+        worker.start = event.start
+
+
+def worker_ready(state: State, event: events.WorkerReady) -> None:
+    """Let a worker take leases."""
+    worker = state.workers.get(event.worker)
+    if worker is None or worker.condition is not Condition.STARTING:
+        return
+    state.timers.clear(("startup", worker.id))
+    worker.pool.start_failures = 0
+    worker.pool.broken = False
+    state.enter(worker, Condition.IDLE)
+
+
+def worker_start_failed(state: State, event: events.WorkerStartFailed) -> None:
+    """End what waits for a function that cannot be loaded: it would fail again."""
+    worker = state.workers.get(event.worker)
+    if worker is None or worker.leases:
+        return
+    pool = worker.pool
+    state.remove_worker(worker)
+    pool.note_start_failure(state.now)
+    pool.broken = True
+    end_pool_waiting(state, pool, event.message, has_payload=True)
+
+
+def worker_exited(state: State, event: events.WorkerExited) -> None:
+    """Deal with everything that a worker held, now that it is reaped."""
+    worker = state.workers.get(event.worker)
+    if worker is None:
+        return
+    was_starting = worker.condition is Condition.STARTING
+    gone = _Death(event.cause, event.lease, event.position, timed_out=event.timed_out)
+    _bury(state, worker, gone)
+    if was_starting:
+        _note_start_failure(state, worker, event.cause)
+
+
+def start_took_too_long(state: State, worker: Worker) -> None:
+    """Kill a worker that has not become ready in time: a failed start."""
+    seconds = worker.pool.spec.startup_timeout_seconds
+    state.kill_worker(worker)
+    _note_start_failure(state, worker, f"not ready after {seconds:g} s")
+
+
+def host_lost(state: State, host_id: HostId) -> None:
+    """Deal with the workers of a host that is gone."""
+    host = state.hosts.pop(host_id, None)
+    if host is None:
+        return
+    for worker in list(host.workers.values()):
+        worker.killed = True
+        first = next(iter(worker.leases.values()), None)
+        position = -1 if first is None else first.next
+        lease = first.id if first is not None else 0
+        _bury(state, worker, _Death("its host is gone", lease, position, timed_out=False))
+    for pool in state.pools.values():
+        state.touch(pool)
+
+
+class _Death:
+    """How a worker died, and in which input."""
+
+    __slots__ = ("cause", "lease", "position", "timed_out")
+
+    def __init__(self, cause: str, lease: LeaseId | int, position: int, *, timed_out: bool) -> None:
+        self.cause = cause
+        self.lease = lease
+        self.position = position
+        self.timed_out = timed_out
+
+
+def _bury(state: State, worker: Worker, death: _Death) -> None:
+    leases = list(worker.leases.values())
+    worker.leases.clear()
+    for lease in leases:
+        del lease.call.leases[lease.id]
+    state.remove_worker(worker)
+    # The last lease first, so that all of them end up before the backlog in their order.
+    for lease in reversed(leases):
+        _end_lease(state, lease, death)
+        state.note_waiting(lease.call)
+        finish_if_over(state, lease.call)
+
+
+def _end_lease(state: State, lease: Lease, death: _Death) -> None:
+    call, counted = lease.call, not lease.worker.killed
+    start, position = lease.next, death.position
+    lease.next = lease.stop
+    if death.lease != lease.id or not start <= position < lease.stop:
+        if death.lease == lease.id and not call.pool.spec.rerun_on_crash:
+            # It was in this lease: nobody knows whether the input had run.
+            outcomes.lose_attempt(state, call, start, death.cause, counted=counted)
+            start += 1
+        outcomes.return_outstanding(state, lease, start, lease.stop)
+        return
+    outcomes.return_outstanding(state, lease, position + 1, lease.stop)
+    if death.timed_out:
+        outcomes.end_attempt(state, call, position, Outcome.TIMED_OUT, has_payload=False)
+    else:
+        outcomes.lose_attempt(state, call, position, death.cause, counted=counted)
+    outcomes.return_outstanding(state, lease, start, position)
+
+
+def _note_start_failure(state: State, worker: Worker, cause: str) -> None:
+    pool = worker.pool
+    pool.note_start_failure(state.now)
+    if pool.start_failures >= MAX_START_FAILURES:
+        message = (
+            f"{pool.spec.name}: {pool.start_failures} workers in a row died before they were "
+            f"ready, the last one: {cause}"
+        )
+        end_pool_waiting(state, pool, message)

@@ -1,0 +1,180 @@
+"""Who runs what next: leases to idle workers, a second one ahead, and taking back.
+
+Calls for which a blocked worker waits come first, the deepest first; then the pool that has had
+the least of the CPUs, and in it the call that has had the least of the pool.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kernel_worker.core import effects
+from kernel_worker.core.leases import (
+    MAX_INPUTS,
+    PREFETCH_SECONDS,
+    TAKE_BACK_AFTER_SECONDS,
+    TARGET_SECONDS,
+    Lease,
+    lease_size,
+)
+from kernel_worker.core.pools import Condition
+from kernel_worker.core.transitions import Cause
+
+if TYPE_CHECKING:
+    from kernel_worker.core.calls import Call
+    from kernel_worker.core.pools import Pool, Worker
+    from kernel_worker.core.state import State
+
+_UNKNOWN_CHARGE_SECONDS: Final = 0.005
+"""What an input of unknown duration is charged before its answer corrects that."""
+
+
+def grant_all(state: State) -> None:
+    """Grant every lease that may be granted now."""
+    while (choice := _choose(state)) is not None:
+        pool, worker, call = choice
+        _grant(state, call, worker, lease_size(call, _sharers(state, pool)))
+    _prefetch(state)
+    _take_back(state)
+
+
+def _choose(state: State) -> tuple[Pool, Worker, Call] | None:
+    best: tuple[Pool, Worker, Call] | None = None
+    best_rank = (0, 0.0)
+    for pool in state.backlogged.values():
+        worker = _free_worker(pool)
+        if worker is None:
+            continue
+        nested = state.next_nested(pool) if pool.nested else None
+        call = nested or state.next_in_turn(pool)
+        if call is None:
+            continue
+        rank = (-1 - nested.depth if nested else 0, pool.served_seconds)
+        if best is None or rank < best_rank:
+            best, best_rank = (pool, worker, call), rank
+    return best
+
+
+def _free_worker(pool: Pool) -> Worker | None:
+    """Return the idle worker that ran last, so that the others may age, if it may run now."""
+    if pool.count(Condition.BUSY) >= pool.ceiling:
+        return None
+    cpu = pool.spec.resources.cpu
+    for worker in reversed(pool.workers_in(Condition.IDLE).values()):
+        if worker.host.has_cpu(cpu) and not worker.draining:
+            return worker
+    return None
+
+
+def _sharers(state: State, pool: Pool) -> int:
+    """Return how many workers share the pool's backlog."""
+    return max(1, int(min(pool.unblocked, state.slots(pool), pool.ceiling)))
+
+
+def _grant(state: State, call: Call, worker: Worker, limit: int) -> None:
+    pool = call.pool
+    state.virtual_seconds = max(state.virtual_seconds, pool.served_seconds)
+    pool.virtual_seconds = max(pool.virtual_seconds, call.served_seconds)
+    taken = call.backlog.take(limit)
+    state.add_backlog(pool, taken.start - taken.stop)
+    call.states.move(taken.start, taken.stop, Cause.GRANTED)
+    seconds = call.seconds_per_input
+    charge = _UNKNOWN_CHARGE_SECONDS if seconds is None else seconds
+    lease = Lease(
+        id=state.new_lease_id(),
+        worker=worker,
+        call=call,
+        start=taken.start,
+        stop=taken.stop,
+        attempt=taken.attempt,
+        granted_at=state.now,
+        charge=charge,
+        next=taken.start,
+    )
+    call.served_seconds += charge * lease.outstanding
+    pool.served_seconds += charge * lease.outstanding * pool.spec.resources.cpu
+    call.leases[lease.id] = lease
+    worker.leases[lease.id] = lease
+    state.note_waiting(call)
+    state.settle(worker)
+    state.emit(
+        effects.GrantLease(
+            worker.id, lease.id, call.id, taken.start, taken.stop, taken.attempt
+        )
+    )
+
+
+# -- a second lease, so that a worker need not wait for the next one
+
+
+def _prefetch(state: State) -> None:
+    """Give busy workers a second lease, where it is short and nobody else waits for the CPU."""
+    if len(state.backlogged) != 1:
+        return
+    pool = next(iter(state.backlogged.values()))
+    if not pool.may_batch or pool.nested or pool.count(Condition.STARTING):
+        return
+    for worker in list(pool.workers_in(Condition.BUSY).values()):
+        call = state.next_in_turn(pool)
+        if call is None or pool.backlog < pool.count(Condition.BUSY):
+            return
+        if len(worker.leases) == 1 and not worker.draining and not worker.resumed:
+            _grant_ahead(state, pool, worker, call)
+
+
+def _grant_ahead(state: State, pool: Pool, worker: Worker, call: Call) -> None:
+    seconds = call.seconds_per_input
+    held = next(iter(worker.leases.values()))
+    if seconds is None or _seconds_left(held) >= PREFETCH_SECONDS:
+        return
+    size = lease_size(call, _sharers(state, pool))
+    if size * seconds < PREFETCH_SECONDS:
+        _grant(state, call, worker, min(size, MAX_INPUTS))
+
+
+def _seconds_left(lease: Lease) -> float:
+    """Return how long what is outstanding of a lease should take."""
+    seconds = lease.call.seconds_per_input
+    return PREFETCH_SECONDS if seconds is None else lease.outstanding * seconds
+
+
+# -- taking back what a worker has not started, for one that has nothing
+
+
+def _take_back(state: State) -> None:
+    for pool in state.called.values():
+        if pool.backlog or not pool.count(Condition.IDLE) or not pool.count(Condition.BUSY):
+            continue
+        idle = sum(
+            worker.host.has_cpu(pool.spec.resources.cpu) and not worker.draining
+            for worker in pool.workers_in(Condition.IDLE).values()
+        )
+        if idle:
+            _take_back_for(state, pool, idle)
+
+
+def _take_back_for(state: State, pool: Pool, idle: int) -> None:
+    held = [
+        lease
+        for worker in pool.workers_in(Condition.BUSY).values()
+        for lease in worker.leases.values()
+    ]
+    asked = sum(lease.asked_back and not lease.returned for lease in held)
+    candidates = sorted(
+        (lease for lease in held if not lease.asked_back and _unstarted(lease)),
+        key=_seconds_left,
+        reverse=True,
+    )
+    for lease in candidates[: max(0, idle - asked)]:
+        due = lease.granted_at + TAKE_BACK_AFTER_SECONDS
+        if state.now >= due or _seconds_left(lease) > 2 * TARGET_SECONDS:
+            lease.asked_back = True
+            state.emit(effects.TakeBack(lease.worker.id, lease.worker.host.id, lease.id))
+        else:
+            state.timers.set_if_earlier(("take back", pool.id), due)
+
+
+def _unstarted(lease: Lease) -> int:
+    """Return how many inputs of a lease should not have started."""
+    first = next(iter(lease.worker.leases.values())) is lease
+    return lease.outstanding - first

@@ -1,0 +1,245 @@
+"""What is always true, as sentences with code. Tests run `check` after every event.
+
+`check` looks at the state. `History` looks at what went in and came out, for what no state shows:
+that every input is reported once, and nothing dispatched or reported before its record.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kernel_worker import records
+from kernel_worker.core import effects
+from kernel_worker.core.hosts import EPSILON
+from kernel_worker.core.pools import Condition
+from kernel_worker.core.transitions import TERMINAL, InputState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kernel_worker.core.calls import Call
+    from kernel_worker.core.scheduler import Scheduler
+    from kernel_worker.core.state import State
+    from kernel_worker.model import CallId
+
+
+class InvariantBroken(AssertionError):  # noqa: N818  reads as the fact that it is
+    """A sentence of this module is not true."""
+
+
+def check(scheduler: Scheduler) -> None:
+    """Raise `InvariantBroken` unless every sentence holds of the scheduler's state."""
+    state = scheduler._state  # noqa: SLF001  the one reader of another room's inside
+    for sentence, holds in SENTENCES.items():
+        trouble = holds(state)
+        if trouble:
+            message = f"not true: {sentence}: {trouble}"
+            raise InvariantBroken(message)
+
+
+def _one_live_lease_per_input(state: State) -> str:
+    for call in state.calls.values():
+        held = _joined([(lease.next, lease.stop) for lease in call.leases.values()])
+        if held is None:
+            return f"{call.id}: an input is leased twice"
+        leased = _joined(
+            [
+                (low, high)
+                for low, high, one in call.states.runs(call.states.begin, call.states.end)
+                if one in {InputState.LEASED, InputState.CANCELLING}
+            ]
+        )
+        if leased != held:
+            return f"{call.id}: leased are {leased}, leases hold {held}"
+    return ""
+
+
+def _backlog_is_what_is_pending(state: State) -> str:
+    for call in state.calls.values():
+        waiting = _joined([(one.start, one.stop) for one in call.backlog])
+        pending = _joined(call.states.pending_runs())
+        count = sum(one.stop - one.start for one in call.backlog)
+        if waiting != pending or call.backlog.count != count:
+            return f"{call.id}: {waiting} wait, {pending} are PENDING"
+        if waiting and not call.in_turn:
+            return f"{call.id} waits and has no turn"
+    for pool in state.pools.values():
+        if pool.backlog != sum(call.backlog.count for call in pool.calls.values()):
+            return f"{pool.id} counts {pool.backlog}"
+        if bool(pool.backlog) != (pool.id in state.backlogged):
+            return f"{pool.id} is misfiled"
+    return ""
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
+    """Return ranges sorted, neighbours joined and empty ones left out; None where two overlap."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(one for one in ranges if one[0] < one[1]):
+        if joined and start < joined[-1][1]:
+            return None
+        if joined and start == joined[-1][1]:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+def _delays_are_what_is_delayed(state: State) -> str:
+    for call in state.calls.values():
+        if call.states.counts[InputState.DELAYED] != len(call.delays):
+            return f"{call.id}: {call.delays}"
+    return ""
+
+
+def _counts_are_true(state: State) -> str:
+    for call in state.calls.values():
+        found = [0] * len(InputState)
+        for low, high, one in call.states.runs(call.states.begin, call.states.end):
+            found[one] += high - low
+        counted = call.states.counts
+        over = sum(counted[one] - found[one] for one in TERMINAL)
+        same = all(found[one] == counted[one] for one in InputState if 0 < one < min(TERMINAL))
+        if not same or not 0 <= over <= call.states.begin:
+            return f"{call.id}: {found}, counted {counted}"
+    return ""
+
+
+def _open_calls_are_not_over(state: State) -> str:
+    return ", ".join(call.id for call in state.calls.values() if call.is_over)
+
+
+def _ceilings_hold(state: State) -> str:
+    for pool in state.pools.values():
+        granted = sum(
+            not worker.resumed for worker in pool.workers_in(Condition.BUSY).values()
+        )
+        if granted > pool.ceiling and pool.settings == pool.spec.settings:
+            return f"{pool.id} runs {granted} of {pool.ceiling}"
+    return ""
+
+
+def _cpus_are_not_oversubscribed(state: State) -> str:
+    for host in state.hosts.values():
+        on_cpu = [w for w in host.workers.values() if w.on_cpu]
+        used = sum(w.pool.spec.resources.cpu for w in on_cpu)
+        granted = sum(w.pool.spec.resources.cpu for w in on_cpu if not w.resumed)
+        if abs(used - host.cpu_used) > EPSILON * 100:
+            return f"{host.id} counts {host.cpu_used}, used are {used}"
+        if granted > host.resources.cpu + EPSILON * 100:
+            return f"{host.id} gave {granted} of {host.resources.cpu}"
+    return ""
+
+
+def _memory_and_devices_are_not_oversubscribed(state: State) -> str:
+    for host in state.hosts.values():
+        memory = sum(w.pool.spec.resources.memory_mib for w in host.workers.values())
+        if memory > host.resources.memory_mib:
+            return f"{host.id} gave {memory} MiB"
+        over = {i: use for i, use in host.device_use().items() if use > 1 + EPSILON * 100}
+        if over:
+            return f"{host.id} gave {over}"
+    return ""
+
+
+def _conditions_are_true(state: State) -> str:
+    for worker in state.workers.values():
+        if worker.id not in worker.pool.workers_in(worker.condition):
+            return f"{worker.id} is misfiled"
+        expected = bool(worker.leases) and not worker.awaited
+        if worker.on_cpu != expected:
+            return f"{worker.id}: on a CPU {worker.on_cpu}"
+        if worker.condition in {Condition.STARTING, Condition.IDLE} and worker.leases:
+            return f"{worker.id} is {worker.condition.name} with leases"
+    return ""
+
+
+def _waiters_are_blocked_workers(state: State) -> str:
+    for call in state.calls.values():
+        if bool(call.waiters) != (call.id in call.pool.nested):
+            return f"{call.id} is misfiled"
+        for worker_id in call.waiters:
+            worker = state.workers.get(worker_id)
+            if worker is None or call.id not in worker.awaited:
+                return f"{worker_id} does not wait for {call.id}"
+    return ""
+
+
+def _nothing_runnable_waits(state: State) -> str:
+    for pool in state.backlogged.values():
+        for worker in pool.workers_in(Condition.IDLE).values():
+            free = worker.host.has_cpu(pool.spec.resources.cpu) and not worker.draining
+            if free and pool.count(Condition.BUSY) < pool.ceiling:
+                return f"{worker.id} is idle"
+    return ""
+
+
+SENTENCES: Final[dict[str, Callable[[State], str]]] = {
+    "an input is leased exactly while one live lease holds it": _one_live_lease_per_input,
+    "the backlog is what is PENDING": _backlog_is_what_is_pending,
+    "what is DELAYED has a time": _delays_are_what_is_delayed,
+    "the counts of states are true": _counts_are_true,
+    "a call that is over is forgotten": _open_calls_are_not_over,
+    "a pool runs no more inputs at once than its ceiling": _ceilings_hold,
+    "CPUs are not given twice": _cpus_are_not_oversubscribed,
+    "memory and devices are not given twice": _memory_and_devices_are_not_oversubscribed,
+    "a worker's condition follows from its leases": _conditions_are_true,
+    "who waits for a call is blocked on it": _waiters_are_blocked_workers,
+    "no input waits while a worker could run it": _nothing_runnable_waits,
+}
+
+
+class History:
+    """What went out, checked against what no state remembers."""
+
+    def __init__(self) -> None:
+        """Make an empty history."""
+        self.reported: dict[CallId, dict[int, str]] = {}
+        self.finished: set[CallId] = set()
+        self._recorded: dict[CallId, set[int]] = {}
+        self._spawned: set[CallId] = set()
+
+    def observe(self, turn: Iterable[effects.Effect], open_calls: Iterable[Call] = ()) -> None:
+        """Take the effects of one turn in, or raise `InvariantBroken`."""
+        self._spawned.update(call.id for call in open_calls if not call.attached)
+        for effect in turn:
+            match effect:
+                case effects.Record(record=record):
+                    self._record(record)
+                case effects.ReportRange(call=call, start=start, stop=stop):
+                    self._report(call, start, stop, "SUCCEEDED")
+                case effects.ReportEnd(call=call, index=index, count=count, outcome=outcome):
+                    self._report(call, index, index + count, outcome.name)
+                case effects.GrantLease(call=call) | effects.AcceptCall(call=call):
+                    self._check_submitted(call)
+                case effects.FinishCall(call=call):
+                    if call in self.finished:
+                        raise InvariantBroken(f"{call} is finished twice")
+                    self.finished.add(call)
+                case _:
+                    pass
+
+    def _record(self, record: records.Record) -> None:
+        recorded = self._recorded.setdefault(record.call, set())
+        self._spawned.add(record.call)
+        match record:
+            case records.RangeSucceeded(start=start, stop=stop):
+                recorded.update(range(start, stop))
+            case records.InputEnded(index=index, count=count):
+                recorded.update(range(index, index + count))
+            case _:
+                pass
+
+    def _report(self, call: CallId, start: int, stop: int, outcome: str) -> None:
+        reported = self.reported.setdefault(call, {})
+        for index in range(start, stop):
+            if index in reported:
+                raise InvariantBroken(f"{call} {index} is reported twice")
+            if call in self.finished:
+                raise InvariantBroken(f"{call} {index} is reported after the end")
+            if call in self._spawned and index not in self._recorded.get(call, ()):
+                raise InvariantBroken(f"{call} {index} is reported before its record")
+            reported[index] = outcome
+
+    def _check_submitted(self, call: CallId) -> None:
+        if call in self._spawned and call not in self._recorded:
+            raise InvariantBroken(f"{call} is dispatched before its record")

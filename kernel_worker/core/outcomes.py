@@ -1,0 +1,198 @@
+"""How inputs end, are tried again and are reported: each exactly once, after its record.
+
+Answers to a lease come in order. What a lease no longer holds (a late or repeated answer) is
+dropped here; what a worker skipped, against the protocol, waits again rather than being lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kernel_worker import records
+from kernel_worker.core import effects, retries
+from kernel_worker.core.cancelling import cancel_call, interrupt_rest
+from kernel_worker.core.ending import finish_if_over, report_end, settle_outcomes
+from kernel_worker.core.leases import smoothed
+from kernel_worker.core.transitions import CAUSE_OF, Cause, InputState
+from kernel_worker.model import Outcome
+
+if TYPE_CHECKING:
+    from kernel_worker.core import events
+    from kernel_worker.core.calls import Call
+    from kernel_worker.core.leases import Lease
+    from kernel_worker.core.state import State
+
+_MEASURED: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
+_ENDS: Final = frozenset(
+    {Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT, Outcome.INIT_FAILED}
+)
+
+
+def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
+    """Report the values that a worker sent, as far as they are still wanted."""
+    lease = state.lease_of(event.worker, event.lease)
+    if lease is None:
+        return
+    start, stop = max(event.start, lease.next), min(event.start + event.count, lease.stop)
+    if start >= stop:
+        return
+    call = lease.call
+    _give_back_skipped(state, lease, start)
+    _measure(lease, stop - start, event.elapsed_seconds * (stop - start) / event.count)
+    call.states.move(start, stop, Cause.SUCCEEDED)
+    lease.next = stop
+    state.record(call, records.RangeSucceeded(call.id, start, stop, event.start))
+    state.emit(effects.ReportRange(call.id, start, stop, event.start))
+    settle_outcomes(state, call, start, stop)
+    _after_answer(state, lease)
+
+
+def input_ended(state: State, event: events.InputEnded) -> None:
+    """Try an input again, or report how it ended."""
+    lease = state.lease_of(event.worker, event.lease)
+    if lease is None or event.outcome not in _ENDS or not lease.next <= event.index < lease.stop:
+        return
+    _give_back_skipped(state, lease, event.index)
+    if event.outcome in _MEASURED:
+        _measure(lease, 1, event.elapsed_seconds)
+    lease.next = event.index + 1
+    end_attempt(state, lease.call, event.index, event.outcome, has_payload=_has_payload(event))
+    _after_answer(state, lease)
+
+
+def inputs_returned(state: State, event: events.InputsReturned) -> None:
+    """Let what a worker did not start wait again, before everything else."""
+    lease = state.lease_of(event.worker, event.lease)
+    if lease is None:
+        return
+    lease.asked_back = lease.returned = True
+    start, stop = max(event.start, lease.next), min(event.stop, lease.stop)
+    if start < stop:
+        if stop == lease.stop:
+            lease.stop = start
+        elif start == lease.next:
+            lease.next = stop
+        else:
+            return
+        _return(state, lease, start, stop)
+    if lease.call.cancelled:
+        interrupt_rest(state, lease)
+    _after_answer(state, lease)
+
+
+def end_attempt(
+    state: State, call: Call, index: int, outcome: Outcome, *, has_payload: bool
+) -> None:
+    """Decide what becomes of a leased input whose attempt ended with `outcome`."""
+    attempt = call.attempt_of(index)
+    if outcome is Outcome.TIMED_OUT:
+        _cancel_children(state, call, index, attached_only=True)
+    if _try_again(state, call, index, outcome):
+        return
+    call.states.move(index, index + 1, CAUSE_OF[outcome])
+    message = ""
+    if outcome is Outcome.TIMED_OUT:
+        spec = call.pool.spec
+        message = retries.timeout_message(spec.name, index, spec.timeout_seconds, attempt)
+    report_end(state, call, (index, index + 1), outcome, attempt, message, has_payload=has_payload)
+
+
+def lose_attempt(state: State, call: Call, index: int, cause: str, *, counted: bool) -> None:
+    """Run a leased input again whose worker is gone, or end it where it may not.
+
+    `counted`: it is known that this input had started when its worker died by itself.
+    """
+    _cancel_children(state, call, index, attached_only=False)
+    rerun_on_crash = call.pool.spec.rerun_on_crash
+    life = call.life(index)
+    life.deaths += counted
+    if call.cancelled:
+        call.states.move(index, index + 1, Cause.LOST)
+        report_end(state, call, (index, index + 1), Outcome.CANCELLED, life.attempt)
+    elif retries.may_rerun(life, rerun_on_crash=rerun_on_crash):
+        state.record(call, records.AttemptFailed(call.id, index, life.attempt, lost=True))
+        life.attempt += 1
+        call.states.move(index, index + 1, Cause.RERUN)
+        state.requeue(call, index, index + 1)
+    else:
+        message = retries.lost_message(call.pool.spec.name, index, cause, life.deaths)
+        call.states.move(index, index + 1, Cause.LOST)
+        report_end(state, call, (index, index + 1), Outcome.LOST, life.attempt, message)
+
+
+def return_outstanding(state: State, lease: Lease, start: int, stop: int) -> None:
+    """Let inputs of a lease whose worker is gone wait again (or end, where cancelled)."""
+    if start < stop:
+        _return(state, lease, start, stop)
+
+
+def retries_due(state: State, call: Call) -> None:
+    """Let the inputs wait for a worker whose delay is over."""
+    for index in reversed(call.due_retries(state.now)):
+        if call.states.at(index) is InputState.DELAYED:
+            call.states.move(index, index + 1, Cause.DUE)
+            state.requeue(call, index, index + 1)
+    if call.delays:
+        state.timers.set(("retry", call.id), call.delays[0][0])
+
+
+def _try_again(state: State, call: Call, index: int, outcome: Outcome) -> bool:
+    if call.cancelled:
+        return False
+    life = call.lives.get(index)
+    done = 0 if life is None else life.retries
+    delay = retries.retry_delay(call.pool.spec.retries, done, outcome)
+    if delay is None:
+        return False
+    life = call.life(index)
+    state.record(call, records.AttemptFailed(call.id, index, life.attempt))
+    life.retries += 1
+    life.attempt += 1
+    call.retried += 1
+    call.states.move(index, index + 1, Cause.RETRIED)
+    call.delay(index, state.now + delay)
+    if delay > 0:
+        state.timers.set(("retry", call.id), call.delays[0][0])
+    else:
+        retries_due(state, call)
+    return True
+
+
+def _give_back_skipped(state: State, lease: Lease, start: int) -> None:
+    if lease.next < start:
+        skipped = lease.next
+        lease.next = start
+        _return(state, lease, skipped, start)
+
+
+def _return(state: State, lease: Lease, start: int, stop: int) -> None:
+    cancelled = state.give_back(lease, start, stop)
+    if cancelled is not None:
+        report_end(state, lease.call, cancelled, Outcome.CANCELLED, lease.attempt)
+
+
+def _after_answer(state: State, lease: Lease) -> None:
+    state.close_lease_if_answered(lease)
+    finish_if_over(state, lease.call)
+
+
+def _measure(lease: Lease, count: int, elapsed_seconds: float) -> None:
+    """Learn how long an input takes, and correct what the shares were charged in advance."""
+    call, pool = lease.call, lease.call.pool
+    sample = elapsed_seconds / count
+    call.seconds_per_input = smoothed(call.seconds_per_input, sample)
+    pool.seconds_per_input = smoothed(pool.seconds_per_input, sample)
+    correction = elapsed_seconds - count * lease.charge
+    call.served_seconds += correction
+    pool.served_seconds += correction * pool.spec.resources.cpu
+
+
+def _has_payload(event: events.InputEnded) -> bool:
+    return event.outcome in {Outcome.FAILED, Outcome.INIT_FAILED}
+
+
+def _cancel_children(state: State, call: Call, index: int, *, attached_only: bool) -> None:
+    for child_id in sorted(call.children.get(index, ())):
+        child = state.calls.get(child_id)
+        if child is not None and (child.attached or not attached_only):
+            cancel_call(state, child, terminate=False)

@@ -1,0 +1,188 @@
+"""Pools and their workers, and how many workers a pool should have. Pure policy.
+
+`desired = clamp(demand, floor, ceiling) + buffer`, where only *unblocked* workers count: one that
+waits for a nested call has given its place up.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from kernel_worker.core.calls import Call
+    from kernel_worker.core.hosts import Host
+    from kernel_worker.core.leases import Lease
+    from kernel_worker.model import (
+        CallId,
+        ClientId,
+        FunctionSpec,
+        LeaseId,
+        PoolId,
+        PoolSettings,
+        WorkerId,
+    )
+
+START_WORTH_SECONDS: Final = 0.02
+"""Work that one more worker should find: starting one costs about half of it."""
+FIRST_BACK_OFF_SECONDS: Final = 0.1
+MAX_BACK_OFF_SECONDS: Final = 10.0
+MAX_START_FAILURES: Final = 3
+
+
+class Condition(enum.IntEnum):
+    """What a worker is up to."""
+
+    STARTING = 0
+    IDLE = 1
+    BUSY = 2
+    BLOCKED = 3
+    """Its input waits in our API."""
+    STOPPING = 4
+    """Asked to stop, or killed: it holds memory and devices until it is reaped."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One process, from the decision to start it until it is reaped."""
+
+    id: WorkerId
+    pool: Pool
+    host: Host
+    devices: tuple[int, ...]
+    since: float
+    """When its condition changed last."""
+    condition: Condition = Condition.STARTING
+    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+    """In the order in which it works them off."""
+    awaited: set[CallId] = field(default_factory=set)
+    """The calls for which its input waits; not empty: it is blocked."""
+    blocked_at: tuple[LeaseId, int] | None = None
+    """The lease and index of the input that waits."""
+    on_cpu: bool = False
+    resumed: bool = False
+    """It took its slot back without asking whether there was one: the handover."""
+    draining: bool = False
+    """It gets no more leases, and stops when it has none."""
+    killed: bool = False
+    pid: int = 0
+    start: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """The workers of one function version with one set of options."""
+
+    id: PoolId
+    spec: FunctionSpec
+    settings: PoolSettings
+    superseded: bool = False
+    clients: set[ClientId] = field(default_factory=set)
+    """Connected clients that defined it: it is known as long as there are any."""
+    owners: set[ClientId] = field(default_factory=set)
+    """Those of them that are no workers' own connections: they hold the floor."""
+    floor_until: float = 0.0
+    """When no owner is left: how long the floor outlives them."""
+    references: int = 0
+    """How many open calls say that calls nested in them may use it."""
+    calls: dict[CallId, Call] = field(default_factory=dict)
+    workers: dict[WorkerId, Worker] = field(default_factory=dict)
+    by_condition: tuple[dict[WorkerId, Worker], ...] = field(
+        default_factory=lambda: tuple({} for _ in Condition)
+    )
+    backlog: int = 0
+    """Inputs of its calls that are PENDING."""
+    turns: list[tuple[float, int, Call]] = field(default_factory=list)
+    """A heap of (share had, when queued, call): the calls with a backlog, least served first."""
+    nested: dict[CallId, Call] = field(default_factory=dict)
+    """Calls for which a blocked worker waits: they go before all turns."""
+    virtual_seconds: float = 0.0
+    """The share that the call which was served last had had: newcomers start there."""
+    seconds_per_input: float | None = None
+    served_seconds: float = 0.0
+    """The share that it has had of the CPUs (virtual time)."""
+    start_failures: int = 0
+    """In a row."""
+    retry_start_at: float = 0.0
+    broken: bool = False
+    """The function cannot be loaded: its floor is not kept until somebody calls it."""
+    starved_since: float | None = None
+    """Since when it has work and no room for a worker because busy ones hold it."""
+    over_since: float | None = None
+    """Since when it has more unblocked workers than its ceiling."""
+    template_kept_until: float = 0.0
+
+    @property
+    def may_batch(self) -> bool:
+        """Whether a lease may hold more than one input."""
+        return self.spec.rerun_on_crash and not self.spec.single_use
+
+    def workers_in(self, condition: Condition) -> dict[WorkerId, Worker]:
+        """Return the workers of one condition, the one that entered it first first."""
+        return self.by_condition[condition]
+
+    def count(self, *conditions: Condition) -> int:
+        """Return how many workers are in any of `conditions`."""
+        return sum(len(self.by_condition[c]) for c in conditions)
+
+    @property
+    def unblocked(self) -> int:
+        """How many workers count against the ceiling."""
+        return self.count(Condition.STARTING, Condition.IDLE, Condition.BUSY)
+
+    @property
+    def alive(self) -> int:
+        """How many workers there are that are not on their way out."""
+        return len(self.workers) - self.count(Condition.STOPPING)
+
+    @property
+    def ceiling(self) -> float:
+        """How many unblocked workers it may have."""
+        limit = self.settings.max_containers
+        return math.inf if limit is None else limit
+
+    def floor(self, now: float) -> int:
+        """Return how many warm workers it keeps without being called."""
+        if self.superseded or self.broken:
+            return 0
+        if not self.owners and now >= self.floor_until:
+            return 0
+        return int(min(self.settings.min_containers, self.ceiling))
+
+    def kept(self, now: float) -> int:
+        """Return how many workers it keeps however long they have been idle."""
+        if self.superseded and not self.calls:
+            return 0
+        buffer = self.settings.buffer_containers if self.calls else 0
+        return int(min(self.floor(now) + buffer, self.ceiling))
+
+    def demand(self) -> int:
+        """Return how many unblocked workers its work could use at once."""
+        busy = self.count(Condition.BUSY)
+        waiting = self.backlog
+        if waiting and self.seconds_per_input is not None:
+            worth = math.ceil(waiting * self.seconds_per_input / START_WORTH_SECONDS)
+            waiting = max(1, min(waiting, worth))
+        return busy + waiting
+
+    def note_start_failure(self, now: float) -> None:
+        """Remember that a worker did not come up, and wait before the next one."""
+        self.start_failures += 1
+        delay = FIRST_BACK_OFF_SECONDS * 2.0 ** min(self.start_failures - 1, 16)
+        self.retry_start_at = now + min(delay, MAX_BACK_OFF_SECONDS)
+
+
+def desired_workers(pool: Pool, slots: int, now: float) -> int:
+    """Return how many unblocked workers the pool should have.
+
+    Args:
+        pool: The pool.
+        slots: How many of its workers could run user code at once on all hosts.
+        now: The time in seconds.
+    """
+    floor = pool.floor(now)
+    demand = min(pool.demand(), slots)
+    buffer = pool.settings.buffer_containers if pool.calls else 0
+    return int(min(max(demand, floor) + buffer, pool.ceiling))

@@ -1,0 +1,51 @@
+"""What becomes of an input whose attempt did not succeed. Pure decisions.
+
+A failure or a timeout is retried as the function's policy says. A death of the worker is not the
+function's doing and is never counted as a retry: the input runs again at once, until it has
+killed three workers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kernel_worker.model import Outcome
+
+if TYPE_CHECKING:
+    from kernel_worker.core.calls import Life
+    from kernel_worker.model import RetryPolicy
+
+MAX_DEATHS: Final = 3
+_RETRIED: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
+
+
+def retry_delay(policy: RetryPolicy, retries: int, outcome: Outcome) -> float | None:
+    """Return the seconds until the next attempt after `retries` of them, or None: it is over."""
+    if outcome not in _RETRIED or retries >= policy.max_retries:
+        return None
+    return policy.delay_seconds(retries + 1)
+
+
+def may_rerun(life: Life, *, rerun_on_crash: bool) -> bool:
+    """Whether an input whose worker died (that death is counted) runs again."""
+    return rerun_on_crash and life.deaths < MAX_DEATHS
+
+
+def lost_message(name: str, index: int, cause: str, deaths: int) -> str:
+    """Return what people are told of an input that is lost."""
+    if deaths >= MAX_DEATHS:
+        return (
+            f"input {index} of {name}: its worker died {deaths} times under it, "
+            f"the last one {cause}; it is not tried again"
+        )
+    return (
+        f"input {index} of {name}: its worker died under it ({cause}), "
+        "and rerun_on_crash=False says that it must not run twice"
+    )
+
+
+def timeout_message(name: str, index: int, seconds: float, attempt: int) -> str:
+    """Return what people are told of an input that took too long."""
+    return (
+        f"input {index} of {name} ran longer than its timeout of {seconds:g} s (attempt {attempt})"
+    )

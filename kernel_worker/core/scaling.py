@@ -1,0 +1,230 @@
+"""How many workers there are: started for demand and floors, stopped when idle too long.
+
+Demand starts no more workers than could find a CPU; floors are kept whatever the CPUs do. Where
+memory or a device stands in the way, demand ends other pools' idle workers, and after a while
+takes its turn from busy ones.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from kernel_worker.core import effects
+from kernel_worker.core.hosts import EPSILON
+from kernel_worker.core.pools import Condition, desired_workers
+
+if TYPE_CHECKING:
+    from kernel_worker.core.hosts import Host
+    from kernel_worker.core.pools import Pool, Worker
+    from kernel_worker.core.state import State
+    from kernel_worker.model import Resources
+
+HANDOVER_SECONDS: Final = 0.25
+"""How long idle workers above the ceiling are kept: a nested call needs them back soon."""
+STARVED_SECONDS: Final = 2.0
+"""How long work waits for memory or a device that busy workers of other pools hold."""
+_STARTUP_GRACE_SECONDS: Final = 1.0
+
+
+def scale_all(state: State) -> None:
+    """Start and stop workers of the pools that something happened to."""
+    pools = {**state.backlogged, **state.dirty}
+    state.dirty.clear()
+    # Those with work before those that keep a floor: what was made free for work is not refilled.
+    for pool in sorted(pools.values(), key=lambda pool: not pool.backlog):
+        if pool.id in state.pools:
+            _scale(state, pool)
+
+
+def resources_freed(state: State) -> None:
+    """Have the floors looked at that could not be kept."""
+    for pool in state.pools.values():
+        if pool.settings.min_containers:
+            state.touch(pool)
+
+
+def _scale(state: State, pool: Pool) -> None:
+    if pool.unblocked <= pool.ceiling:
+        pool.over_since = None
+    elif pool.over_since is None:
+        pool.over_since = state.now
+    missing = desired_workers(pool, state.slots(pool), state.now) - pool.unblocked
+    if missing > 0:
+        _start(state, pool, missing)
+    else:
+        pool.starved_since = None
+        _stop_idle(state, pool)
+    if not pool.workers and not pool.calls:
+        _retire(state, pool)
+
+
+# -- starting
+
+
+def _start(state: State, pool: Pool, missing: int) -> None:
+    if state.now < pool.retry_start_at:
+        state.timers.set_if_earlier(("start", pool.id), pool.retry_start_at)
+        return
+    kept = min(missing, max(0, pool.kept(state.now) - pool.unblocked))
+    for _ in range(kept):
+        if not _start_one(state, pool):
+            break
+    useful = min(missing - kept, _useful_starts(state, pool)) if pool.backlog else 0
+    for _ in range(useful):
+        if not _start_one(state, pool):
+            _make_room(state, pool)
+            return
+    pool.starved_since = None
+
+
+def _useful_starts(state: State, pool: Pool) -> int:
+    """Return how many more workers could run something soon."""
+    waiting = pool.count(Condition.STARTING, Condition.IDLE)
+    cpu = pool.spec.resources.cpu
+    if cpu <= EPSILON:
+        return pool.backlog
+    free = sum(
+        math.floor(max(0.0, host.cpu_free) / cpu + EPSILON) for host in state.hosts.values()
+    )
+    return max(0 if waiting else 1, free - waiting)
+
+
+def _start_one(state: State, pool: Pool) -> bool:
+    wanted = pool.spec.resources
+    for host in sorted(state.hosts.values(), key=lambda host: -host.cpu_free):
+        if not host.slots(wanted):
+            continue
+        devices = host.place(wanted, host.workers.values())
+        if devices is not None:
+            _start_on(state, pool, host, devices)
+            return True
+    return False
+
+
+def _start_on(state: State, pool: Pool, host: Host, devices: tuple[int, ...]) -> None:
+    worker = state.add_worker(pool, host, devices)
+    host.templates.add(pool.id)
+    limit = pool.spec.startup_timeout_seconds + _STARTUP_GRACE_SECONDS
+    state.timers.set(("startup", worker.id), state.now + limit)
+    state.emit(effects.StartWorker(worker.id, host.id, pool.spec, devices))
+
+
+# -- making room
+
+
+def _make_room(state: State, pool: Pool) -> None:
+    """End or drain others' workers whose memory or devices the pool's work needs."""
+    if pool.count(Condition.IDLE, Condition.STARTING):
+        return
+    for host in state.hosts.values():
+        leaving = [w for w in host.workers.values() if _is_leaving(w)]
+        staying = [w for w in host.workers.values() if not _is_leaving(w)]
+        if leaving and host.place(pool.spec.resources, staying) is not None:
+            return
+    idle = _victims(state, pool, Condition.IDLE)
+    if idle:
+        for worker in idle:
+            state.stop_worker(worker)
+        pool.starved_since = None
+        return
+    if pool.starved_since is None:
+        pool.starved_since = state.now
+    due = pool.starved_since + STARVED_SECONDS
+    if state.now < due:
+        state.timers.set_if_earlier(("starved", pool.id), due)
+        return
+    pool.starved_since = None
+    for worker in _victims(state, pool, Condition.BUSY):
+        worker.draining = True
+        for lease in worker.leases.values():
+            if not lease.asked_back and lease.outstanding > 1:
+                lease.asked_back = True
+                state.emit(effects.TakeBack(worker.id, worker.host.id, lease.id))
+
+
+def _is_leaving(worker: Worker) -> bool:
+    return worker.condition is Condition.STOPPING or worker.draining
+
+
+def _victims(state: State, pool: Pool, condition: Condition) -> list[Worker]:
+    """Return the fewest workers of other pools whose end makes room on a host, oldest first."""
+    wanted = pool.spec.resources
+    for host in state.hosts.values():
+        candidates = [
+            worker
+            for worker in host.workers.values()
+            if worker.condition is condition and _stands_in_the_way(worker, pool, wanted)
+        ]
+        # Those that nothing keeps go first.
+        candidates.sort(key=lambda w: (w.pool.unblocked <= w.pool.kept(state.now), w.since))
+        chosen = _fewest(host, wanted, candidates)
+        if chosen:
+            return chosen
+    return []
+
+
+def _stands_in_the_way(worker: Worker, pool: Pool, wanted: Resources) -> bool:
+    if worker.pool is pool:
+        return False
+    held = worker.pool.spec.resources
+    return bool((wanted.gpu and worker.devices) or (wanted.memory_mib and held.memory_mib))
+
+
+def _fewest(host: Host, wanted: Resources, candidates: list[Worker]) -> list[Worker]:
+    if not host.slots(wanted):
+        return []
+    staying = [w for w in host.workers.values() if not _is_leaving(w)]
+    removed: list[Worker] = []
+    for worker in candidates:
+        removed.append(worker)
+        staying.remove(worker)
+        if host.place(wanted, staying) is not None:
+            break
+    else:
+        return []
+    for worker in list(removed):
+        if host.place(wanted, [*staying, worker]) is not None:
+            removed.remove(worker)
+            staying.append(worker)
+    return removed
+
+
+# -- stopping
+
+
+def _stop_idle(state: State, pool: Pool) -> None:
+    surplus = pool.unblocked - pool.kept(state.now)
+    for worker in list(pool.workers_in(Condition.IDLE).values()):
+        if surplus <= 0:
+            return
+        due = _stop_due(pool, worker)
+        if state.now < due:
+            state.timers.set(("idle", worker.id), due)
+            return
+        state.stop_worker(worker)
+        surplus -= 1
+
+
+def _stop_due(pool: Pool, worker: Worker) -> float:
+    """Return until when an idle worker that nothing keeps may live."""
+    if pool.superseded and not pool.calls:
+        return worker.since
+    if pool.over_since is not None:
+        return max(worker.since, pool.over_since) + HANDOVER_SECONDS
+    return worker.since + pool.settings.scaledown_window_seconds
+
+
+def _retire(state: State, pool: Pool) -> None:
+    """Let the templates of a pool without workers go, and forget it where nobody may call it."""
+    if pool.spec.single_use and not pool.superseded and pool.clients:
+        due = pool.template_kept_until
+        if state.now < due:
+            state.timers.set(("template", pool.id), due)
+            return
+    for host in state.hosts.values():
+        if pool.id in host.templates:
+            host.templates.discard(pool.id)
+            state.emit(effects.RetirePool(pool.id, host.id))
+    if not pool.clients and not pool.references:
+        state.forget_pool(pool)

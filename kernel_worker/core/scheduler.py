@@ -1,0 +1,223 @@
+"""The scheduler: events in, effects out. See README.md beside this file.
+
+`Scheduler` is deterministic: the same events at the same times give the same effects. It reads no
+clock (`now` is an argument, in seconds of any clock that does not jump), draws no random numbers
+and does no I/O. One call of `handle` is one turn: the event changes facts, then leases are granted
+and workers started or stopped as the facts are now.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from kernel_worker.core import (
+    events,
+    exits,
+    granting,
+    nesting,
+    outcomes,
+    scaling,
+    submitting,
+    views,
+)
+from kernel_worker.core.cancelling import cancel_call, kill_if_deaf
+from kernel_worker.core.hosts import Host
+from kernel_worker.core.pools import Condition
+from kernel_worker.core.state import State
+from kernel_worker.model import CallId, PoolId, WorkerId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kernel_worker import records
+    from kernel_worker.core.effects import Effect
+    from kernel_worker.core.timers import Key
+
+
+class Scheduler:
+    """Decides which worker runs which inputs, and how many workers there are."""
+
+    def __init__(self, prefix: str) -> None:
+        """Make a scheduler that knows nothing yet.
+
+        Args:
+            prefix: Goes into the worker ids (`ta-<prefix>-<n>`), so that those of a restarted
+                broker are new.
+        """
+        self._state = State(prefix)
+
+    def handle(self, event: events.Event, now: float) -> list[Effect]:
+        """Take one event in and return what is to be done about it, in order.
+
+        Args:
+            event: What happened.
+            now: The time in seconds; never less than at the call before.
+        """
+        state = self._begin(now)
+        self._apply(event)
+        return self._end(state)
+
+    def next_deadline(self) -> float | None:
+        """Return when a `TimePassed` is due at the latest, or None."""
+        return self._state.timers.next_due()
+
+    def restore(self, facts: Iterable[records.Record], now: float) -> list[Effect]:
+        """Know again what the journal holds: outcomes stay, everything else waits for a worker.
+
+        Call it once, before any event. Calls that were over are not known again.
+        """
+        state = self._begin(now)
+        for fact in facts:
+            submitting.restore_record(state, fact)
+        submitting.restore_backlogs(state)
+        return self._end(state)
+
+    # -- views
+
+    def pool_stats(self, pool: PoolId) -> views.PoolCounts | None:
+        """Return the numbers of a pool, or None if it is not known."""
+        known = self._state.pools.get(pool)
+        return None if known is None else views.pool_counts(known)
+
+    def status(self) -> views.StatusView:
+        """Return everything that there is."""
+        return views.status(self._state)
+
+    def call_info(self, call: CallId) -> views.CallView | None:
+        """Return how many inputs of an open call are where, or None if it is not known."""
+        known = self._state.calls.get(call)
+        return None if known is None else views.call_view(known)
+
+    def call_progress(self, call: CallId, now: float | None = None) -> views.Progress | None:
+        """Return how an open call stands (at `now`, else as of the last turn), or None."""
+        known = self._state.calls.get(call)
+        if known is None:
+            return None
+        return views.progress(self._state, known, self._state.now if now is None else now)
+
+    def open_attached_calls(self) -> list[CallId]:
+        """Return the attached calls that are not finished."""
+        return [call.id for call in self._state.calls.values() if call.attached]
+
+    def is_idle(self) -> bool:
+        """Whether nobody is connected, nothing is open, kept warm or starting."""
+        state = self._state
+        if state.clients - state.nested_clients or state.calls:
+            return False
+        return not any(
+            pool.floor(state.now) or pool.count(Condition.STARTING)
+            for pool in state.pools.values()
+        )
+
+    # -- one turn
+
+    def _begin(self, now: float) -> State:
+        self._state.now = max(now, self._state.now)
+        self._state.effects = []
+        return self._state
+
+    def _end(self, state: State) -> list[Effect]:
+        for key in state.timers.pop_due(state.now):
+            self._fire(key)
+        granting.grant_all(state)
+        scaling.scale_all(state)
+        for call in state.take_newly_waiting():
+            state.timers.set(("waiting", call.id), state.now + views.WAITING_SECONDS)
+        done, state.effects = state.effects, []
+        return done
+
+    def _apply(self, event: events.Event) -> None:  # noqa: C901, PLR0912  one case per event
+        state = self._state
+        match event:
+            case events.RangeSucceeded():
+                outcomes.range_succeeded(state, event)
+            case events.InputEnded():
+                outcomes.input_ended(state, event)
+            case events.InputsReturned():
+                outcomes.inputs_returned(state, event)
+            case events.CallSubmitted():
+                submitting.call_submitted(state, event)
+            case events.InputsAdded():
+                submitting.inputs_added(state, event)
+            case events.InputsClosed():
+                submitting.inputs_closed(state, event)
+            case events.CallCancelled():
+                self._cancel(event)
+            case events.WorkerBlocked():
+                nesting.worker_blocked(state, event)
+            case events.WorkerResumed():
+                nesting.worker_resumed(state, event)
+            case events.WorkerStarted():
+                exits.worker_started(state, event)
+            case events.WorkerReady():
+                exits.worker_ready(state, event)
+            case events.WorkerStartFailed():
+                exits.worker_start_failed(state, event)
+                scaling.resources_freed(state)
+            case events.WorkerExited():
+                exits.worker_exited(state, event)
+                scaling.resources_freed(state)
+            case events.FunctionDefined():
+                submitting.function_defined(state, event.client, event.spec)
+            case events.PoolConfigured():
+                submitting.pool_configured(state, event)
+            case events.ClientConnected():
+                state.clients.add(event.client)
+            case events.ClientLost():
+                submitting.client_lost(state, event.client)
+            case events.HostJoined():
+                self._join(event)
+            case events.HostLost():
+                exits.host_lost(state, event.host)
+            case events.TimePassed():
+                pass
+            case _:
+                assert_never(event)
+
+    def _cancel(self, event: events.CallCancelled) -> None:
+        call = self._state.calls.get(event.call)
+        if call is not None:
+            cancel_call(self._state, call, terminate=event.terminate)
+
+    def _join(self, event: events.HostJoined) -> None:
+        state = self._state
+        known = state.hosts.get(event.host)
+        if known is None:
+            state.hosts[event.host] = Host(event.host, event.resources)
+        else:
+            known.resources = event.resources
+        submitting.end_misfits(state)
+        for pool in state.pools.values():
+            state.touch(pool)
+
+    def _fire(self, key: Key) -> None:
+        """Do what a deadline is for; most only have a pool looked at again."""
+        what, name = key
+        if what in {"retry", "linger"}:
+            self._fire_for_call(what, CallId(name))
+        elif what in {"idle", "cancel", "startup"}:
+            self._fire_for_worker(what, WorkerId(name))
+        elif what != "waiting":
+            pool = self._state.pools.get(PoolId(name))
+            if pool is not None:
+                self._state.touch(pool)
+
+    def _fire_for_call(self, what: str, call_id: CallId) -> None:
+        call = self._state.calls.get(call_id)
+        if call is None:
+            return
+        if what == "retry":
+            outcomes.retries_due(self._state, call)
+        else:
+            submitting.lingered(self._state, call)
+
+    def _fire_for_worker(self, what: str, worker_id: WorkerId) -> None:
+        worker = self._state.workers.get(worker_id)
+        if worker is None:
+            return
+        if what == "cancel":
+            kill_if_deaf(self._state, worker)
+        elif what == "idle":
+            self._state.touch(worker.pool)
+        elif worker.condition is Condition.STARTING:
+            exits.start_took_too_long(self._state, worker)

@@ -1,0 +1,346 @@
+"""Everything that the core knows, and the moves that keep its counters true.
+
+The rooms beside this one (outcomes, granting, scaling ...) are functions on a `State`; they change
+conditions, backlogs and leases only through the methods here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+from kernel_worker.core import effects
+from kernel_worker.core.hosts import EPSILON
+from kernel_worker.core.pools import Condition, Pool, Worker
+from kernel_worker.core.timers import Timers
+from kernel_worker.core.transitions import Cause
+from kernel_worker.model import LeaseId, WorkerId
+
+if TYPE_CHECKING:
+    from kernel_worker import records
+    from kernel_worker.core.calls import Call
+    from kernel_worker.core.hosts import Host
+    from kernel_worker.core.leases import Lease
+    from kernel_worker.model import (
+        CallId,
+        ClientId,
+        FunctionKey,
+        FunctionSpec,
+        HostId,
+        ParentInput,
+        PoolId,
+    )
+
+
+class State:
+    """The facts, and the effects of the event in hand."""
+
+    def __init__(self, prefix: str) -> None:
+        """Make an empty state; worker ids are `ta-<prefix>-<n>`."""
+        self.prefix = prefix
+        self.now = 0.0
+        self.effects: list[effects.Effect] = []
+        self.timers = Timers()
+        self.clients: set[ClientId] = set()
+        self.nested_clients: set[ClientId] = set()
+        self.hosts: dict[HostId, Host] = {}
+        self.pools: dict[PoolId, Pool] = {}
+        self.pools_of_key: dict[FunctionKey, set[PoolId]] = {}
+        self.calls: dict[CallId, Call] = {}
+        self.workers: dict[WorkerId, Worker] = {}
+        self.backlogged: dict[PoolId, Pool] = {}
+        """Pools with PENDING inputs."""
+        self.called: dict[PoolId, Pool] = {}
+        """Pools with open calls."""
+        self.dirty: dict[PoolId, Pool] = {}
+        """Pools whose number of workers is to be looked at in this turn."""
+        self.virtual_seconds = 0.0
+        """The share that the pool which was served last had had."""
+        self._newly_waiting: list[Call] = []
+        self._worker_count = 0
+        self._lease_count = 0
+        self._turn_count = 0
+
+    # -- effects and ids
+
+    def emit(self, effect: effects.Effect) -> None:
+        """Add an effect to those of the event in hand."""
+        self.effects.append(effect)
+
+    def record(self, call: Call, fact: records.Record) -> None:
+        """Persist a fact if it is about a spawned call."""
+        if not call.attached:
+            self.emit(effects.Record(fact))
+
+    def new_worker_id(self) -> WorkerId:
+        """Return an id that no worker has had."""
+        self._worker_count += 1
+        return WorkerId(f"ta-{self.prefix}-{self._worker_count}")
+
+    def new_lease_id(self) -> LeaseId:
+        """Return an id that no lease has had."""
+        self._lease_count += 1
+        return LeaseId(self._lease_count)
+
+    # -- pools
+
+    def define(self, spec: FunctionSpec) -> Pool:
+        """Return the pool of `spec`, made if it is new."""
+        pool = self.pools.get(spec.pool)
+        if pool is None:
+            pool = Pool(spec.pool, spec, spec.settings)
+            self.pools[spec.pool] = pool
+            self.pools_of_key.setdefault(spec.key, set()).add(spec.pool)
+        elif pool.spec != spec:
+            if pool.spec.settings != spec.settings:
+                pool.settings = spec.settings
+            pool.spec = spec
+        self.touch(pool)
+        return pool
+
+    def forget_pool(self, pool: Pool) -> None:
+        """Know the pool no more."""
+        del self.pools[pool.id]
+        self.timers.clear(("floor", pool.id))
+        siblings = self.pools_of_key[pool.spec.key]
+        siblings.discard(pool.id)
+        if not siblings:
+            del self.pools_of_key[pool.spec.key]
+
+    def touch(self, pool: Pool) -> None:
+        """Have the number of the pool's workers looked at in this turn."""
+        self.dirty[pool.id] = pool
+
+    def slots(self, pool: Pool) -> int:
+        """Return how many of the pool's workers could run user code at once, were they alone."""
+        return sum(host.slots(pool.spec.resources) for host in self.hosts.values())
+
+    # -- backlogs
+
+    def await_turn(self, call: Call) -> None:
+        """Give a call with a backlog its place in the order of turns; call after adding to it."""
+        pool = call.pool
+        if not call.backlog.count:
+            return
+        if pool.id not in self.backlogged:
+            pool.served_seconds = max(pool.served_seconds, self.virtual_seconds)
+            self.backlogged[pool.id] = pool
+        if not call.in_turn:
+            call.in_turn = True
+            call.served_seconds = max(call.served_seconds, pool.virtual_seconds)
+            self._turn_count += 1
+            heapq.heappush(pool.turns, (call.served_seconds, self._turn_count, call))
+        self.note_waiting(call)
+        self.touch(pool)
+
+    def enroll(self, call: Call) -> None:
+        """Know an open call."""
+        self.calls[call.id] = call
+        call.pool.calls[call.id] = call
+        self.called[call.pool.id] = call.pool
+        call.pools = tuple(pool_id for pool_id in call.pools if pool_id in self.pools)
+        for pool_id in call.pools:
+            self.pools[pool_id].references += 1
+        parent = None if call.parent is None else self.calls.get(call.parent.call)
+        if parent is not None and call.parent is not None:
+            parent.children.setdefault(call.parent.index, set()).add(call.id)
+
+    def dismiss(self, call: Call) -> None:
+        """Know a call that is over no more."""
+        del self.calls[call.id]
+        del call.pool.calls[call.id]
+        if not call.pool.calls:
+            del self.called[call.pool.id]
+        call.pool.nested.pop(call.id, None)
+        self.touch(call.pool)
+        for timer in ("retry", "waiting", "linger"):
+            self.timers.clear((timer, call.id))
+        for pool_id in call.pools:
+            pool = self.pools[pool_id]
+            pool.references -= 1
+            self.touch(pool)
+        self._leave_parent(call)
+
+    def _leave_parent(self, call: Call) -> None:
+        if call.parent is None or call.parent.call not in self.calls:
+            return
+        children = self.calls[call.parent.call].children
+        siblings = children.get(call.parent.index)
+        if siblings is not None:
+            siblings.discard(call.id)
+            if not siblings:
+                del children[call.parent.index]
+
+    def next_in_turn(self, pool: Pool) -> Call | None:
+        """Return the call of the pool whose turn it is, or None; stale places are dropped."""
+        while pool.turns:
+            served, order, call = pool.turns[0]
+            if not call.backlog.count:
+                heapq.heappop(pool.turns)
+                call.in_turn = False
+            elif served < call.served_seconds:
+                heapq.heapreplace(pool.turns, (call.served_seconds, order, call))
+            else:
+                return call
+        return None
+
+    def next_nested(self, pool: Pool) -> Call | None:
+        """Return the deepest call of the pool for which a blocked worker waits, or None."""
+        waiting = [call for call in pool.nested.values() if call.backlog.count]
+        return max(waiting, key=lambda call: call.depth, default=None)
+
+    def add_backlog(self, pool: Pool, count: int) -> None:
+        """Count `count` inputs more (or less) that are PENDING."""
+        pool.backlog += count
+        if not pool.backlog:
+            self.backlogged.pop(pool.id, None)
+
+    def requeue(self, call: Call, start: int, stop: int) -> None:
+        """Put inputs that have just become PENDING again before all others."""
+        call.requeue(start, stop)
+        self.add_backlog(call.pool, stop - start)
+        self.await_turn(call)
+
+    def note_waiting(self, call: Call) -> None:
+        """Remember since when the call waits with nothing running."""
+        if call.backlog.count and not call.leases:
+            if call.waiting_since is None:
+                call.waiting_since = self.now
+                self._newly_waiting.append(call)
+        else:
+            call.waiting_since = None
+
+    def take_newly_waiting(self) -> list[Call]:
+        """Return the open calls that began to wait in this turn and do so still."""
+        waiting = [call for call in self._newly_waiting if call.waiting_since == self.now]
+        self._newly_waiting.clear()
+        return [call for call in waiting if call.id in self.calls]
+
+    # -- workers
+
+    def add_worker(self, pool: Pool, host: Host, devices: tuple[int, ...]) -> Worker:
+        """Make a worker that is about to be started."""
+        worker = Worker(self.new_worker_id(), pool, host, devices, self.now)
+        self.workers[worker.id] = worker
+        pool.workers[worker.id] = worker
+        host.workers[worker.id] = worker
+        pool.workers_in(Condition.STARTING)[worker.id] = worker
+        self.touch(pool)
+        return worker
+
+    def remove_worker(self, worker: Worker) -> None:
+        """Forget a worker that is gone; its leases are closed by then."""
+        self.stop_awaiting(worker)
+        self._set_on_cpu(worker, on_cpu=False)
+        del self.workers[worker.id]
+        del worker.pool.workers[worker.id]
+        del worker.host.workers[worker.id]
+        del worker.pool.workers_in(worker.condition)[worker.id]
+        self.timers.clear(("idle", worker.id))
+        self.timers.clear(("cancel", worker.id))
+        self.timers.clear(("startup", worker.id))
+        window = worker.pool.settings.scaledown_window_seconds
+        worker.pool.template_kept_until = self.now + window
+        self.touch(worker.pool)
+
+    def enter(self, worker: Worker, condition: Condition) -> None:
+        """Change the condition of a worker."""
+        if worker.condition is not condition:
+            del worker.pool.workers_in(worker.condition)[worker.id]
+            worker.condition = condition
+            worker.since = self.now
+            worker.pool.workers_in(condition)[worker.id] = worker
+            self.touch(worker.pool)
+
+    def settle(self, worker: Worker) -> None:
+        """Bring a worker's condition and its use of a CPU in line with its leases."""
+        if worker.condition not in {Condition.STARTING, Condition.STOPPING}:
+            if not worker.leases:
+                self.enter(worker, Condition.IDLE)
+            else:
+                self.enter(worker, Condition.BLOCKED if worker.awaited else Condition.BUSY)
+        self._set_on_cpu(worker, on_cpu=bool(worker.leases) and not worker.awaited)
+
+    def _set_on_cpu(self, worker: Worker, *, on_cpu: bool) -> None:
+        if worker.on_cpu is on_cpu:
+            return
+        worker.on_cpu = on_cpu
+        cpu = worker.pool.spec.resources.cpu
+        worker.host.cpu_used += cpu if on_cpu else -cpu
+        if not on_cpu:
+            worker.resumed = False
+        if abs(worker.host.cpu_used) < EPSILON:
+            worker.host.cpu_used = 0.0
+
+    def start_awaiting(self, worker: Worker, calls: list[Call], at: tuple[LeaseId, int]) -> None:
+        """Block a worker on calls."""
+        for call in calls:
+            worker.awaited.add(call.id)
+            call.waiters.add(worker.id)
+            call.pool.nested[call.id] = call
+        worker.blocked_at = at
+        self.settle(worker)
+
+    def stop_awaiting(self, worker: Worker) -> None:
+        """Unblock a worker; the caller settles it."""
+        for call_id in worker.awaited:
+            call = self.calls.get(call_id)
+            if call is not None:
+                call.waiters.discard(worker.id)
+                if not call.waiters:
+                    call.pool.nested.pop(call_id, None)
+        worker.awaited.clear()
+        worker.blocked_at = None
+
+    def stop_worker(self, worker: Worker) -> None:
+        """Have an idle worker ended."""
+        self.enter(worker, Condition.STOPPING)
+        self.emit(effects.StopWorker(worker.id, worker.host.id))
+
+    def kill_worker(self, worker: Worker) -> None:
+        """Have a worker killed; its inputs are dealt with when it has been reaped."""
+        if not worker.killed:
+            worker.killed = True
+            self.enter(worker, Condition.STOPPING)
+            self.emit(effects.KillWorker(worker.id, worker.host.id))
+
+    # -- leases
+
+    def lease_of(self, worker_id: WorkerId, lease_id: LeaseId) -> Lease | None:
+        """Return the live lease of that worker, or None: the answer to it came too late."""
+        worker = self.workers.get(worker_id)
+        return None if worker is None else worker.leases.get(lease_id)
+
+    def lease_at(self, parent: ParentInput) -> Lease | None:
+        """Return the live lease under which the attempt runs that `parent` names, or None."""
+        lease = self.lease_of(parent.worker, parent.lease)
+        if lease is None or lease.call.id != parent.call or lease.attempt != parent.attempt:
+            return None
+        return lease if lease.next <= parent.index < lease.stop else None
+
+    def close_lease_if_answered(self, lease: Lease) -> None:
+        """End a lease that has no outstanding input; its worker is free for the next one."""
+        worker = lease.worker
+        at = worker.blocked_at
+        if at is not None and at[0] == lease.id and not lease.next <= at[1] < lease.stop:
+            self.stop_awaiting(worker)
+        if lease.outstanding <= 0 and worker.leases.pop(lease.id, None) is not None:
+            del lease.call.leases[lease.id]
+            self.note_waiting(lease.call)
+            if not worker.leases:
+                self.timers.clear(("cancel", worker.id))
+        self.settle(worker)
+        if worker.condition is Condition.IDLE and (worker.draining or worker.pool.spec.single_use):
+            self.stop_worker(worker)
+
+    def give_back(self, lease: Lease, start: int, stop: int) -> tuple[int, int] | None:
+        """Make unstarted inputs of a lease wait again.
+
+        Returns the range that ended as cancelled instead, which the caller reports, or None.
+        """
+        call = lease.call
+        call.states.move(start, stop, Cause.RETURNED)
+        if call.cancelled:
+            return start, stop
+        self.requeue(call, start, stop)
+        return None

@@ -1,0 +1,120 @@
+"""The states of a call's inputs: one byte each, moved by the range, forgotten from the front.
+
+Ten million inputs that are over cost nothing: whole blocks of terminal states at the front are
+dropped, so that an endless map stays small.
+"""
+
+from __future__ import annotations
+
+from kernel_worker.core.transitions import TERMINAL, Cause, InputState, step
+
+_BLOCK = 65_536
+_LIVE = tuple(s for s in InputState if s not in TERMINAL and s is not InputState.ABSENT)
+
+
+class InputStates:
+    """A column of states, and how many inputs are in each."""
+
+    __slots__ = ("_bytes", "_forgotten", "_trim_at", "counts")
+
+    def __init__(self) -> None:
+        """Make an empty column."""
+        self._bytes = bytearray()
+        self._forgotten = 0
+        self._trim_at = _BLOCK
+        self.counts = [0] * len(InputState)
+        """How many inputs are in each state, by its value; forgotten ones included."""
+
+    @property
+    def end(self) -> int:
+        """The position after the last one that is known."""
+        return self._forgotten + len(self._bytes)
+
+    @property
+    def begin(self) -> int:
+        """The first position that is not forgotten."""
+        return self._forgotten
+
+    @property
+    def live(self) -> int:
+        """How many inputs have arrived and have no outcome."""
+        counts = self.counts
+        return sum(counts[state] for state in _LIVE)
+
+    @property
+    def ended(self) -> int:
+        """How many inputs have an outcome."""
+        return sum(self.counts[state] for state in TERMINAL)
+
+    def at(self, index: int) -> InputState | None:
+        """Return the state at `index`, or None where it has been forgotten."""
+        if index < self._forgotten:
+            return None
+        if index >= self.end:
+            return InputState.ABSENT
+        return InputState(self._bytes[index - self._forgotten])
+
+    def extend_to(self, stop: int) -> None:
+        """Make positions before `stop` known, as absent ones."""
+        self._bytes.extend(bytes(max(0, stop - self.end)))
+
+    def are(self, state: InputState, start: int, stop: int) -> bool:
+        """Whether all of `[start, stop)` are in `state`."""
+        low, high = start - self._forgotten, stop - self._forgotten
+        if low < 0 or high > len(self._bytes):
+            return False
+        return self._bytes.count(state, low, high) == high - low
+
+    def runs(self, start: int, stop: int) -> list[tuple[int, int, InputState]]:
+        """Return `[start, stop)` as runs of equal states."""
+        found: list[tuple[int, int, InputState]] = []
+        low, high = start - self._forgotten, stop - self._forgotten
+        while low < high:
+            state = self._bytes[low]
+            end = low + _run_length(self._bytes, low, high)
+            found.append((low + self._forgotten, end + self._forgotten, InputState(state)))
+            low = end
+        return found
+
+    def pending_runs(self) -> list[tuple[int, int]]:
+        """Return the inputs that are PENDING, as ranges."""
+        runs = self.runs(self._forgotten, self.end)
+        return [(low, high) for low, high, state in runs if state is InputState.PENDING]
+
+    def move(self, start: int, stop: int, cause: Cause) -> None:
+        """Change the states of `[start, stop)`, or raise `InvalidTransition` and change none."""
+        runs = self.runs(start, stop)
+        targets = [step(state, cause) for _, _, state in runs]
+        for (low, high, state), target in zip(runs, targets, strict=True):
+            count = high - low
+            low -= self._forgotten  # noqa: PLW2901  from a position to an offset
+            self._bytes[low : low + count] = bytes((target,)) * count
+            self.counts[state] -= count
+            self.counts[target] += count
+        self.counts[InputState.ABSENT] = 0
+        self._trim()
+
+    def _trim(self) -> None:
+        """Forget blocks at the front in which every input is over."""
+        if self.ended < self._trim_at:
+            return
+        self._trim_at = self.ended + _BLOCK
+        while len(self._bytes) >= _BLOCK and not any(
+            self._bytes.count(state, 0, _BLOCK) for state in (*_LIVE, InputState.ABSENT)
+        ):
+            del self._bytes[:_BLOCK]
+            self._forgotten += _BLOCK
+
+
+def _run_length(states: bytearray, low: int, high: int) -> int:
+    """Return how many bytes from `low` on (before `high`) equal the one at `low`."""
+    state = states[low]
+    end, window = low, high - low
+    # The whole first, which is the common case; then windows that halve until one byte differs.
+    while window and end < high:
+        stop = min(end + window, high)
+        if states.count(state, end, stop) == stop - end:
+            end = stop
+        else:
+            window //= 2
+    return end - low

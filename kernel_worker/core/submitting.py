@@ -1,0 +1,286 @@
+"""Calls and functions come in: definitions, new calls, their inputs, and what cannot be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kernel_worker import records
+from kernel_worker.core import effects
+from kernel_worker.core.calls import Call
+from kernel_worker.core.cancelling import cancel_call, end_waiting
+from kernel_worker.core.ending import finish_if_over
+from kernel_worker.core.hosts import describe
+from kernel_worker.core.nesting import depth_of, impossible_chain
+from kernel_worker.core.transitions import CAUSE_OF, Cause
+from kernel_worker.model import ClientId, Outcome
+
+if TYPE_CHECKING:
+    from kernel_worker.core import events
+    from kernel_worker.core.pools import Pool
+    from kernel_worker.core.state import State
+    from kernel_worker.model import FunctionSpec, PoolSettings
+
+NOBODY = ClientId("")
+"""The client of calls that came back from the journal."""
+
+
+def client_lost(state: State, client: ClientId) -> None:
+    """Cancel what dies with a client; its floors live one scaledown window longer."""
+    state.clients.discard(client)
+    state.nested_clients.discard(client)
+    for call in [c for c in state.calls.values() if c.client == client and c.attached]:
+        if call.id in state.calls:
+            call.closed = True
+            cancel_call(state, call, terminate=False)
+    for pool in state.pools.values():
+        if client in pool.clients:
+            pool.clients.discard(client)
+            _disown(state, pool, client)
+
+
+def function_defined(state: State, client: ClientId, spec: FunctionSpec) -> None:
+    """Know a function version; pools of other versions under its key are superseded."""
+    pool = state.define(spec)
+    pool.clients.add(client)
+    if client not in state.nested_clients:
+        pool.owners.add(client)
+    for sibling_id in state.pools_of_key[spec.key]:
+        sibling = state.pools[sibling_id]
+        sibling.superseded = sibling.spec.version != spec.version
+        state.touch(sibling)
+
+
+def pool_configured(state: State, event: events.PoolConfigured) -> None:
+    """Change the settings that are given, from now on."""
+    pool = state.pools.get(event.pool)
+    if pool is None:
+        return
+    pool.settings = changed_settings(pool.settings, event)
+    if event.client not in state.nested_clients and event.client in state.clients:
+        pool.clients.add(event.client)
+        pool.owners.add(event.client)
+    pool.broken = False
+    state.touch(pool)
+
+
+def changed_settings(settings: PoolSettings, event: events.PoolConfigured) -> PoolSettings:
+    """Return `settings` with what `event` gives."""
+    given = {
+        "min_containers": event.min_containers,
+        "max_containers": event.max_containers,
+        "buffer_containers": event.buffer_containers,
+        "scaledown_window_seconds": event.scaledown_window_seconds,
+    }
+    return msgspec.structs.replace(
+        settings, **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def call_submitted(state: State, event: events.CallSubmitted) -> None:
+    """Take a new call in, or reject it; a repetition is answered as the first time."""
+    if event.call in state.calls:
+        if not event.attached:
+            state.emit(effects.AcceptCall(event.client, event.call))
+        return
+    if event.parent is not None:
+        _note_nested_client(state, event.client)
+    pool = state.pools.get(event.pool)
+    if pool is None:
+        message = f"no function with the pool {event.pool} has been defined by this client"
+        state.emit(effects.RejectCall(event.client, event.call, "NotFoundError", message))
+        return
+    message = misfit(state, pool)
+    if not message and event.attached:
+        message = impossible_chain(state, pool, event.parent)
+    if message:
+        state.emit(effects.RejectCall(event.client, event.call, "InvalidError", message))
+        return
+    _accept(state, pool, event)
+
+
+def inputs_added(state: State, event: events.InputsAdded) -> None:
+    """Let more inputs of a call wait for a worker."""
+    call = state.calls.get(event.call)
+    if call is not None and not call.closed:
+        _add(state, call, event.start, event.count, indivisible=event.indivisible)
+
+
+def inputs_closed(state: State, event: events.InputsClosed) -> None:
+    """Note that a call gets no more inputs."""
+    call = state.calls.get(event.call)
+    if call is not None and not call.closed:
+        _close(state, call, event.total)
+        finish_if_over(state, call)
+
+
+def lingered(state: State, call: Call) -> None:
+    """Close a cancelled call whose client has had time to send what was on its way."""
+    _close(state, call, call.states.end)
+    finish_if_over(state, call)
+
+
+def misfit(state: State, pool: Pool) -> str:
+    """Return why no host could ever run a worker of the pool, or an empty string."""
+    wanted = pool.spec.resources
+    hosts = state.hosts.values()
+    if not hosts or any(host.could_ever_fit(wanted) for host in hosts):
+        return ""
+    asks = [f"cpu={wanted.cpu:g}"]
+    if wanted.memory_mib:
+        asks.append(f"memory={wanted.memory_mib}")
+    if wanted.gpu:
+        asks.append(f"gpu={wanted.gpu:g} {wanted.gpu_kind}".strip())
+    return f"{pool.spec.name} asks for {', '.join(asks)}, but there is only: {describe(hosts)}"
+
+
+def end_misfits(state: State) -> None:
+    """End what waits for resources that the hosts, now that one is here, do not have."""
+    for pool in list(state.called.values()):
+        message = misfit(state, pool)
+        if message:
+            for call in list(pool.calls.values()):
+                end_waiting(state, call, Outcome.INIT_FAILED, message)
+                finish_if_over(state, call)
+
+
+def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
+    call = Call(
+        id=event.call,
+        client=event.client,
+        pool=pool,
+        attached=event.attached,
+        submitted_at=state.now,
+        parent=event.parent,
+        depth=depth_of(state, event.parent),
+        pools=event.pools,
+    )
+    state.enroll(call)
+    pool.broken = False
+    if pool.start_failures:
+        pool.retry_start_at = state.now
+    if not event.attached:
+        state.record(call, _submitted_record(state, pool, event))
+    if event.count:
+        _add(state, call, 0, event.count, indivisible=event.indivisible)
+    if event.closed:
+        _close(state, call, event.count)
+    if not event.attached:
+        state.emit(effects.AcceptCall(event.client, event.call))
+    if _parent_is_cancelled(state, call):
+        cancel_call(state, call, terminate=False)
+    finish_if_over(state, call)
+
+
+def _submitted_record(
+    state: State, pool: Pool, event: events.CallSubmitted
+) -> records.CallSubmitted:
+    nested = tuple(state.pools[one].spec for one in event.pools if one in state.pools)
+    return records.CallSubmitted(
+        call=event.call,
+        spec=pool.spec,
+        snapshot=event.snapshot,
+        table=event.table,
+        shared=event.shared,
+        context=event.context,
+        requires=event.requires,
+        nested_specs=nested,
+        submitted_at=state.now,
+    )
+
+
+def _add(state: State, call: Call, start: int, count: int, *, indivisible: bool) -> None:
+    if count <= 0 or not call.add(start, count, indivisible=indivisible):
+        return
+    state.add_backlog(call.pool, count)
+    state.record(call, records.InputsAdded(call.id, start, count))
+    if call.cancelled:
+        end_waiting(state, call, Outcome.CANCELLED)
+    else:
+        state.await_turn(call)
+
+
+def _close(state: State, call: Call, total: int) -> None:
+    call.closed = True
+    state.record(call, records.InputsClosed(call.id, total))
+
+
+def _parent_is_cancelled(state: State, call: Call) -> bool:
+    """Whether the attempt that made this call was cancelled before the call arrived."""
+    parent = None if call.parent is None else state.calls.get(call.parent.call)
+    return parent is not None and parent.cancelled
+
+
+def _note_nested_client(state: State, client: ClientId) -> None:
+    """A worker's own connection neither holds floors nor keeps the broker awake."""
+    if client not in state.nested_clients:
+        state.nested_clients.add(client)
+        for pool in state.pools.values():
+            if client in pool.owners:
+                _disown(state, pool, client)
+
+
+def _disown(state: State, pool: Pool, client: ClientId) -> None:
+    if client not in pool.owners:
+        state.touch(pool)
+        return
+    pool.owners.discard(client)
+    if not pool.owners:
+        pool.floor_until = state.now + pool.settings.scaledown_window_seconds
+        state.timers.set(("floor", pool.id), pool.floor_until)
+    state.touch(pool)
+
+
+# -- what comes back from the journal
+
+
+def restore_record(state: State, record: records.Record) -> None:
+    """Know again what a record says was decided."""
+    if isinstance(record, records.CallSubmitted):
+        _restore_call(state, record)
+        return
+    call = state.calls.get(record.call)
+    if call is None:
+        return
+    match record:
+        case records.InputsAdded(start=start, count=count):
+            call.add(start, count, indivisible=False)
+        case records.InputsClosed():
+            call.closed = True
+        case records.RangeSucceeded(start=start, stop=stop):
+            _restore_ended(call, start, stop, Cause.SUCCEEDED)
+        case records.InputEnded(index=index, count=count, outcome=outcome):
+            _restore_ended(call, index, index + count, CAUSE_OF[outcome])
+        case records.AttemptFailed(index=index, attempt=attempt, lost=lost):
+            life = call.life(index)
+            life.attempt = attempt + 1
+            life.deaths += lost
+            life.retries += not lost
+
+
+def _restore_call(state: State, record: records.CallSubmitted) -> None:
+    if record.call in state.calls:
+        return
+    pool = state.define(record.spec)
+    nested = tuple(state.define(spec).id for spec in record.nested_specs)
+    call = Call(record.call, NOBODY, pool, attached=False, submitted_at=record.submitted_at)
+    call.pools = nested
+    state.enroll(call)
+
+
+def _restore_ended(call: Call, start: int, stop: int, cause: Cause) -> None:
+    call.states.move(start, stop, Cause.GRANTED)
+    call.states.move(start, stop, cause)
+    call.forget_lives(start, stop)
+
+
+def restore_backlogs(state: State) -> None:
+    """Let what has no outcome wait for a worker, and forget the calls that are over."""
+    for call in list(state.calls.values()):
+        call.backlog.drain()
+        if call.is_over:
+            state.dismiss(call)
+            continue
+        for start, stop in reversed(call.states.pending_runs()):
+            state.requeue(call, start, stop)

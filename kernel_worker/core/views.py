@@ -1,0 +1,236 @@
+"""What the core tells those who ask: plain frozen values, never its own objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from kernel_worker.core.nesting import impossible_chain
+from kernel_worker.core.pools import Condition
+from kernel_worker.core.transitions import InputState
+
+if TYPE_CHECKING:
+    from kernel_worker.core.calls import Call
+    from kernel_worker.core.pools import Pool
+    from kernel_worker.core.state import State
+    from kernel_worker.model import (
+        CallId,
+        FunctionKey,
+        HostId,
+        HostResources,
+        PoolId,
+        PoolSettings,
+        WorkerId,
+    )
+
+WAITING_SECONDS: Final = 2.0
+"""How long a call has waited before it says what for."""
+
+
+class PoolCounts(NamedTuple):
+    """What `get_current_stats` tells."""
+
+    backlog: int
+    num_total_runners: int
+    """Workers that are starting or ready, and not stopping."""
+    num_running_inputs: int
+    settings: PoolSettings
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker."""
+
+    worker: WorkerId
+    pool: PoolId
+    host: HostId
+    pid: int
+    state: str
+    """starting, idle, busy, blocked or stopping."""
+    start: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One pool."""
+
+    pool: PoolId
+    key: FunctionKey
+    name: str
+    superseded: bool
+    settings: PoolSettings
+    backlog: int
+    running: int
+    """Inputs that are leased."""
+    idle: int
+    busy: int
+    starting: int
+    waiting_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """One host."""
+
+    host: HostId
+    resources: HostResources
+    cpu_used: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallView:
+    """One open call."""
+
+    call: CallId
+    name: str
+    attached: bool
+    closed: bool
+    total: int
+    pending: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How an open call stands."""
+
+    running: int
+    retried: int
+    workers: int
+    waiting_for: str
+    started: tuple[tuple[int, int], ...]
+    """The ranges that workers hold and have not answered, by position."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """Everything at once."""
+
+    clients: int
+    hosts: list[HostView]
+    pools: list[PoolView]
+    workers: list[WorkerView]
+    calls: list[CallView]
+
+
+def pool_counts(pool: Pool) -> PoolCounts:
+    """Return the numbers of one pool."""
+    delayed = sum(call.states.counts[InputState.DELAYED] for call in pool.calls.values())
+    return PoolCounts(pool.backlog + delayed, pool.alive, _running_inputs(pool), pool.settings)
+
+
+def status(state: State) -> StatusView:
+    """Return everything that there is."""
+    return StatusView(
+        clients=len(state.clients - state.nested_clients),
+        hosts=[HostView(h.id, h.resources, h.cpu_used) for h in state.hosts.values()],
+        pools=[_pool_view(state, pool) for pool in state.pools.values()],
+        workers=[
+            WorkerView(w.id, w.pool.id, w.host.id, w.pid, w.condition.name.lower(), w.start)
+            for w in state.workers.values()
+        ],
+        calls=[call_view(call) for call in state.calls.values()],
+    )
+
+
+def call_view(call: Call) -> CallView:
+    """Return how many inputs of a call are where."""
+    counts = call.states.counts
+    bad = (InputState.FAILED, InputState.TIMED_OUT, InputState.LOST, InputState.INIT_FAILED)
+    return CallView(
+        call=call.id,
+        name=call.pool.spec.name,
+        attached=call.attached,
+        closed=call.closed,
+        total=call.states.live + call.states.ended,
+        pending=counts[InputState.PENDING] + counts[InputState.DELAYED],
+        running=call.running,
+        succeeded=counts[InputState.SUCCEEDED],
+        failed=sum(counts[one] for one in bad),
+        cancelled=counts[InputState.CANCELLED],
+    )
+
+
+def progress(state: State, call: Call, now: float) -> Progress:
+    """Return how a call stands, and what it waits for if it has waited long enough."""
+    waited = 0.0 if call.waiting_since is None else now - call.waiting_since
+    reason = ""
+    if waited >= WAITING_SECONDS:
+        reason = why_waiting(state, call.pool)
+        if not reason:
+            reason = impossible_chain(state, call.pool, call.parent)
+    return Progress(
+        running=call.running,
+        retried=call.retried,
+        workers=len({lease.worker.id for lease in call.leases.values()}),
+        waiting_for=reason,
+        started=tuple(sorted((lease.next, lease.stop) for lease in call.leases.values())),
+    )
+
+
+def why_waiting(state: State, pool: Pool) -> str:
+    """Return what the pool's backlog waits for; empty where it has none, or is about to run."""
+    if not pool.backlog:
+        return ""
+    if not state.hosts:
+        return "no host has joined yet"
+    name = pool.spec.name
+    if pool.count(Condition.BUSY) >= pool.ceiling:
+        busy = pool.count(Condition.BUSY)
+        return f"max_containers: pool {name} runs {busy} of {pool.settings.max_containers}"
+    if pool.count(Condition.IDLE):
+        return f"no free CPU: {_who_runs(state)}"
+    if pool.count(Condition.STARTING):
+        return "a worker is starting"
+    if state.now < pool.retry_start_at:
+        return f"the last worker of {name} died before it was ready; the next one starts soon"
+    return _why_no_worker(state, pool)
+
+
+def _why_no_worker(state: State, pool: Pool) -> str:
+    wanted = pool.spec.resources
+    if any(host.place(wanted, host.workers.values()) is not None for host in state.hosts.values()):
+        return f"no free CPU: {_who_runs(state)}"
+    what = "GPU" if wanted.gpu else "memory"
+    holders: dict[str, int] = {}
+    for worker in state.workers.values():
+        held = worker.pool.spec.resources
+        if worker.devices if wanted.gpu else held.memory_mib:
+            holders[worker.pool.spec.name] = holders.get(worker.pool.spec.name, 0) + 1
+    listed = ", ".join(f"pool {name} has {count}" for name, count in sorted(holders.items()))
+    return f"no free {what}: {listed}" if listed else f"no free {what}"
+
+
+def _who_runs(state: State) -> str:
+    """Return who uses the CPUs: `pool g runs 2 of 2`."""
+    total = sum(host.resources.cpu for host in state.hosts.values())
+    used: dict[str, float] = {}
+    for worker in state.workers.values():
+        if worker.on_cpu:
+            name = worker.pool.spec.name
+            used[name] = used.get(name, 0.0) + worker.pool.spec.resources.cpu
+    listed = [f"pool {name} runs {cpu:g}" for name, cpu in sorted(used.items())]
+    return f"{', '.join(listed) or 'nothing runs'} of {total:g}"
+
+
+def _running_inputs(pool: Pool) -> int:
+    return sum(call.running for call in pool.calls.values())
+
+
+def _pool_view(state: State, pool: Pool) -> PoolView:
+    return PoolView(
+        pool=pool.id,
+        key=pool.spec.key,
+        name=pool.spec.name,
+        superseded=pool.superseded,
+        settings=pool.settings,
+        backlog=pool.backlog,
+        running=_running_inputs(pool),
+        idle=pool.count(Condition.IDLE),
+        busy=pool.count(Condition.BUSY, Condition.BLOCKED),
+        starting=pool.count(Condition.STARTING),
+        waiting_for=why_waiting(state, pool),
+    )

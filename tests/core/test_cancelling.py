@@ -1,0 +1,141 @@
+"""A cancel is a request: what waits ends at once, what runs is asked."""
+
+from __future__ import annotations
+
+from kernel_worker.core import effects, events
+from kernel_worker.core.cancelling import KILL_AFTER_SECONDS
+from kernel_worker.model import CallId, ClientId, Outcome, ParentInput, RetryPolicy
+from tests.core.simulation import CLIENT, Simulation, make_resources, make_spec
+
+
+def test_what_waits_ends_as_one_range_and_what_runs_is_interrupted() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 1.0)
+    call = simulation.submit(pool, 100)
+    simulation.run(0.5)
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    end = next(e for e in simulation.log if isinstance(e, effects.ReportEnd))
+    assert (end.index, end.count, end.outcome) == (2, 98, Outcome.CANCELLED)
+    assert simulation.run_call(call) < 0.01
+    assert simulation.outcomes(call) == {"CANCELLED": 100}
+    assert len(simulation.alive(pool)) == 2, "the workers serve the next call"
+
+
+def test_unstarted_inputs_of_leases_are_cancelled_and_the_running_one_is_found() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda _c, i, _a: 60.0 if i == 777 else 0.0001)
+    call = simulation.submit(pool, 2_000)
+    simulation.run(1.0)
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    if call not in simulation.finished_at:
+        assert simulation.run_call(call) < 0.01
+    assert simulation.outcomes(call)["CANCELLED"] >= 1
+    assert sum(simulation.outcomes(call).values()) == 2_000
+
+
+def test_the_outcome_that_comes_is_the_outcome() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    simulation.feed(events.RangeSucceeded(grant.worker, grant.lease, 0, 1, 0.1))
+    assert simulation.outcomes(call) == {"SUCCEEDED": 1}
+
+
+def test_terminate_kills_and_reruns_only_the_others() -> None:
+    simulation = Simulation(make_resources(1))
+    pool = simulation.define(make_spec(), 0.001)
+    other = simulation.submit(pool, 300)
+    call = simulation.submit(pool, 300)
+    simulation.run(0.15)
+    simulation.feed(events.CallCancelled(call, terminate=True))
+    simulation.run_call(other)
+    simulation.run(until=lambda: call in simulation.finished_at)
+    assert simulation.outcomes(other) == {"SUCCEEDED": 300}
+    assert simulation.outcomes(call)["CANCELLED"] > 100
+
+
+def test_a_worker_that_heeds_nothing_is_killed() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    worker = simulation.alive(pool)[0]
+    worker.leases = []  # it forgets what it holds: no answer, no interrupt
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    took = simulation.run_call(call)
+    assert KILL_AFTER_SECONDS <= took < KILL_AFTER_SECONDS + 1
+    assert simulation.outcomes(call) == {"CANCELLED": 1}
+
+
+def test_delayed_retries_are_cancelled_with_their_attempt() -> None:
+    simulation = Simulation()
+    spec = make_spec(retries=RetryPolicy(3, 2.0, 10.0))
+    pool = simulation.define(spec, lambda *_: "fail")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.5)
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    end = next(e for e in simulation.log if isinstance(e, effects.ReportEnd))
+    assert (end.outcome, end.attempt) == (Outcome.CANCELLED, 2)
+
+
+def test_inputs_on_their_way_to_a_cancelled_call_are_cancelled_too() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec())
+    call = CallId("fc-open")
+    simulation.feed(events.CallSubmitted(CLIENT, call, pool, True, 5, closed=False))
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    simulation.feed(events.InputsAdded(call, 5, 5))
+    assert simulation.outcomes(call) == {"CANCELLED": 10}
+    simulation.run(60)
+    assert call in simulation.finished_at
+
+
+def test_children_are_cancelled_with_the_input_that_made_them() -> None:
+    simulation = Simulation(make_resources(1))
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    parent = ParentInput(call, 0, 1, grant.worker, grant.lease)
+    children = [CallId("fc-attached"), CallId("fc-spawned")]
+    for child in children:
+        attached = child == "fc-attached"
+        simulation.feed(
+            events.CallSubmitted(CLIENT, child, pool, attached, 1, closed=True, parent=parent)
+        )
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    late = CallId("fc-late")
+    simulation.feed(
+        events.CallSubmitted(CLIENT, late, pool, True, 1, closed=True, parent=parent)
+    )
+    for child in [*children, late]:
+        assert simulation.outcomes(child) == {"CANCELLED": 1}
+
+
+def test_a_lost_client_takes_its_attached_calls_along() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 1.0)
+    attached = simulation.submit(pool, 10)
+    spawned = simulation.submit(pool, 3, attached=False)
+    simulation.run(0.5)
+    simulation.feed(events.ClientLost(ClientId("cl-other")))
+    assert not simulation.outcomes(attached)
+    simulation.feed(events.ClientLost(CLIENT))
+    simulation.run_call(spawned)
+    assert simulation.outcomes(attached) == {"CANCELLED": 10}
+    assert simulation.outcomes(spawned) == {"SUCCEEDED": 3}
+
+
+def test_cancelling_twice_or_what_is_not_there_changes_nothing() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    before = len(simulation.log)
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    simulation.feed(events.CallCancelled(CallId("fc-nope"), terminate=False))
+    assert len(simulation.log) == before

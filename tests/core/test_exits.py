@@ -1,0 +1,167 @@
+"""Workers that die, in user code and before it."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernel_worker.core import effects, events
+from kernel_worker.model import CallId, ParentInput, PoolSettings, RetryPolicy
+from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
+
+
+def ends(simulation: Simulation) -> list[effects.ReportEnd]:
+    return [e for e in simulation.log if isinstance(e, effects.ReportEnd)]
+
+
+def test_a_killed_worker_costs_nothing_but_time() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.001)
+    call = simulation.submit(pool, 1_000)
+    simulation.run(0.2)
+    simulation.kill(simulation.alive(pool)[0])
+    simulation.run(0.1)
+    assert len(simulation.alive(pool)) == 2
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 1_000}
+    assert sum(count > 1 for count in simulation.started.values()) <= 10
+
+
+def test_a_poison_input_alone_fails_after_three_deaths() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda _c, i, _a: "crash" if i == 500 else 0.001)
+    call = simulation.submit(pool, 1_000)
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 999, "LOST": 1}
+    assert simulation.started[call, 500] == 3
+    (end,) = ends(simulation)
+    assert (end.index, end.count, end.attempt) == (500, 1, 3)
+    assert "killed by SIGSEGV" in end.message
+    assert "input 500" in end.message
+
+
+def test_at_most_once_means_one_death_and_leases_of_one() -> None:
+    simulation = Simulation()
+    spec = make_spec(rerun_on_crash=False)
+    pool = simulation.define(spec, lambda _c, i, _a: "crash" if i == 5 else 0.001)
+    call = simulation.submit(pool, 10)
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 9, "LOST": 1}
+    assert set(simulation.started.values()) == {1}
+    assert "rerun_on_crash=False" in ends(simulation)[0].message
+
+
+def test_a_crash_between_inputs_of_an_at_most_once_lease_loses_it() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(rerun_on_crash=False), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    simulation.feed(events.WorkerExited(grant.worker, "killed", grant.lease, -1))
+    assert simulation.outcomes(call) == {"LOST": 1}
+
+
+def test_a_timeout_that_needed_a_kill_is_a_timeout() -> None:
+    simulation = Simulation()
+    spec = make_spec(retries=RetryPolicy(1, 1.0, 1.0))
+    pool = simulation.define(spec, lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    for attempt in (1, 2):
+        grant = [e for e in simulation.log if isinstance(e, effects.GrantLease)][-1]
+        assert grant.attempt == attempt
+        simulation.workers[grant.worker].dead = True
+        simulation.feed(events.WorkerExited(grant.worker, "killed", grant.lease, 0, timed_out=True))
+        simulation.run(1.5)
+    assert simulation.outcomes(call) == {"TIMED_OUT": 1}
+    assert "timeout of 10 s (attempt 2)" in ends(simulation)[0].message
+
+
+def test_workers_that_die_at_start_are_given_up_with_the_cause() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "crash")
+    call = simulation.submit(pool, 10)
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"INIT_FAILED": 10}
+    (end,) = ends(simulation)
+    assert (end.count, end.has_payload) == (10, False)
+    assert "exit code 1" in end.message
+    assert simulation.effects["StartWorker"] <= 4
+    # The next call gets a verdict of its own, at once.
+    assert simulation.run_call(simulation.submit(pool, 1)) < 0.1
+
+
+def test_a_floor_that_crashes_backs_off_to_ten_seconds() -> None:
+    simulation = Simulation()
+    spec = make_spec(settings=PoolSettings(min_containers=1))
+    simulation.define(spec, lambda *_: "crash")
+    simulation.run(100)
+    assert 10 < simulation.effects["StartWorker"] < 25
+
+
+def test_a_function_that_cannot_be_loaded_ends_what_waits_at_once() -> None:
+    simulation = Simulation(start=1e9)
+    spec = make_spec(settings=PoolSettings(min_containers=1))
+    pool = simulation.define(spec)
+    call = simulation.submit(pool, 10)
+    started = next(e for e in simulation.log if isinstance(e, effects.StartWorker))
+    simulation.feed(events.WorkerStartFailed(started.worker, "No module named 'nope'"))
+    (end,) = ends(simulation)
+    assert (end.call, end.count, end.has_payload) == (call, 10, True)
+    starts = simulation.effects["StartWorker"]
+    simulation.run(100)
+    assert simulation.effects["StartWorker"] == starts, "its floor is not kept meanwhile"
+    simulation.feed(events.WorkerStartFailed(started.worker, "again"))
+    simulation.submit(pool, 1)
+    assert simulation.effects["StartWorker"] > starts
+
+
+def test_a_start_that_takes_too_long_is_killed() -> None:
+    simulation = Simulation(start=1e9)
+    pool = simulation.define(make_spec())
+    call = simulation.submit(pool, 1)
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"INIT_FAILED": 1}
+    assert "not ready after 300 s" in ends(simulation)[0].message
+
+
+def test_a_lost_host_is_no_death_and_its_late_answers_are_dropped() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.5)
+    call = simulation.submit(pool, 4)
+    simulation.run(0.2)
+    for worker in simulation.workers.values():
+        worker.dead = True
+    simulation.feed(events.HostLost(HOST))
+    simulation.feed(events.HostLost(HOST))
+    assert not simulation.core.status().workers
+    simulation.feed(events.HostJoined(HOST, make_resources()))
+    for worker in simulation.workers.values():
+        for lease in worker.leases:
+            simulation.feed(events.RangeSucceeded(worker.id, lease.lease, lease.start, 1, 0.5))
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 4}
+    last = {e.start: e.attempt for e in simulation.log if isinstance(e, effects.GrantLease)}
+    assert last == {0: 2, 1: 2, 2: 1, 3: 1}
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_calls_made_by_a_lost_attempt_are_cancelled(attached: bool) -> None:  # noqa: FBT001
+    simulation = Simulation(make_resources(1))
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    simulation.submit(pool, 1)
+    simulation.run(0.1)
+    grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    child = CallId("fc-c")
+    parent = parent_of(grant)
+    simulation.feed(
+        events.CallSubmitted(
+            CLIENT, child, pool, attached, 1, closed=True, parent=parent
+        )
+    )
+    simulation.kill(simulation.workers[grant.worker])
+    simulation.run(0.01)
+    assert simulation.outcomes(child) == {"CANCELLED": 1}
+
+
+def parent_of(grant: effects.GrantLease) -> ParentInput:
+    return ParentInput(grant.call, grant.start, grant.attempt, grant.worker, grant.lease)

@@ -1,0 +1,454 @@
+"""Random histories: whatever happens in whatever order, the sentences of `invariants` hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from kernel_worker.core import effects, events
+from kernel_worker.core.invariants import History, InvariantBroken, check
+from kernel_worker.core.scheduler import Scheduler
+from kernel_worker.model import (
+    CallId,
+    ClientId,
+    FunctionSpec,
+    HostId,
+    LeaseId,
+    Outcome,
+    ParentInput,
+    PoolSettings,
+    Resources,
+    RetryPolicy,
+    WorkerId,
+)
+from tests.core.simulation import make_resources, make_spec
+
+CLIENTS = [ClientId("cl-a"), ClientId("cl-b")]
+HOSTS = [HostId("ho-1"), HostId("ho-2")]
+SPECS = [
+    make_spec("f", "1", retries=RetryPolicy(2, 2.0, 0.5)),
+    make_spec("f", "2", settings=PoolSettings(max_containers=2)),
+    make_spec("g", "1", settings=PoolSettings(min_containers=1, buffer_containers=1)),
+    make_spec("gpu", "1", resources=Resources(0.5, 1500, 1.0), rerun_on_crash=False),
+    make_spec("gpu2", "1", resources=Resources(1.0, 2500, 0.5, "h200")),
+    make_spec("once", "1", single_use=True, retries=RetryPolicy(1, 1.0, 0.0)),
+]
+
+picks = st.integers(0, 1_000_000)
+
+
+class Lease:
+    """What a fake worker holds, as it sees it."""
+
+    def __init__(self, grant: effects.GrantLease) -> None:
+        self.grant = grant
+        self.next = grant.start
+        self.stop = grant.stop
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """Peers that do anything that the protocol allows, and some things that it does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Scheduler("h")
+        self.now = 1000.0
+        self.history = History()
+        self.starting: dict[WorkerId, FunctionSpec] = {}
+        self.ready: dict[WorkerId, list[Lease]] = {}
+        self.leaving: dict[WorkerId, None] = {}
+        self.asked: list[effects.TakeBack] = []
+        self.interrupted: list[effects.Interrupt] = []
+        self.old: list[effects.GrantLease] = []
+        self.open: dict[CallId, int] = {}
+        self.submitted: dict[CallId, bool] = {}
+        self.hosts: set[HostId] = set()
+        self.host_of: dict[WorkerId, HostId] = {}
+        self.records: list[Any] = []
+
+    # -- what goes in and comes out
+
+    def feed(self, event: events.Event) -> None:
+        turn = self.core.handle(event, self.now)
+        self.history.observe(turn)
+        for effect in turn:
+            self.perform(effect)
+
+    def perform(self, effect: effects.Effect) -> None:
+        match effect:
+            case effects.StartWorker(worker=worker, spec=spec, host=host):
+                assert host in self.hosts
+                self.starting[worker] = spec
+                self.host_of[worker] = host
+            case effects.StopWorker(worker=worker):
+                assert not self.ready[worker]
+                self.leaving[worker] = None
+            case effects.KillWorker(worker=worker):
+                self.leaving[worker] = None
+            case effects.GrantLease(worker=worker):
+                assert worker not in self.leaving
+                self.ready[worker].append(Lease(effect))
+                assert len(self.ready[worker]) <= 2
+                self.old.append(effect)
+            case effects.TakeBack():
+                self.asked.append(effect)
+            case effects.Interrupt():
+                self.interrupted.append(effect)
+            case effects.FinishCall(call=call):
+                self.open.pop(call, None)
+            case effects.Record(record=record):
+                self.records.append(record)
+            case effects.RejectCall(call=call):
+                self.open.pop(call, None)
+                self.submitted.pop(call, None)
+            case _:
+                pass
+
+    def lease(self, pick: int) -> tuple[WorkerId, Lease] | None:
+        busy = [(worker, leases[0]) for worker, leases in self.ready.items() if leases]
+        return busy[pick % len(busy)] if busy else None
+
+    def advance(self, worker: WorkerId) -> None:
+        leases = self.ready.get(worker, [])
+        while leases and leases[0].next >= leases[0].stop:
+            leases.pop(0)
+
+    def gone(self, worker: WorkerId) -> None:
+        self.starting.pop(worker, None)
+        self.ready.pop(worker, None)
+        self.leaving.pop(worker, None)
+
+    # -- clients
+
+    @initialize()
+    def begin(self) -> None:
+        self.feed(events.ClientConnected(CLIENTS[0]))
+        self.join_host(0, gpus=1)
+        for spec in SPECS:
+            self.feed(events.FunctionDefined(CLIENTS[0], spec))
+
+    @rule(client=st.sampled_from(CLIENTS), spec=st.sampled_from(SPECS))
+    def define(self, client: ClientId, spec: FunctionSpec) -> None:
+        self.feed(events.ClientConnected(client))
+        self.feed(events.FunctionDefined(client, spec))
+
+    @rule(
+        client=st.sampled_from(CLIENTS),
+        spec=st.sampled_from(SPECS),
+        count=st.integers(0, 40),
+        attached=st.booleans(),
+        closed=st.booleans(),
+        pick=st.none() | picks,
+    )
+    def submit(  # noqa: PLR0917
+        self,
+        client: ClientId,
+        spec: FunctionSpec,
+        count: int,
+        attached: bool,  # noqa: FBT001
+        closed: bool,  # noqa: FBT001
+        pick: int | None,
+    ) -> None:
+        call = CallId(f"fc-{len(self.submitted)}-{self.now}-{len(self.old)}")
+        found = None if pick is None else self.lease(pick)
+        self.open[call] = count
+        self.submitted[call] = attached
+        parent = None if found is None else self.parent_of(found[0], found[1])
+        self.feed(
+            events.CallSubmitted(
+                client, call, spec.pool, attached, count, closed, parent=parent,
+                pools=(SPECS[0].pool,), indivisible=count % 2 == 0,
+            )
+        )  # fmt: skip
+        if parent is not None and pick is not None and pick % 3:
+            self.feed(events.WorkerBlocked(parent, (call,)))
+
+    @staticmethod
+    def parent_of(worker: WorkerId, lease: Lease) -> ParentInput:
+        grant = lease.grant
+        return ParentInput(grant.call, lease.next, grant.attempt, worker, grant.lease)
+
+    @precondition(lambda self: self.open)
+    @rule(pick=picks, count=st.integers(1, 30))
+    def add_inputs(self, pick: int, count: int) -> None:
+        call = list(self.open)[pick % len(self.open)]
+        self.feed(events.InputsAdded(call, self.open[call], count))
+        if call in self.open:
+            self.open[call] += count
+
+    @precondition(lambda self: self.open)
+    @rule(pick=picks)
+    def close(self, pick: int) -> None:
+        call = list(self.open)[pick % len(self.open)]
+        self.feed(events.InputsClosed(call, self.open[call]))
+
+    @precondition(lambda self: self.submitted)
+    @rule(pick=picks, terminate=st.booleans())
+    def cancel(self, pick: int, terminate: bool) -> None:  # noqa: FBT001
+        call = list(self.submitted)[pick % len(self.submitted)]
+        self.feed(events.CallCancelled(call, terminate))
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def lose_client(self, client: ClientId) -> None:
+        self.feed(events.ClientLost(client))
+
+    @rule(
+        spec=st.sampled_from(SPECS),
+        least=st.none() | st.integers(0, 3),
+        most=st.none() | st.integers(1, 3),
+        buffer=st.none() | st.integers(0, 2),
+        window=st.none() | st.sampled_from([0.0, 1.0, 60.0]),
+    )
+    def configure(
+        self,
+        spec: FunctionSpec,
+        least: int | None,
+        most: int | None,
+        buffer: int | None,
+        window: float | None,
+    ) -> None:
+        self.feed(events.PoolConfigured(CLIENTS[0], spec.pool, least, most, buffer, window))
+
+    # -- workers
+
+    @precondition(lambda self: self.starting)
+    @rule(pick=picks)
+    def become_ready(self, pick: int) -> None:
+        worker = list(self.starting)[pick % len(self.starting)]
+        if worker not in self.leaving:
+            del self.starting[worker]
+            self.ready[worker] = []
+            self.feed(events.WorkerStarted(worker, 1, "forked"))
+            self.feed(events.WorkerReady(worker))
+
+    @precondition(lambda self: self.starting)
+    @rule(pick=picks)
+    def fail_to_start(self, pick: int) -> None:
+        worker = list(self.starting)[pick % len(self.starting)]
+        self.gone(worker)
+        self.feed(events.WorkerStartFailed(worker, "no such module"))
+
+    @rule(pick=picks, started=st.booleans(), timed_out=st.booleans())
+    def exit(self, pick: int, started: bool, timed_out: bool) -> None:  # noqa: FBT001
+        alive = [*self.ready, *self.starting]
+        if alive:
+            self.end_worker(alive[pick % len(alive)], started=started, timed_out=timed_out)
+
+    def end_worker(self, worker: WorkerId, *, started: bool, timed_out: bool = False) -> None:
+        leases = self.ready.get(worker, [])
+        lease, position = LeaseId(0), -1
+        if leases and started:
+            lease, position = leases[0].grant.lease, leases[0].next
+        self.gone(worker)
+        self.feed(events.WorkerExited(worker, "killed", lease, position, timed_out))
+
+    @precondition(lambda self: self.leaving)
+    @rule(pick=picks)
+    def leave(self, pick: int) -> None:
+        self.end_worker(list(self.leaving)[pick % len(self.leaving)], started=True)
+
+    @rule(pick=picks, count=st.integers(1, 50), elapsed=st.sampled_from([0.0, 1e-5, 0.01, 3.0]))
+    def succeed(self, pick: int, count: int, elapsed: float) -> None:
+        found = self.lease(pick)
+        if found is None:
+            return
+        worker, lease = found
+        start, count = lease.next, min(count, lease.stop - lease.next)
+        lease.next += count
+        self.advance(worker)
+        self.feed(events.RangeSucceeded(worker, lease.grant.lease, start, count, elapsed))
+
+    @rule(
+        pick=picks,
+        outcome=st.sampled_from(
+            [Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED, Outcome.INIT_FAILED]
+        ),
+    )
+    def end_input(self, pick: int, outcome: Outcome) -> None:
+        found = self.lease(pick)
+        if found is None:
+            return
+        worker, lease = found
+        index = lease.next
+        lease.next += 1
+        self.advance(worker)
+        self.feed(events.InputEnded(worker, lease.grant.lease, index, outcome, 0.001))
+
+    @precondition(lambda self: self.asked)
+    @rule(pick=picks, kept=st.integers(0, 3))
+    def hand_back(self, pick: int, kept: int) -> None:
+        asked = self.asked.pop(pick % len(self.asked))
+        leases = self.ready.get(asked.worker, [])
+        lease = next((one for one in leases if one.grant.lease == asked.lease), None)
+        if lease is None:
+            return
+        start, stop = min(lease.next + kept, lease.stop), lease.stop
+        lease.stop = start
+        if lease is leases[0]:
+            self.advance(asked.worker)
+        elif lease.next >= lease.stop:
+            leases.remove(lease)
+        self.feed(events.InputsReturned(asked.worker, asked.lease, start, stop))
+
+    @precondition(lambda self: self.interrupted)
+    @rule(pick=picks)
+    def heed(self, pick: int) -> None:
+        asked = self.interrupted.pop(pick % len(self.interrupted))
+        leases = self.ready.get(asked.worker, [])
+        if leases and leases[0].grant.lease == asked.lease and leases[0].next == asked.index:
+            leases[0].next += 1
+            self.advance(asked.worker)
+            ended = events.InputEnded(
+                asked.worker, asked.lease, asked.index, Outcome.CANCELLED, 0.1
+            )
+            self.feed(ended)
+
+    @rule(pick=picks, more=picks)
+    def block(self, pick: int, more: int) -> None:
+        found = self.lease(pick)
+        if found is not None and self.submitted:
+            calls = list(self.submitted)
+            awaited = (calls[more % len(calls)], calls[(more // 7) % len(calls)])
+            self.feed(events.WorkerBlocked(self.parent_of(*found), awaited))
+
+    @rule(pick=picks)
+    def resume(self, pick: int) -> None:
+        found = self.lease(pick)
+        if found is not None:
+            self.feed(events.WorkerResumed(self.parent_of(*found)))
+
+    # -- what the protocol does not allow, or only late
+
+    @precondition(lambda self: self.old)
+    @rule(pick=picks, shift=st.integers(-3, 3), count=st.integers(1, 9))
+    def answer_late(self, pick: int, shift: int, count: int) -> None:
+        grant = self.old[pick % len(self.old)]
+        held = [one.grant for leases in self.ready.values() for one in leases]
+        if grant in held:
+            return
+        start = grant.start + shift
+        self.feed(events.RangeSucceeded(grant.worker, grant.lease, start, count, 0.1))
+        self.feed(events.InputEnded(grant.worker, grant.lease, start, Outcome.FAILED, 0.1))
+        self.feed(events.InputsReturned(grant.worker, grant.lease, start, start + count))
+
+    # -- hosts and time
+
+    @rule(which=st.integers(0, 1), gpus=st.integers(0, 2))
+    def join_host(self, which: int, gpus: int) -> None:
+        if HOSTS[which] not in self.hosts:
+            self.hosts.add(HOSTS[which])
+            self.feed(events.HostJoined(HOSTS[which], make_resources(2, 4000, gpus)))
+
+    @rule(which=st.integers(0, 1), rare=st.integers(0, 5))
+    def lose_host(self, which: int, rare: int) -> None:
+        if HOSTS[which] in self.hosts and not rare:
+            self.hosts.discard(HOSTS[which])
+            for worker, host in self.host_of.items():
+                if host == HOSTS[which]:
+                    self.gone(worker)
+            self.feed(events.HostLost(HOSTS[which]))
+
+    @rule(seconds=st.sampled_from([0.0, 0.001, 0.02, 0.3, 2.5, 70.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.feed(events.TimePassed())
+
+    @rule()
+    def reach_deadline(self) -> None:
+        deadline = self.core.next_deadline()
+        if deadline is not None:
+            self.now = max(self.now, deadline)
+            self.feed(events.TimePassed())
+
+    @rule()
+    def look(self) -> None:
+        self.core.status()
+        self.core.is_idle()
+        for call in self.submitted:
+            self.core.call_progress(call, self.now + 5)
+            self.core.call_info(call)
+
+    @invariant()
+    def sentences_hold(self) -> None:
+        check(self.core)
+
+    # -- the end: peers that behave let everything finish
+
+    def teardown(self) -> None:
+        self.restore_elsewhere()
+        self.join_host(0, 2)
+        self.join_host(1, 2)
+        for spec in SPECS:
+            self.feed(events.PoolConfigured(CLIENTS[0], spec.pool, 0, 4, 0, 0.0))
+        for call, count in list(self.open.items()):
+            self.feed(events.InputsClosed(call, count))
+        for _ in range(2_000):
+            if not self.core.status().calls:
+                break
+            self.behave()
+        check(self.core)
+        assert not self.core.status().calls
+        for call in self.submitted:
+            assert call in self.history.finished
+        for client in CLIENTS:
+            self.feed(events.ClientLost(client))
+        for _ in range(50):
+            self.behave()
+        assert self.core.is_idle()
+        assert not self.core.status().workers
+        assert not self.core.status().pools
+
+    def behave(self) -> None:
+        self.now += 1.0
+        self.feed(events.TimePassed())
+        for worker in list(self.leaving):
+            self.end_worker(worker, started=True)
+        for worker in list(self.starting):
+            if worker not in self.leaving:
+                del self.starting[worker]
+                self.ready[worker] = []
+                self.feed(events.WorkerReady(worker))
+        for worker in list(self.ready):
+            while self.ready.get(worker) and worker not in self.leaving:
+                lease = self.ready[worker][0]
+                start, count = lease.next, lease.stop - lease.next
+                lease.next = lease.stop
+                self.advance(worker)
+                self.feed(events.RangeSucceeded(worker, lease.grant.lease, start, count, 0.01))
+        while self.asked:
+            self.hand_back(0, 0)
+
+    def restore_elsewhere(self) -> None:
+        """A second scheduler that reads the records knows what is open, and reports nothing."""
+        other = Scheduler("r")
+        assert not other.restore(self.records, self.now)
+        check(other)
+        spawned = {view.call for view in self.core.status().calls if not view.attached}
+        assert {view.call for view in other.status().calls} == spawned
+        for view in other.status().calls:
+            mine = self.core.call_info(view.call)
+            assert mine is not None
+            assert (view.succeeded, view.failed, view.cancelled) == (
+                mine.succeeded, mine.failed, mine.cancelled,
+            )  # fmt: skip
+
+
+TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory.settings = settings(
+    max_examples=120,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_a_broken_sentence_is_named() -> None:
+    core = Scheduler("x")
+    core.handle(events.HostJoined(HOSTS[0], make_resources()), 0.0)
+    core._state.hosts[HOSTS[0]].cpu_used = 7.0
+    with pytest.raises(InvariantBroken, match="CPUs are not given twice"):
+        check(core)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from kernel_worker.core import retries
+from kernel_worker.core.calls import Life
+from kernel_worker.model import Outcome, RetryPolicy
+
+POLICY = RetryPolicy(3, 2.0, 1.0, 3.0)
+
+
+def test_delays_grow_to_the_limit_and_end() -> None:
+    delays = [retries.retry_delay(POLICY, done, Outcome.FAILED) for done in range(4)]
+    assert delays == [1.0, 2.0, 3.0, None]
+
+
+def test_only_failures_and_timeouts_are_retried() -> None:
+    assert retries.retry_delay(POLICY, 0, Outcome.TIMED_OUT) == 1.0
+    assert retries.retry_delay(POLICY, 0, Outcome.CANCELLED) is None
+    assert retries.retry_delay(POLICY, 0, Outcome.INIT_FAILED) is None
+
+
+def test_three_deaths_are_the_end() -> None:
+    assert retries.may_rerun(Life(deaths=2), rerun_on_crash=True)
+    assert not retries.may_rerun(Life(deaths=3), rerun_on_crash=True)
+    assert not retries.may_rerun(Life(deaths=1), rerun_on_crash=False)
+    assert "died 3 times" in retries.lost_message("f", 7, "killed by SIGSEGV", 3)
+    assert "rerun_on_crash=False" in retries.lost_message("f", 7, "killed by SIGSEGV", 1)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from kernel_worker.core.states import InputStates
+from kernel_worker.core.transitions import Cause, InputState, InvalidTransition
+
+
+def with_inputs(count: int) -> InputStates:
+    states = InputStates()
+    states.extend_to(count)
+    states.move(0, count, Cause.ARRIVED)
+    return states
+
+
+def test_ranges_move_and_are_counted() -> None:
+    states = with_inputs(10)
+    states.move(2, 5, Cause.GRANTED)
+    states.move(2, 4, Cause.SUCCEEDED)
+    assert states.runs(0, 10) == [
+        (0, 2, InputState.PENDING),
+        (2, 4, InputState.SUCCEEDED),
+        (4, 5, InputState.LEASED),
+        (5, 10, InputState.PENDING),
+    ]
+    assert (states.live, states.ended) == (8, 2)
+    assert states.pending_runs() == [(0, 2), (5, 10)]
+
+
+def test_a_move_that_is_invalid_for_one_input_moves_none() -> None:
+    states = with_inputs(3)
+    states.move(1, 2, Cause.GRANTED)
+    with pytest.raises(InvalidTransition):
+        states.move(0, 3, Cause.GRANTED)
+    assert states.counts[InputState.PENDING] == 2
+
+
+def test_what_is_over_is_forgotten_from_the_front() -> None:
+    states = InputStates()
+    for start in range(0, 1_000_000, 5_000):
+        states.extend_to(start + 5_000)
+        for cause in (Cause.ARRIVED, Cause.GRANTED, Cause.SUCCEEDED):
+            states.move(start, start + 5_000, cause)
+    assert states.begin > 900_000
+    assert states.ended == 1_000_000
+    assert states.at(0) is None
+    assert states.at(2_000_000) is InputState.ABSENT
+    assert not states.are(InputState.SUCCEEDED, 0, 10)
+    assert states.are(InputState.SUCCEEDED, states.begin, states.end)
