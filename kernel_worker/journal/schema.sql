@@ -1,0 +1,48 @@
+-- The journal of one broker: the facts that were decided about spawned calls, with their payloads.
+-- `user_version` is the version of this schema, `application_id` says that the file is ours.
+
+PRAGMA application_id = 0x4e42584a;
+PRAGMA user_version = 1;
+
+CREATE TABLE calls (
+    id          INTEGER PRIMARY KEY,
+    call        TEXT NOT NULL UNIQUE,
+    finished_at REAL,                           -- Unix seconds; NULL while inputs are open
+    expired     INTEGER NOT NULL DEFAULT 0      -- 1: its records are gone, only this row is left
+);
+CREATE INDEX calls_by_end ON calls (expired, finished_at);
+
+-- `body` is a `kernel_worker.records` struct (msgpack). `payload` is the msgpack array of its
+-- frames where they are small together; otherwise NULL, and they are rows of `frames`.
+CREATE TABLE records (
+    id      INTEGER PRIMARY KEY,
+    call    INTEGER NOT NULL REFERENCES calls (id),
+    kind    TEXT NOT NULL,
+    body    BLOB NOT NULL,
+    payload BLOB
+);
+CREATE INDEX records_by_call ON records (call, id);
+
+-- A frame longer than a row may be is several rows of the same position.
+CREATE TABLE frames (
+    id       INTEGER PRIMARY KEY,
+    record   INTEGER NOT NULL REFERENCES records (id),
+    position INTEGER NOT NULL,
+    piece    BLOB NOT NULL
+);
+CREATE INDEX frames_by_record ON frames (record, id);
+
+-- What travels once, by content address, for as long as an open call needs it.
+CREATE TABLE objects (
+    id     INTEGER PRIMARY KEY,
+    digest TEXT NOT NULL,
+    piece  BLOB NOT NULL
+);
+CREATE INDEX objects_by_digest ON objects (digest, id);
+
+CREATE TABLE call_objects (
+    call   INTEGER NOT NULL REFERENCES calls (id),
+    digest TEXT NOT NULL,
+    PRIMARY KEY (call, digest)
+) WITHOUT ROWID;
+CREATE INDEX call_objects_by_digest ON call_objects (digest);

@@ -1,0 +1,323 @@
+"""The journal's file: facts about spawned calls and their payloads, in SQLite.
+
+Theory: a fact is a row; the rows of one `write` are one transaction. Nothing is ever updated but
+the end of a call. Payload frames lie beside their record, small ones in its row; objects are kept
+once, by content address, with a reference from each open call that needs them.
+
+Guarantees: what `write` returned from is on the disk (`synchronous=FULL`). A file of a newer schema
+is refused with a message that names both versions; a damaged one is set aside under another name,
+never deleted, and a new one begun. One process at a time (`locking_mode=EXCLUSIVE`).
+Not guaranteed: anything about threads. `journal.thread` has the one that uses this.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kernel_worker import records
+from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
+from kernel_worker.model import CallId, Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x4E42584A
+INLINE_BYTES = 16 * 1024
+PIECE_BYTES = 256 * 1024 * 1024
+_OUTCOMES = ("range_succeeded", "input_ended")
+_TOMBSTONE_TTLS = 10
+"""A call that expired is remembered this many times as long as its results were kept."""
+
+_log = logging.getLogger(__name__)
+_decoder: msgspec.msgpack.Decoder[records.Record] = msgspec.msgpack.Decoder(records.Record)
+
+Frame = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A record to keep, with its payload and the objects that its call needs from now on."""
+
+    record: records.Record
+    frames: Sequence[Frame] = ()
+    objects: Mapping[Digest, Frame] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Every input of the call is terminal: from `at` (Unix seconds) on it ages."""
+
+    call: CallId
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFact:
+    """A record as it was kept. `position` orders all facts."""
+
+    position: int
+    record: records.Record
+    frames: list[bytes]
+
+
+Entry = Fact | Finished
+
+
+class Store:
+    """An open journal file."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._ids: dict[CallId, int] = {}
+        self._known_objects: set[Digest] = set()
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open the journal at `path`, or begin it.
+
+        Raises:
+            VersionError: It was written by a newer version.
+            ConnectionError: Another process has it open, or it cannot be written.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            return cls(_connect(path))
+        except sqlite3.OperationalError as error:
+            message = f"the journal {path} cannot be opened: {error}"
+            raise ConnectionError(message) from error
+        except sqlite3.DatabaseError as error:
+            aside = _set_aside(path)
+            _log.error("the journal %s is damaged (%s); it is now %s", path, error, aside)
+            return cls(_connect(path))
+
+    def close(self) -> None:
+        """Write everything back into the one file and let go of it."""
+        self._db.close()
+
+    # ---- writing ----------------------------------------------------------------------------
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Keep all of `entries`, or none."""
+        with self._transaction():
+            for entry in entries:
+                if isinstance(entry, Finished):
+                    self._finish(entry)
+                else:
+                    self._keep(entry)
+
+    def expire(self, before: float, ttl_seconds: float, limit: int = 200) -> list[CallId]:
+        """Drop the records of up to `limit` calls that ended before `before` (Unix seconds).
+
+        Returns:
+            The calls whose records went. Objects that nobody refers to any more went with them.
+        """
+        rows = self._db.execute(
+            "SELECT id, call FROM calls WHERE expired = 0 AND finished_at < ? LIMIT ?",
+            (before, limit),
+        ).fetchall()
+        with self._transaction():
+            for call_id, call in rows:
+                self._drop(call_id)
+                self._db.execute("UPDATE calls SET expired = 1 WHERE id = ?", (call_id,))
+                self._ids.pop(CallId(call), None)
+            self._db.execute(
+                "DELETE FROM calls WHERE expired = 1 AND finished_at < ?",
+                (before - _TOMBSTONE_TTLS * ttl_seconds,),
+            )
+        return [CallId(call) for _, call in rows]
+
+    def _keep(self, fact: Fact) -> None:
+        record = fact.record
+        call_id = self._call_id(record.call)
+        small = sum(map(len, fact.frames)) <= INLINE_BYTES
+        inline = msgspec.msgpack.encode(fact.frames) if small and fact.frames else None
+        kind = type(record).__struct_config__.tag
+        cursor = self._db.execute(
+            "INSERT INTO records (call, kind, body, payload) VALUES (?, ?, ?, ?)",
+            (call_id, kind, msgspec.msgpack.encode(record), inline),
+        )
+        if not small:
+            self._db.executemany(
+                "INSERT INTO frames (record, position, piece) VALUES (?, ?, ?)",
+                (
+                    (cursor.lastrowid, position, piece)
+                    for position, frame in enumerate(fact.frames)
+                    for piece in _pieces(frame)
+                ),
+            )
+        for digest, content in fact.objects.items():
+            self._keep_object(call_id, digest, content)
+
+    def _keep_object(self, call_id: int, digest: Digest, content: Frame) -> None:
+        if digest not in self._known_objects:
+            found = self._db.execute("SELECT 1 FROM objects WHERE digest = ? LIMIT 1", (digest,))
+            if found.fetchone() is None:
+                self._db.executemany(
+                    "INSERT INTO objects (digest, piece) VALUES (?, ?)",
+                    ((digest, piece) for piece in _pieces(content)),
+                )
+            self._known_objects.add(digest)
+        self._db.execute("INSERT OR IGNORE INTO call_objects VALUES (?, ?)", (call_id, digest))
+
+    def _finish(self, entry: Finished) -> None:
+        call_id = self._call_id(entry.call)
+        self._db.execute("UPDATE calls SET finished_at = ? WHERE id = ?", (entry.at, call_id))
+        self._delete_records(call_id, "kind = 'inputs_added'")
+        self._release_objects(call_id)
+        self._ids.pop(entry.call, None)
+
+    def _drop(self, call_id: int) -> None:
+        self._delete_records(call_id, "1")
+        self._release_objects(call_id)
+
+    def _delete_records(self, call_id: int, which: str) -> None:
+        chosen = f"SELECT id FROM records WHERE call = ? AND {which}"  # noqa: S608  our own words
+        self._db.execute(f"DELETE FROM frames WHERE record IN ({chosen})", (call_id,))  # noqa: S608
+        self._db.execute(f"DELETE FROM records WHERE id IN ({chosen})", (call_id,))  # noqa: S608
+
+    def _release_objects(self, call_id: int) -> None:
+        rows = self._db.execute(
+            "DELETE FROM call_objects WHERE call = ? RETURNING digest", (call_id,)
+        ).fetchall()
+        for (digest,) in rows:
+            used = "SELECT 1 FROM call_objects WHERE digest = ? LIMIT 1"
+            if self._db.execute(used, (digest,)).fetchone() is None:
+                self._db.execute("DELETE FROM objects WHERE digest = ?", (digest,))
+                self._known_objects.discard(Digest(digest))
+
+    def _call_id(self, call: CallId) -> int:
+        call_id = self._ids.get(call)
+        if call_id is None:
+            self._db.execute("INSERT OR IGNORE INTO calls (call) VALUES (?)", (call,))
+            row = self._db.execute("SELECT id FROM calls WHERE call = ?", (call,)).fetchone()
+            call_id = self._ids[call] = int(row[0])
+        return call_id
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            # What a rolled back transaction taught us is not so.
+            self._ids.clear()
+            self._known_objects.clear()
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    # ---- reading ----------------------------------------------------------------------------
+
+    def open_facts(self) -> Iterator[StoredFact]:
+        """Yield the facts of all calls that have open inputs, in order."""
+        rows = self._db.execute(
+            "SELECT records.id, body, payload FROM records JOIN calls ON calls.id = records.call"
+            " WHERE calls.finished_at IS NULL ORDER BY records.id"
+        )
+        for position, body, payload in rows:
+            yield StoredFact(position, _decoder.decode(body), self._frames(position, payload))
+
+    def open_objects(self) -> Iterator[tuple[Digest, bytes]]:
+        """Yield the objects that calls with open inputs need."""
+        rows = self._db.execute("SELECT DISTINCT digest FROM call_objects").fetchall()
+        for (digest,) in rows:
+            pieces = self._db.execute(
+                "SELECT piece FROM objects WHERE digest = ? ORDER BY id", (digest,)
+            )
+            yield Digest(digest), b"".join(piece for (piece,) in pieces)
+
+    def ended_calls(self) -> Iterator[tuple[CallId, bool]]:
+        """Yield the calls whose inputs have all ended, and whether their results have expired."""
+        rows = self._db.execute("SELECT call, expired FROM calls WHERE finished_at IS NOT NULL")
+        return ((CallId(call), bool(expired)) for call, expired in rows)
+
+    def outcomes(self, call: CallId, after: int, limit_bytes: int) -> tuple[list[StoredFact], bool]:
+        """Return the outcomes of `call` beyond position `after`, as many as `limit_bytes` allow.
+
+        Those of a call that is unknown or expired are an empty list.
+
+        Returns:
+            The outcomes, and whether there may be more.
+        """
+        marks = ", ".join("?" * len(_OUTCOMES))
+        rows = self._db.execute(
+            "SELECT records.id, body, payload FROM records"  # noqa: S608  question marks
+            " JOIN calls ON calls.id = records.call"
+            f" WHERE calls.call = ? AND records.id > ? AND kind IN ({marks}) ORDER BY records.id",
+            (call, after, *_OUTCOMES),
+        )
+        found: list[StoredFact] = []
+        for position, body, payload in rows:
+            frames = self._frames(position, payload)
+            found.append(StoredFact(position, _decoder.decode(body), frames))
+            limit_bytes -= sum(map(len, frames)) + len(body)
+            if limit_bytes <= 0:
+                return found, True
+        return found, False
+
+    def _frames(self, record: int, payload: bytes | None) -> list[bytes]:
+        if payload is not None:
+            return msgspec.msgpack.decode(payload, type=list[bytes])
+        rows = self._db.execute(
+            "SELECT position, piece FROM frames WHERE record = ? ORDER BY id", (record,)
+        )
+        pieces: dict[int, list[bytes]] = {}
+        for position, piece in rows:
+            pieces.setdefault(position, []).append(piece)
+        return [each[0] if len(each) == 1 else b"".join(each) for each in pieces.values()]
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
+    try:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            message = (
+                f"the journal {path} has schema {version}, this version knows {SCHEMA_VERSION}:"
+                " use the newer notebook-ext, or set NOTEBOOK_EXT_DATA_DIR to another directory"
+            )
+            raise VersionError(message)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if not tables:
+            schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+            db.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
+        (ours,) = db.execute("PRAGMA application_id").fetchone()
+        if ours != APPLICATION_ID:
+            message = "it is some other program's"
+            raise sqlite3.DatabaseError(message)
+        db.execute("SELECT count(*) FROM calls WHERE finished_at IS NULL").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(f"{path.stem}.damaged-{time.time_ns()}{path.suffix}")
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def _pieces(frame: Frame) -> Iterator[Frame]:
+    if len(frame) <= PIECE_BYTES:
+        yield frame
+        return
+    view = memoryview(frame)
+    for start in range(0, len(view), PIECE_BYTES):
+        yield view[start : start + PIECE_BYTES]

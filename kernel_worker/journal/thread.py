@@ -1,0 +1,252 @@
+"""The journal's thread: whoever writes goes on at once and is told when it is on the disk.
+
+Theory: everything that came in while one transaction was being written is the next one (group
+commit). Reads take their turn between writes, so that a read sees whatever was submitted before it.
+What is done is put on a list and a descriptor becomes readable; `collect` empties both.
+
+Guarantees: completions come in the order of the submissions. A full disk delays them: the
+transaction is tried again until it succeeds. Any other error of SQLite ends the thread, and
+`collect` raises it: nothing that was not written was told to anybody.
+Not guaranteed: how long anything takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from kernel_worker.journal.store import Entry, Store, StoredFact
+    from kernel_worker.model import CallId, Digest
+
+EXPIRY_SECONDS = 3600.0
+OUTCOME_BYTES = 4 * 1024 * 1024
+"""About how much of a call's outcomes one answer holds."""
+_RETRY_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Everything that was submitted under `token` or an earlier one is on the disk."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """A part of what is known of a call's outcomes; `last` where nothing else is known now."""
+
+    request: int
+    facts: list[StoredFact]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The results of these calls are gone."""
+
+    calls: list[CallId]
+
+
+Completion = Committed | Outcomes | Expired
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What an earlier broker left."""
+
+    facts: list[StoredFact]
+    objects: dict[Digest, bytes]
+    ended: dict[CallId, bool]
+    """Calls whose inputs have all ended, and whether their results have expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    token: int
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    request: int
+    call: CallId
+    after: int
+
+
+_Request = _Write | _Read | None
+"""None ends the thread."""
+
+
+class Journal:
+    """A journal file with a thread that reads and writes it."""
+
+    def __init__(self, path: Path, result_ttl_seconds: float) -> None:
+        """Begin to open the journal at `path`; `restored` waits for it."""
+        self._path = path
+        self._ttl = result_ttl_seconds
+        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        self._done: deque[Completion] = deque()
+        self._opened: queue.SimpleQueue[Restored | BaseException] = queue.SimpleQueue()
+        self._failure: BaseException | None = None
+        self._bell, self._rope = os.pipe()
+        os.set_blocking(self._bell, False)
+        os.set_blocking(self._rope, False)
+        self._last_token = 0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def restored(self) -> Restored:
+        """Return what the journal held when it was opened; raise what hindered its opening."""
+        answer = self._opened.get()
+        if isinstance(answer, BaseException):
+            self.close()
+            raise answer
+        return answer
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when `collect` has something to give."""
+        return self._bell
+
+    @property
+    def next_token(self) -> int:
+        """The token that the next `submit` returns."""
+        return self._last_token + 1
+
+    def submit(self, entries: Sequence[Entry]) -> int:
+        """Have `entries` written in one transaction; return the token that `Committed` names."""
+        self._last_token += 1
+        self._requests.put(_Write(self._last_token, entries))
+        return self._last_token
+
+    def read_outcomes(self, request: int, call: CallId, after: int = 0) -> None:
+        """Ask for outcomes of `call` behind position `after`; `Outcomes` will name `request`."""
+        self._requests.put(_Read(request, call, after))
+
+    def collect(self) -> list[Completion]:
+        """Return what has been done since the last time.
+
+        Raises:
+            Exception: what ended the thread, as it was raised there.
+        """
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._bell, 4096):
+                pass
+        done: list[Completion] = []
+        while self._done:
+            done.append(self._done.popleft())
+        if not done and self._failure is not None:
+            raise self._failure
+        return done
+
+    def close(self) -> None:
+        """Write what was submitted, close the file and end the thread."""
+        self._closing.set()
+        self._requests.put(None)
+        self._thread.join()
+        for descriptor in (self._bell, self._rope):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._bell = self._rope = -1
+
+    # ---- the thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        from kernel_worker.journal.store import Store  # noqa: PLC0415  the broker's start
+
+        try:
+            store = Store.open(self._path)
+        except BaseException as error:  # noqa: BLE001  goes to whoever waits for it
+            self._opened.put(error)
+            return
+        try:
+            self._opened.put(self._restore(store))
+            self._serve(store)
+        except BaseException as error:  # noqa: BLE001  goes to whoever collects
+            self._failure = error
+            self._opened.put(error)
+            self._ring()
+        finally:
+            store.close()
+
+    def _restore(self, store: Store) -> Restored:
+        store.expire(time.time() - self._ttl, self._ttl)
+        return Restored(
+            list(store.open_facts()), dict(store.open_objects()), dict(store.ended_calls())
+        )
+
+    def _serve(self, store: Store) -> None:
+        expire_at = time.monotonic()
+        while True:
+            requests = self._wait(expire_at)
+            if not requests:
+                gone = store.expire(time.time() - self._ttl, self._ttl)
+                if gone:
+                    self._tell(Expired(gone))
+                else:
+                    expire_at = time.monotonic() + EXPIRY_SECONDS
+            self._answer(store, requests)
+            if None in requests:
+                return
+
+    def _wait(self, until: float) -> list[_Request]:
+        """Return everything that has come, after waiting for something until `until`."""
+        requests: list[_Request] = []
+        with contextlib.suppress(queue.Empty):
+            requests.append(self._requests.get(timeout=max(0.0, until - time.monotonic())))
+            while True:
+                requests.append(self._requests.get_nowait())
+        return requests
+
+    def _answer(self, store: Store, requests: list[_Request]) -> None:
+        writes: list[_Write] = []
+        for request in requests:
+            if isinstance(request, _Write):
+                writes.append(request)
+                continue
+            self._write(store, writes)
+            writes = []
+            if request is not None:
+                self._read(store, request)
+        self._write(store, writes)
+
+    def _write(self, store: Store, writes: list[_Write]) -> None:
+        if not writes:
+            return
+        entries = [entry for write in writes for entry in write.entries]
+        while True:
+            try:
+                store.write(entries)
+                break
+            except Exception as error:
+                name = getattr(error, "sqlite_errorname", "")
+                if not name.startswith(("SQLITE_FULL", "SQLITE_IOERR")) or self._closing.is_set():
+                    raise
+                _log.exception("the journal cannot be written; calls wait until it can")
+                self._closing.wait(_RETRY_SECONDS)
+        self._tell(Committed(writes[-1].token))
+
+    def _read(self, store: Store, request: _Read) -> None:
+        facts, more = store.outcomes(request.call, request.after, OUTCOME_BYTES)
+        self._tell(Outcomes(request.request, facts, last=not more))
+
+    def _tell(self, completion: Completion) -> None:
+        self._done.append(completion)
+        self._ring()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # then it rings already
+            os.write(self._rope, b"!")

@@ -1,0 +1,133 @@
+"""The journal's file: what comes back, what goes, and what is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
+from kernel_worker.journal import store as store_module
+from kernel_worker.journal.store import SCHEMA_VERSION, Finished, Store
+from kernel_worker.model import CallId
+from tests.journal.facts import added, submitted, succeeded
+
+ONE, TWO = CallId("fc-1"), CallId("fc-2")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "journal.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    opened = Store.open(path)
+    yield opened
+    opened.close()
+
+
+def test_facts_come_back_in_order_with_their_frames(path: Path) -> None:
+    large = bytes(range(256)) * 1000
+    facts = [
+        submitted(ONE, code=b"c", environment=b"e"),
+        added(ONE, 0, b"head", b"", large),
+        submitted(TWO, code=b"c"),
+        added(ONE, 1, b"small"),
+        succeeded(ONE, 0, b"value", large),
+    ]
+    first = Store.open(path)
+    first.write(facts)
+    first.close()
+    again = Store.open(path)
+    found = list(again.open_facts())
+    assert [each.record for each in found] == [fact.record for fact in facts]
+    assert [each.frames for each in found] == [list(fact.frames) for fact in facts]
+    assert dict(again.open_objects()) == {"code": b"c", "environment": b"e"}
+    again.close()
+    assert [each.name for each in path.parent.iterdir()] == ["journal.db"]
+
+
+def test_frames_longer_than_a_row_may_be(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "PIECE_BYTES", 7_000)
+    large = bytes(range(256)) * 100
+    store.write([submitted(ONE, code=large), added(ONE, 0, large, b"tail")])
+    assert [fact.frames for fact in store.open_facts()] == [[], [large, b"tail"]]
+    assert dict(store.open_objects()) == {"code": large}
+
+
+def test_a_finished_call_keeps_outcomes_only(store: Store) -> None:
+    store.write(
+        [submitted(ONE, code=b"c", own=b"1"), added(ONE, 0, b"in"), submitted(TWO, code=b"c")]
+    )
+    store.write([succeeded(ONE, 0, b"out"), Finished(ONE, 100.0)])
+    assert [fact.record.call for fact in store.open_facts()] == [TWO]
+    assert dict(store.open_objects()) == {"code": b"c"}
+    assert dict(store.ended_calls()) == {ONE: False}
+    outcomes, more = store.outcomes(ONE, 0, 1_000_000)
+    assert [fact.frames for fact in outcomes] == [[b"out"]]
+    assert not more
+
+
+def test_outcomes_come_in_parts(store: Store) -> None:
+    store.write([submitted(ONE), *(succeeded(ONE, at, bytes(1000)) for at in range(10))])
+    got, after, more = [], 0, True
+    while more:
+        part, more = store.outcomes(ONE, after, 2500)
+        got += part
+        after = got[-1].position
+    assert [fact.record.start for fact in got] == list(range(10))  # type: ignore[union-attr]
+
+
+def test_results_expire(store: Store) -> None:
+    store.write([submitted(ONE), succeeded(ONE, 0, b"x" * 100_000), Finished(ONE, 100.0)])
+    store.write([submitted(TWO), Finished(TWO, 200.0)])
+    assert store.expire(150.0, 1000.0) == [ONE]
+    assert dict(store.ended_calls()) == {ONE: True, TWO: False}
+    assert store.outcomes(ONE, 0, 1000) == ([], False)
+    assert store.expire(20_000.0, 1000.0) == [TWO]
+    assert dict(store.ended_calls()) == {}
+
+
+def test_nothing_of_a_failed_write_is_kept(store: Store) -> None:
+    bad = submitted(TWO)
+    with pytest.raises(TypeError):
+        store.write([submitted(ONE, code=b"c"), bad, None])  # type: ignore[list-item]
+    assert list(store.open_facts()) == []
+    store.write([submitted(ONE, code=b"c")])
+    assert dict(store.open_objects()) == {"code": b"c"}
+
+
+def test_a_newer_schema_is_refused(path: Path) -> None:
+    Store.open(path).close()
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    with pytest.raises(VersionError, match=f"schema {SCHEMA_VERSION + 1}.*{SCHEMA_VERSION}"):
+        Store.open(path)
+
+
+def test_a_damaged_file_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"this is no database" * 1000)
+    Store.open(path).close()
+    aside = next(path.parent.glob("journal.damaged-*"))
+    assert aside.read_bytes() == b"this is no database" * 1000
+    assert str(aside) in caplog.text
+
+
+def test_another_programs_file_is_set_aside(path: Path) -> None:
+    path.parent.mkdir()
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE theirs (x)")
+    db.close()
+    Store.open(path).close()
+    assert len(list(path.parent.glob("journal.damaged-*"))) == 1
+
+
+def test_one_process_at_a_time(store: Store, path: Path) -> None:
+    store.write([submitted(ONE)])
+    with pytest.raises(ConnectionError, match="locked"):
+        Store.open(path)

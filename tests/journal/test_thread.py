@@ -1,0 +1,115 @@
+"""The journal's thread: order, group commit, what an earlier one left."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kernel_worker.errors import ConnectionError  # noqa: A004  ours
+from kernel_worker.journal import thread
+from kernel_worker.journal.store import Finished
+from kernel_worker.journal.thread import Committed, Completion, Expired, Journal, Outcomes
+from kernel_worker.model import CallId
+from tests.journal.facts import added, submitted, succeeded
+
+ONE = CallId("fc-1")
+Open = Callable[..., Journal]
+
+
+@pytest.fixture
+def open_journal(tmp_path: Path) -> Iterator[Open]:
+    opened: list[Journal] = []
+
+    def make(ttl_seconds: float = 1000.0) -> Journal:
+        opened.append(Journal(tmp_path / "journal.db", ttl_seconds))
+        return opened[-1]
+
+    yield make
+    for journal in opened:
+        if journal.fileno() >= 0:
+            journal.close()
+
+
+def collect(journal: Journal, kind: type[Completion]) -> list[Completion]:
+    """Return what is done, up to the first of `kind`."""
+    found: list[Completion] = []
+    while not any(isinstance(each, kind) for each in found):
+        assert select.select([journal], [], [], 20)[0]
+        found += journal.collect()
+    return found
+
+
+def test_reads_see_what_was_submitted_before(open_journal: Open) -> None:
+    journal = open_journal()
+    assert journal.restored().facts == []
+    tokens = [journal.submit([submitted(ONE)]), journal.submit([succeeded(ONE, 0, b"v")])]
+    journal.read_outcomes(7, ONE)
+    assert journal.next_token == 3
+    journal.submit([succeeded(ONE, 1, b"w")])
+    *before, outcomes = collect(journal, Outcomes)[: len(tokens) + 1]
+    assert isinstance(outcomes, Outcomes)
+    assert max(each.token for each in before if isinstance(each, Committed)) == tokens[-1]
+    assert (outcomes.request, outcomes.last) == (7, True)
+    assert [fact.frames for fact in outcomes.facts] == [[b"v"]]
+
+
+def test_what_was_submitted_is_there_after_a_restart(open_journal: Open) -> None:
+    first = open_journal()
+    first.restored()
+    first.submit([submitted(ONE, code=b"c"), added(ONE, 0, b"in")])
+    first.submit([submitted("fc-2"), Finished(CallId("fc-2"), time.time())])
+    first.close()
+    restored = open_journal().restored()
+    assert [fact.record.call for fact in restored.facts] == [ONE, ONE]
+    assert restored.objects == {"code": b"c"}
+    assert restored.ended == {"fc-2": False}
+
+
+def test_long_outcomes_come_in_parts(open_journal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "OUTCOME_BYTES", 100)
+    journal = open_journal()
+    journal.restored()
+    journal.submit([submitted(ONE), *(succeeded(ONE, at, bytes(80)) for at in range(5))])
+    journal.read_outcomes(1, ONE)
+    part = next(each for each in collect(journal, Outcomes) if isinstance(each, Outcomes))
+    assert not part.last
+    assert 0 < len(part.facts) < 5
+
+
+def test_old_results_expire_at_the_start(open_journal: Open) -> None:
+    first = open_journal()
+    first.restored()
+    first.submit([submitted(ONE), succeeded(ONE, 0, b"v"), Finished(ONE, time.time() - 5000)])
+    first.close()
+    assert open_journal().restored().ended == {ONE: True}
+
+
+def test_old_results_expire_while_it_runs(
+    open_journal: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread, "EXPIRY_SECONDS", 0.01)
+    journal = open_journal()
+    journal.restored()
+    journal.submit([submitted(ONE), Finished(ONE, time.time() - 5000)])
+    expired = next(each for each in collect(journal, Expired) if isinstance(each, Expired))
+    assert expired.calls == [ONE]
+
+
+def test_a_journal_in_use_says_so(open_journal: Open) -> None:
+    first = open_journal()
+    first.restored()
+    with pytest.raises(ConnectionError, match="locked"):
+        open_journal().restored()
+
+
+def test_what_ends_the_thread_is_raised_to_whoever_collects(open_journal: Open) -> None:
+    journal = open_journal()
+    journal.restored()
+    journal.submit([None])  # type: ignore[list-item]
+    assert select.select([journal], [], [], 20)[0]
+    with pytest.raises(AttributeError):
+        journal.collect()
