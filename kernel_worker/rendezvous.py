@@ -1,0 +1,325 @@
+"""Find the broker of this user, profile, machine and protocol, or start it.
+
+Everything meets in one directory, `<runtime_dir>/<profile>-<machine>-<protocol major>/`, mode 0700:
+
+    lock             flocked by the living broker for as long as it lives: this, never a pid, says
+                     whether there is one
+    start.lock       flocked by whoever starts a broker: many clients that start at once get one
+    connection.json  where the living broker listens; without the lock it is stale and ignored
+    broker.sock      the socket (in a hashed directory below `/tmp` where the path is too long)
+    broker.log       what brokers and host agents write on stdout and stderr
+
+A new broker is detached: its own session, no terminal, working directory `/`, no child of the
+client. It answers through a pipe when it listens, so that nobody polls for it.
+
+Guaranteed: at most one broker per directory; a directory that others could write to is refused.
+Not guaranteed: that a broker that was found still lives when it is dialled; dial, say `Hello`, and
+look again if no `Welcome` comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import select
+import stat
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kernel_worker.errors import ConnectionError, InvalidError  # noqa: A004  ours
+from kernel_worker.model import PROTOCOL_MAJOR
+from kernel_worker.settings import as_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kernel_worker.settings import Settings
+
+MAX_SOCKET_PATH_BYTES = 100
+_LOG_TAIL_BYTES = 4000
+_LOG_LIMIT_BYTES = 1_000_000
+_CLAIM_SECONDS = 0.25
+_PAUSE_SECONDS = 0.005
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """Where a living broker listens: the content of `connection.json`."""
+
+    address: str
+    """A ZeroMQ address."""
+    pid: int
+    incarnation: str
+    """Changes with every start of a broker."""
+    machine: str
+    """The boot id of the broker's machine."""
+    path: str
+    """The connection file itself, for those who are started with it."""
+
+
+def find_or_start(settings: Settings) -> Connection:
+    """Return the living broker, after starting one if there is none.
+
+    Raises:
+        ConnectionError: It did not come up within `connect_timeout_seconds`, or it died; the
+            message has the end of its log.
+    """
+    found = find(settings)
+    if found is not None:
+        return found
+    directory = prepare_directory(settings)
+    deadline = time.monotonic() + settings.connect_timeout_seconds
+    with _flocked(directory / "start.lock", deadline):
+        while (found := find(settings)) is None and _is_locked(directory):
+            _pause(deadline, f"the broker in {directory} neither listens nor exits")
+        return found or _start(settings, directory, deadline)
+
+
+def find(settings: Settings) -> Connection | None:
+    """Return the living broker, or None if there is none (that listens already)."""
+    directory = prepare_directory(settings)
+    return read_connection(directory / "connection.json") if _is_locked(directory) else None
+
+
+def read_connection(path: Path | str) -> Connection | None:
+    """Return what a connection file says, or None if there is none."""
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=Connection)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        message = f"{path} is no connection file: {error}; remove it"
+        raise ConnectionError(message) from error
+
+
+def prepare_directory(settings: Settings) -> Path:
+    """Create and check the directory where everything meets; return it.
+
+    Raises:
+        InvalidError: It is not a directory of this user that nobody else can enter.
+    """
+    directory = settings.runtime_dir / f"{settings.profile}-{_namespace()}-{PROTOCOL_MAJOR}"
+    if not settings.runtime_dir.exists():
+        settings.runtime_dir.parent.mkdir(parents=True, exist_ok=True)
+        _make_private(settings.runtime_dir)
+    _check_parent(settings.runtime_dir)
+    _make_private(directory)
+    return directory
+
+
+def socket_path(directory: Path) -> Path:
+    """Return where the broker of `directory` binds: short enough for a socket's address."""
+    path = directory / "broker.sock"
+    if len(os.fsencode(path)) < MAX_SOCKET_PATH_BYTES:
+        return path
+    hashed = hashlib.blake2b(os.fsencode(directory), digest_size=8).hexdigest()
+    short = Path(f"/tmp/notebook-ext-{os.getuid()}")  # noqa: S108  0700, checked
+    _make_private(short)
+    _make_private(short / hashed)
+    return short / hashed / "broker.sock"
+
+
+def claim(directory: Path) -> int | None:
+    """Become the broker of `directory`; return the locked descriptor, or None if another lives.
+
+    The lock is held until the descriptor is closed, by the process's end at the latest.
+    """
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + _CLAIM_SECONDS
+    while not _try_lock(descriptor, fcntl.LOCK_EX):
+        # Somebody who looks whether there is a broker holds it too, for microseconds.
+        if time.monotonic() > deadline:
+            os.close(descriptor)
+            return None
+        time.sleep(_PAUSE_SECONDS)
+    return descriptor
+
+
+def publish(connection: Connection) -> None:
+    """Write the connection file, whole and at once."""
+    temporary = Path(f"{connection.path}.{connection.incarnation}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
+        file.write(msgspec.json.encode(connection))
+    temporary.rename(connection.path)
+
+
+def withdraw(connection: Connection) -> None:
+    """Remove the connection file, if it still is the one of `connection`."""
+    found = read_connection(connection.path)
+    if found is not None and found.incarnation == connection.incarnation:
+        Path(connection.path).unlink(missing_ok=True)
+
+
+@cache
+def machine_id() -> str:
+    """Return the boot id of this machine: where it is equal, pids mean the same."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return os.uname().nodename
+
+
+@cache
+def machine_name() -> str:
+    """Return what this machine is called in the path of what lies on a shared home directory."""
+    try:
+        known = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        known = ""
+    name = known or os.uname().nodename
+    return hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+
+
+@cache
+def _namespace() -> str:
+    """Return what keeps machines, boots and containers apart that share a directory."""
+    try:
+        pids = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        pids = ""
+    return hashlib.blake2b(f"{machine_id()} {pids}".encode(), digest_size=4).hexdigest()
+
+
+# ---- starting -------------------------------------------------------------------------------
+
+
+def _start(settings: Settings, directory: Path, deadline: float) -> Connection:
+    import subprocess  # noqa: PLC0415  only the one client in many that starts a broker
+
+    ready, answer = os.pipe()
+    log = _open_log(directory / "broker.log")
+    command = [sys.executable, "-P", "-m", "kernel_worker.broker", "--ready-fd", str(answer)]
+    try:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=_broker_environment(settings),
+            pass_fds=[answer],
+            start_new_session=True,
+        ):
+            pass  # it forks at once, so that the broker is nobody's child
+        os.close(answer)
+        answer = -1
+        _wait_ready(ready, directory, deadline)
+    finally:
+        for descriptor in (ready, log, answer):
+            if descriptor >= 0:
+                os.close(descriptor)
+    found = read_connection(directory / "connection.json")
+    if found is None:
+        raise _start_error("the broker said that it listens but left no connection file", directory)
+    return found
+
+
+def _wait_ready(ready: int, directory: Path, deadline: float) -> None:
+    poller = select.poll()
+    poller.register(ready, select.POLLIN | select.POLLHUP)
+    if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise _start_error("the broker did not come up in time", directory)
+    if not os.read(ready, 16):
+        raise _start_error("the broker died while it started", directory)
+
+
+def _start_error(what: str, directory: Path) -> ConnectionError:
+    log = directory / "broker.log"
+    tail = log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+    return ConnectionError(f"{what}; the end of {log}:\n{tail or '(empty)'}")
+
+
+def _broker_environment(settings: Settings) -> dict[str, str]:
+    environment = {**os.environ, **as_environment(settings)}
+    environment.pop("JPY_PARENT_PID", None)  # ipykernel in a worker would watch for our end
+    root = str(Path(__file__).parents[1])
+    if not root.endswith(("site-packages", "dist-packages")):
+        paths = [root, *filter(None, [environment.get("PYTHONPATH", "")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    return environment
+
+
+def _open_log(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    if os.fstat(descriptor).st_size > _LOG_LIMIT_BYTES:
+        os.truncate(descriptor, 0)
+    return descriptor
+
+
+# ---- files and locks ------------------------------------------------------------------------
+
+
+def _make_private(directory: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        problem = "is not a directory (a symbolic link is not accepted)"
+    elif status.st_uid != os.getuid():
+        problem = f"belongs to user {status.st_uid}, not to you ({os.getuid()})"
+    elif status.st_mode & 0o077:
+        problem = f"can be entered by others (mode {stat.S_IMODE(status.st_mode):04o}, not 0700)"
+    else:
+        return
+    raise _unsafe(directory, problem)
+
+
+def _check_parent(directory: Path) -> None:
+    """Refuse a directory in which somebody else could put another one in place of ours."""
+    status = directory.stat()
+    if status.st_uid not in {os.getuid(), 0}:
+        raise _unsafe(directory, f"belongs to user {status.st_uid}, not to you ({os.getuid()})")
+    if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+        mode = stat.S_IMODE(status.st_mode)
+        raise _unsafe(directory, f"can be written by others (mode {mode:04o})")
+
+
+def _unsafe(directory: Path, problem: str) -> InvalidError:
+    return InvalidError(
+        f"{directory} {problem}; remove it, `chmod 700` it, or set NOTEBOOK_EXT_RUNTIME_DIR to"
+        " another directory"
+    )
+
+
+def _is_locked(directory: Path) -> bool:
+    try:
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _flocked(path: Path, deadline: float) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while not _try_lock(descriptor, fcntl.LOCK_EX):
+            _pause(deadline, f"another process has been starting a broker for too long ({path})")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _pause(deadline: float, problem: str) -> None:
+    if time.monotonic() > deadline:
+        raise ConnectionError(problem)
+    time.sleep(_PAUSE_SECONDS)
