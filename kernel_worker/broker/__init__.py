@@ -1,0 +1,1 @@
+"""The broker's shell around the pure core: sockets, processes, the journal, in five verbs."""

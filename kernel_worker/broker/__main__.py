@@ -1,0 +1,93 @@
+"""`python -m kernel_worker.broker`: the broker's process. Clients start it (`rendezvous`).
+
+Started with `--ready-fd` it detaches itself, and says through that descriptor that it listens.
+Configured by `NOTEBOOK_EXT_*` environment variables alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kernel_worker.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Be the broker until it ends; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m kernel_worker.broker", description=__doc__)
+    parser.add_argument("--ready-fd", type=int, default=-1, help="where to say that it listens")
+    parser.add_argument("--no-host", action="store_true", help="start no host agent")
+    arguments = parser.parse_args()
+    if arguments.ready_fd >= 0 and os.fork():
+        os._exit(0)  # whoever started us has no child to reap, and cannot take us with it
+    os.umask(0o077)
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s broker[{os.getpid()}] %(levelname)s %(message)s",
+    )
+    try:
+        return _serve(arguments.ready_fd, with_agent=not arguments.no_host)
+    except Exception:  # noqa: BLE001  its log is all that anybody will see
+        _log.exception("the broker ends")
+        return 1
+
+
+def _serve(ready: int, *, with_agent: bool) -> int:
+    from kernel_worker import rendezvous, settings  # noqa: PLC0415  after the fork
+    from kernel_worker.journal.thread import Journal  # noqa: PLC0415
+
+    configured = settings.load(start="/")
+    directory = rendezvous.prepare_directory(configured)
+    lock = rendezvous.claim(directory)
+    if lock is None:
+        _log.info("another broker lives in %s", directory)
+        _say_ready(ready)
+        return 0
+    journal = Journal(_journal_path(configured), configured.result_ttl_seconds)
+    from kernel_worker.broker.loop import Broker  # noqa: PLC0415  while the journal opens
+
+    path = rendezvous.socket_path(directory)
+    path.unlink(missing_ok=True)
+    connection = rendezvous.Connection(
+        address=f"ipc://{path}",
+        pid=os.getpid(),
+        incarnation=secrets.token_hex(4),
+        machine=rendezvous.machine_id(),
+        path=str(directory / "connection.json"),
+    )
+    broker = Broker(configured, connection, journal, with_agent=with_agent)
+    rendezvous.publish(connection)
+    _log.info("listens on %s", connection.address)
+    _say_ready(ready)
+    try:
+        broker.run()
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+    return 0
+
+
+def _say_ready(ready: int) -> None:
+    if ready >= 0:
+        os.write(ready, b"ready")
+        os.close(ready)
+
+
+def _journal_path(configured: Settings) -> Path:
+    from kernel_worker import model, rendezvous  # noqa: PLC0415
+
+    name = f"{configured.profile}-{rendezvous.machine_name()}-{model.PROTOCOL_MAJOR}"
+    return configured.data_dir / name / "journal.db"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

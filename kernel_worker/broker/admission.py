@@ -1,0 +1,136 @@
+"""Who comes and who goes: `Hello`, `Bye`, deaths and silences.
+
+A process of this machine is watched: its end is known at once. Whoever is elsewhere, or lives but
+has no connection any more, has a time of grace to come back.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from kernel_worker.broker.peers import Client, Host, Peer, Worker
+from kernel_worker.broker.watches import ProcessWatch
+from kernel_worker.core import events
+from kernel_worker.model import PROTOCOL_MAJOR, ClientId, HostId, WorkerId
+from kernel_worker.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kernel_worker.broker.loop import Broker
+
+_log = logging.getLogger(__name__)
+
+
+class Admission:
+    """Lets peers in and notices when they are gone."""
+
+    def __init__(self, broker: Broker, grace_seconds: float) -> None:
+        """Serve `broker`; a silent client is given up after `grace_seconds`."""
+        self._broker = broker
+        self._peers = broker.peers
+        self._grace_seconds = grace_seconds
+
+    def hello(self, routing: bytes, hello: messages.Hello) -> None:
+        """Let a peer in, or say why not."""
+        reason = self._why_not(routing, hello)
+        if reason:
+            self.refuse(routing, reason)
+            return
+        event = self._admit(routing, hello)
+        broker = self._broker
+        welcome = messages.Welcome(broker.connection.incarnation, broker.connection.machine)
+        broker.send(routing, messages.encode(welcome))
+        broker.sockets.resume(routing)
+        broker.handle(event)
+
+    def refuse(self, routing: bytes, reason: str) -> None:
+        """Tell somebody who is not let in."""
+        _log.warning("%r is refused: %s", routing, reason)
+        self._broker.send(routing, messages.encode(messages.Refused(reason)))
+        self._broker.sockets.forget(routing)
+
+    def lose(self, peer: Peer) -> None:
+        """The peer is gone for good."""
+        broker = self._broker
+        self._peers.remove(peer)
+        broker.sockets.forget(peer.routing)
+        broker.timers.cancel(("grace", peer.routing))
+        match peer:
+            case Client():
+                for call in broker.calls.values():
+                    if peer.id in call.listeners:
+                        call.listeners.remove(peer.id)
+                broker.objects.forget(peer.id)
+                broker.handle(events.ClientLost(peer.id))
+                broker.release_pools()
+            case Host():
+                for worker in self._peers.workers_of(peer.id):
+                    self._peers.remove(worker)
+                    broker.sockets.forget(worker.routing)
+                broker.handle(events.HostLost(peer.id))
+            case Worker():
+                pass  # its host tells how it ended
+
+    def unreachable(self, routing: bytes, why: str) -> None:
+        """A message could not be delivered: the connection is gone, or too much waits for it."""
+        peer = self._peers.speaking.get(routing)
+        if peer is None:
+            self._broker.sockets.forget(routing)
+        elif isinstance(peer, Client):
+            seconds = 0.0 if why == "full" else self._grace_seconds
+            at = self._broker.now() + seconds
+            self._broker.timers.set(("grace", routing), at, self._loser(peer))
+
+    def _loser(self, peer: Peer) -> Callable[[], None]:
+        def lose_if_there() -> None:
+            if self._peers.speaking.get(peer.routing) is peer:
+                self.lose(peer)
+
+        return lose_if_there
+
+    def _why_not(self, routing: bytes, hello: messages.Hello) -> str:
+        if hello.major != PROTOCOL_MAJOR:
+            return (
+                f"{hello.peer} speaks protocol {hello.major}.{hello.minor}, this broker"
+                f" {PROTOCOL_MAJOR}.{messages.PROTOCOL_MINOR}: use the same version on both sides"
+            )
+        if hello.peer.encode() != routing:
+            return f"{hello.peer!r} dialled as {routing!r}"
+        if hello.role == "worker" and hello.peer not in self._peers.workers:
+            return f"nobody asked for worker {hello.peer}"
+        if hello.role == "host" and hello.resources is None:
+            return f"host {hello.peer} did not say what it has"
+        return ""
+
+    def _admit(self, routing: bytes, hello: messages.Hello) -> events.Event:
+        if hello.role == "worker":
+            worker = self._peers.workers[WorkerId(hello.peer)]
+            self._peers.worker_spoke(worker)
+            return events.WorkerReady(worker.id)
+        known = self._peers.speaking.get(routing)
+        if isinstance(known, Client | Host) and known.watch is not None:
+            known.watch.close()
+        self._broker.timers.cancel(("grace", routing))
+        if hello.role == "host":
+            assert hello.resources is not None  # noqa: S101  checked by _why_not
+            host = Host(HostId(hello.peer), routing, hello.resources, hello.pid, hello.machine)
+            self._peers.add_host(host)
+            host.watch = self._watch(hello, host)
+            return events.HostJoined(host.id, host.resources)
+        client = Client(ClientId(hello.peer), routing, hello.pid)
+        self._peers.add_client(client)
+        client.watch = self._watch(hello, client)
+        return events.ClientConnected(client.id)
+
+    def _watch(self, hello: messages.Hello, peer: Peer) -> ProcessWatch | None:
+        if not hello.pid or hello.machine != self._broker.connection.machine:
+            return None
+        try:
+            return ProcessWatch(self._broker.watches, hello.pid, self._loser(peer))
+        except ProcessLookupError:
+            self._broker.timers.set(("grace", peer.routing), 0.0, self._loser(peer))
+        except OSError as error:
+            _log.warning("the process of %s cannot be watched: %s", peer.id, error)
+        return None

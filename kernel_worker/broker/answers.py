@@ -1,0 +1,136 @@
+"""Questions: `Ask` and `ConfigurePool`, and what is replied to them."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from kernel_worker.core import events
+from kernel_worker.errors import Error, NotFoundError
+from kernel_worker.model import CallId, Digest, PoolId
+from kernel_worker.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernel_worker.broker.loop import Broker
+    from kernel_worker.broker.peers import Client
+    from kernel_worker.core import views
+
+Frame = bytes | memoryview
+T = TypeVar("T")
+
+
+class Answers:
+    """Replies to questions about what the broker and its core know."""
+
+    def __init__(self, broker: Broker) -> None:
+        """Serve `broker`."""
+        self._broker = broker
+
+    def ask(self, client: Client, ask: messages.Ask) -> None:
+        """Answer a question."""
+        try:
+            body, frames = self._answer(ask)
+        except Error as error:
+            self._reply(client, _failed(ask.request, error))
+        else:
+            self._reply(client, messages.Reply(ask.request, _packed(body)), frames)
+        if ask.what == "stop":
+            self._broker.stop(f"{client.id} asked for it")
+
+    def configure(self, client: Client, message: messages.ConfigurePool) -> None:
+        """Change a pool's settings and answer with those in force."""
+        self._broker.handle(
+            events.PoolConfigured(
+                client.id,
+                message.pool,
+                message.min_containers,
+                message.max_containers,
+                message.buffer_containers,
+                message.scaledown_window_seconds,
+            )
+        )
+        try:
+            settings = self._pool(message.pool).settings
+        except Error as error:
+            self._reply(client, _failed(message.request, error))
+        else:
+            self._reply(client, messages.Reply(message.request, _packed(settings)))
+
+    def _reply(self, client: Client, reply: messages.Reply, frames: Sequence[Frame] = ()) -> None:
+        self._broker.send(client.routing, messages.encode(reply), frames)
+
+    def _answer(self, ask: messages.Ask) -> tuple[object, Sequence[Frame]]:
+        match ask.what:
+            case "pool_stats":
+                counts = self._pool(PoolId(ask.subject))
+                return messages.PoolStats(**counts._asdict()), ()
+            case "status":
+                return self._status(), ()
+            case "object":
+                content = self._broker.objects.get(Digest(ask.subject))
+                if content is None:
+                    message = f"there is no object {ask.subject}"
+                    raise NotFoundError(message)
+                return None, (content,)
+            case "call":
+                return self._call(CallId(ask.subject)), ()
+            case "stop":
+                return None, ()
+
+    def _pool(self, pool: PoolId) -> views.PoolCounts:
+        counts = self._broker.scheduler.pool_stats(pool)
+        if counts is None:
+            message = f"there is no pool {pool}: define its function first"
+            raise NotFoundError(message)
+        return counts
+
+    def _call(self, call: CallId) -> messages.CallInfo:
+        view = self._broker.scheduler.call_info(call)
+        if view is None:
+            message = f"the call {call} is not open"
+            raise NotFoundError(message)
+        return _same(view, messages.CallInfo)
+
+    def _status(self) -> messages.Status:
+        broker = self._broker
+        view = broker.scheduler.status()
+        return messages.Status(
+            incarnation=broker.connection.incarnation,
+            pid=os.getpid(),
+            version=_version(),
+            started_at=broker.started_at,
+            clients=view.clients,
+            hosts=[self._host(host) for host in view.hosts],
+            pools=[_same(pool, messages.PoolStatus) for pool in view.pools],
+            workers=[_same(worker, messages.WorkerStatus) for worker in view.workers],
+            calls=[_same(call, messages.CallInfo) for call in view.calls],
+        )
+
+    def _host(self, view: views.HostView) -> messages.HostStatus:
+        peer = self._broker.peers.hosts.get(view.host)
+        machine, pid = (peer.machine, peer.pid) if peer is not None else ("", 0)
+        return messages.HostStatus(view.host, machine, pid, view.resources, view.cpu_used)
+
+
+def _same(value: object, kind: type[T]) -> T:
+    return msgspec.convert(value, kind, from_attributes=True)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("notebook-ext")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _packed(body: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(body))
+
+
+def _failed(request: int, error: Error) -> messages.Reply:
+    return messages.Reply(request, _packed(str(error)), type(error).__name__)

@@ -1,0 +1,104 @@
+"""What the shell keeps of each open call: whose it is, what it names, and the frames of its inputs.
+
+The core knows positions; here are the bytes. A batch stays until every input of it is terminal.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from kernel_worker.model import CallContext, CallId, ClientId, Digest
+from kernel_worker.wire import frames as batches
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernel_worker.wire.messages import CallProgress
+
+Frame = bytes | memoryview
+
+
+@dataclass(slots=True)
+class _Batch:
+    start: int
+    stop: int
+    open_inputs: int
+    frames: Sequence[Frame]
+
+
+class Batches:
+    """The batches of one call, by position."""
+
+    __slots__ = ("_batches", "_starts")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._batches: list[_Batch] = []
+
+    def add(self, start: int, count: int, frames: Sequence[Frame]) -> None:
+        """Keep a batch of `count` inputs from `start` on. It overlaps no other."""
+        at = bisect_right(self._starts, start)
+        self._starts.insert(at, start)
+        self._batches.insert(at, _Batch(start, start + count, count, frames))
+
+    def covers(self, start: int, stop: int) -> bool:
+        """Return whether a batch holds any of `[start, stop)`."""
+        at = bisect_right(self._starts, stop - 1) - 1
+        return at >= 0 and self._batches[at].stop > start
+
+    def cut(self, start: int, stop: int) -> tuple[int, Sequence[Frame]]:
+        """Return frames that hold `[start, stop)`, and the index of the first input in them.
+
+        Raises:
+            LookupError: No batch holds all of it.
+        """
+        at = bisect_right(self._starts, start) - 1
+        batch = self._batches[at] if at >= 0 else None
+        if batch is None or stop > batch.stop:
+            message = f"no batch holds the inputs [{start}, {stop})"
+            raise LookupError(message)
+        if start == batch.start and stop == batch.stop:
+            return start, batch.frames
+        frames = cast("Sequence[memoryview]", batch.frames)  # any mixture of them and bytes
+        first, part = batches.cut(frames, start - batch.start, stop - batch.start)
+        return batch.start + first, part
+
+    def drop(self, start: int, stop: int) -> None:
+        """Forget `[start, stop)`: each input once. The frames go with the last of their batch."""
+        at = max(0, bisect_right(self._starts, start) - 1)
+        while at < len(self._batches) and self._batches[at].start < stop:
+            batch = self._batches[at]
+            batch.open_inputs -= max(0, min(stop, batch.stop) - max(start, batch.start))
+            if batch.open_inputs <= 0:
+                del self._batches[at], self._starts[at]
+            else:
+                at += 1
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+@dataclass(slots=True)
+class OpenCall:
+    """One call whose inputs are not all terminal."""
+
+    call: CallId
+    client: ClientId
+    attached: bool
+    opened_at: float
+    snapshot: Digest = Digest("")
+    table: Digest = Digest("")
+    shared: Digest = Digest("")
+    context: CallContext = CallContext()
+    batches: Batches = field(default_factory=Batches)
+    listeners: list[ClientId] = field(default_factory=list)
+    """Who is told the outcomes; of an attached call its client."""
+    last_progress: CallProgress | None = None
+
+    def audience(self) -> list[ClientId]:
+        """Return who sees what the call writes: whoever listens, and whoever submitted it."""
+        if self.client in self.listeners or not self.client:
+            return self.listeners
+        return [*self.listeners, self.client]

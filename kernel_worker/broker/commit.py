@@ -1,0 +1,93 @@
+"""Commit: the facts of a turn on their way to the journal, and what waits for them.
+
+All facts of a turn are one transaction. A record takes along what its docstring in `records` names:
+the batch of inputs, the values or the exception of the event in hand, the objects of a call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kernel_worker import records
+from kernel_worker.broker.gate import Gate
+from kernel_worker.core import events
+from kernel_worker.model import CallId, Digest, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernel_worker.broker.gate import Held
+    from kernel_worker.broker.objects import ObjectStore
+    from kernel_worker.core import effects
+    from kernel_worker.journal.store import Entry
+    from kernel_worker.journal.thread import Journal
+
+Frame = bytes | memoryview
+
+_WITH_EXCEPTION = (Outcome.FAILED, Outcome.INIT_FAILED)
+
+
+class Commit:
+    """Collects facts, hands them over once a turn, and holds back what relies on them."""
+
+    def __init__(self, journal: Journal, objects: ObjectStore) -> None:
+        """Write to `journal`; `objects` is where the contents of a call's objects are."""
+        from kernel_worker.journal.store import Fact, Finished  # noqa: PLC0415  loads SQLite
+
+        self._fact, self._finished = Fact, Finished
+        self._journal = journal
+        self._objects = objects
+        self._entries: list[Entry] = []
+        self._gate = Gate()
+
+    def record(self, record: records.Record, event: events.Event, frames: Sequence[Frame]) -> None:
+        """Keep a fact that `event` (with the payload `frames`) has led to."""
+        self._entries.append(
+            self._fact(record, _payload(record, event, frames), self._contents(record))
+        )
+        self._gate.expect(record.call, self._journal.next_token)
+
+    def finished(self, call: CallId, at: float) -> None:
+        """Note that a spawned call is over."""
+        self._entries.append(self._finished(call, at))
+
+    def holds(self, effect: effects.Effect, frames: Sequence[Frame]) -> bool:
+        """Return whether `effect` has to wait; then `release` will return it."""
+        return bool(self._gate) and self._gate.holds(effect, frames)
+
+    def flush(self) -> None:
+        """Hand the facts of this turn to the journal."""
+        if self._entries:
+            self._journal.submit(self._entries)
+            self._entries = []
+
+    def release(self, token: int) -> list[Held]:
+        """Return the effects that waited for what is now on the disk."""
+        return self._gate.release(token)
+
+    def _contents(self, record: records.Record) -> dict[Digest, Frame]:
+        if not isinstance(record, records.CallSubmitted):
+            return {}
+        found = {digest: self._objects.get(digest) for digest in objects_of(record)}
+        return {digest: content for digest, content in found.items() if content is not None}
+
+
+def objects_of(record: records.CallSubmitted) -> set[Digest]:
+    """Return the objects that a call and the calls nested in it may need."""
+    specs = (record.spec, *record.nested_specs)
+    digests = {record.snapshot, record.table, record.shared, *record.requires}
+    digests.update(digest for spec in specs for digest in (spec.code, spec.environment))
+    return digests - {Digest("")}
+
+
+def _payload(
+    record: records.Record, event: events.Event, frames: Sequence[Frame]
+) -> Sequence[Frame]:
+    match record:
+        case records.InputsAdded() | records.RangeSucceeded():
+            return frames
+        case records.InputEnded(outcome=outcome) if outcome in _WITH_EXCEPTION:
+            is_exception = isinstance(event, events.InputEnded | events.WorkerStartFailed)
+            return frames if is_exception else ()
+        case _:
+            return ()

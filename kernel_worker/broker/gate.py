@@ -1,0 +1,98 @@
+"""Persist before you tell: what holds effects back until the facts that they rely on are on disk.
+
+Theory: only spawned calls have facts. Once a call has one under way, every further effect about it
+waits behind that fact, in order; effects about other calls, the attached ones among them, pass.
+A take-back or interrupt waits behind its lease.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kernel_worker.core import effects
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernel_worker.model import CallId, LeaseId
+
+Frame = bytes | memoryview
+
+AboutCall = (
+    effects.GrantLease
+    | effects.AcceptCall
+    | effects.RejectCall
+    | effects.ReportRange
+    | effects.ReportEnd
+    | effects.DropInputs
+    | effects.FinishCall
+)
+"""Effects that name a call."""
+AboutLease = effects.TakeBack | effects.Interrupt
+"""Effects that name a lease, which another effect has granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An effect with the payload of its event, which waits for the token to be committed."""
+
+    token: int
+    effect: effects.Effect
+    frames: Sequence[Frame]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A call with facts under way."""
+
+    token: int
+    held: deque[Held] = field(default_factory=deque)
+
+
+class Gate:
+    """The effects that wait for the journal, per call."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[CallId, _Waiting] = {}
+        self._leases: dict[LeaseId, CallId] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def expect(self, call: CallId, token: int) -> None:
+        """Hold back what follows about `call` until `token` is committed."""
+        waiting = self._waiting.get(call)
+        if waiting is None:
+            self._waiting[call] = _Waiting(token)
+        else:
+            waiting.token = token
+
+    def holds(self, effect: effects.Effect, frames: Sequence[Frame]) -> bool:
+        """Return whether `effect` must wait; then it is kept here."""
+        call: CallId | None = None
+        if isinstance(effect, AboutCall):
+            call = effect.call
+        elif isinstance(effect, AboutLease):
+            call = self._leases.get(effect.lease)
+        waiting = self._waiting.get(call) if call is not None else None
+        if waiting is None:
+            return False
+        waiting.held.append(Held(waiting.token, effect, frames))
+        if isinstance(effect, effects.GrantLease):
+            self._leases[effect.lease] = effect.call
+        return True
+
+    def release(self, token: int) -> list[Held]:
+        """Return what may be performed now that `token` is committed, in order for each call."""
+        released: list[Held] = []
+        for call, waiting in list(self._waiting.items()):
+            while waiting.held and waiting.held[0].token <= token:
+                held = waiting.held.popleft()
+                if isinstance(held.effect, effects.GrantLease):
+                    self._leases.pop(held.effect.lease, None)
+                released.append(held)
+            if waiting.token <= token:
+                del self._waiting[call]
+        return released

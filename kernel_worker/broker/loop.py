@@ -1,0 +1,431 @@
+"""The broker's loop, five verbs: poll, translate, handle, commit, perform.
+
+Theory: one thread, one turn after the other. A turn takes what the socket holds (up to a number of
+messages), translates each message at the door, hands the event to the pure core and performs its
+effects, in order. Facts of the turn go to the journal together; effects about spawned calls wait
+behind them, those about attached calls never wait for the disk.
+
+Guarantees: nothing that a peer sends ends the loop: bad bytes are counted and dropped, an error in
+a message's turn is logged (and raised where `NOTEBOOK_EXT_DEBUG` is set). Nothing is said before
+the fact that it relies on is on the disk. Nothing is ever unpickled.
+Not guaranteed: that the broker outlives a journal that cannot be written at all.
+
+The garbage collector is off: shell and core make no cycles on the way of a message. It runs when
+the last client has left, and once an hour.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import zmq
+
+from kernel_worker import rendezvous
+from kernel_worker.broker.admission import Admission
+from kernel_worker.broker.agent import LocalAgent
+from kernel_worker.broker.answers import Answers
+from kernel_worker.broker.commit import Commit
+from kernel_worker.broker.objects import ObjectStore
+from kernel_worker.broker.peers import Client, Host, Peers, Worker
+from kernel_worker.broker.perform import Performer
+from kernel_worker.broker.progress import ProgressReports
+from kernel_worker.broker.replays import Replays
+from kernel_worker.broker.restore import restore_tables
+from kernel_worker.broker.sockets import Sockets
+from kernel_worker.broker.translate import Refusal, Translator
+from kernel_worker.broker.watches import Timers, Watches
+from kernel_worker.core import effects, events
+from kernel_worker.core.scheduler import Scheduler
+from kernel_worker.errors import ProtocolError
+from kernel_worker.journal import thread as journal_thread
+from kernel_worker.model import CallId, PoolId
+from kernel_worker.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kernel_worker.broker.calls import OpenCall
+    from kernel_worker.broker.peers import Peer
+    from kernel_worker.broker.translate import Translated
+    from kernel_worker.journal.thread import Journal
+    from kernel_worker.rendezvous import Connection
+    from kernel_worker.settings import Settings
+
+Frame = bytes | memoryview
+
+MESSAGES_PER_TURN = 256
+_RETRY_SECONDS = 0.005
+_UPKEEP_SECONDS = 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+class Broker:
+    """One broker: its tables, its rooms and its loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        journal: Journal,
+        *,
+        with_agent: bool = True,
+    ) -> None:
+        """Bind the socket and take over what the journal holds.
+
+        Args:
+            settings: What is configured.
+            connection: Who this broker is; its address is bound.
+            journal: An open journal.
+            with_agent: Whether to start a host agent for this machine.
+        """
+        self.connection = connection
+        self.journal = journal
+        self.started_at = time.time()
+        self._clock_offset = self.started_at - time.monotonic()
+        self._settings = settings
+        self._raises = bool(os.environ.get("NOTEBOOK_EXT_DEBUG"))
+        self._stop_reason = ""
+        self.dropped_messages = 0
+
+        self.watches = Watches()
+        self.timers = Timers()
+        self.peers = Peers()
+        self.objects = ObjectStore()
+        self.calls: dict[CallId, OpenCall] = {}
+        self.ended_calls: dict[CallId, bool] = {}
+        """Spawned calls that are over, and whether their results have expired."""
+        self._defined: set[PoolId] = set()
+        self._exits: list[events.WorkerExited] = []
+
+        self.scheduler = Scheduler(connection.incarnation)
+        self._commit = Commit(journal, self.objects)
+        self._admission = Admission(self, settings.client_grace_seconds)
+        self.sockets = Sockets(connection.address, self._admission.unreachable)
+        self.send = self.sockets.send
+        self._replays = Replays(self)
+        self._answers = Answers(self)
+        self._progress = ProgressReports(self)
+        self._translator = Translator(
+            self.peers, self.objects, self.calls, self.ended_calls, self.now
+        )
+        self._performer = Performer(
+            self.peers, self.objects, self.calls, self.send, self._on_finished
+        )
+        self._agent = (
+            LocalAgent(connection.path, self.watches, self.timers, self.now) if with_agent else None
+        )
+        self._restore()
+
+    def now(self) -> float:
+        """Return Unix seconds, by a clock that does not jump."""
+        return time.monotonic() + self._clock_offset
+
+    def stop(self, reason: str) -> None:
+        """End the loop after this turn."""
+        self._stop_reason = self._stop_reason or reason
+
+    # ---- poll -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until somebody or something says stop, then end everything that was started."""
+        poller = zmq.Poller()
+        poller.register(self.sockets.router, zmq.POLLIN)
+        poller.register(self.watches.fileno(), zmq.POLLIN)
+        self.watches.add(self.journal.fileno(), self._journal_done)
+        signals = _Signals(self)
+        self._upkeep()
+        if self._agent is not None:
+            self._agent.start()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            while not self._stop_reason:
+                self._turn(poller)
+        finally:
+            _log.info("stops: %s", self._stop_reason or "an error")
+            signals.close()
+            self._shut_down()
+
+    def _turn(self, poller: zmq.Poller) -> None:
+        ready = dict(poller.poll(self._patience_ms()))
+        if self.sockets.router in ready:
+            self._receive()
+        if self.watches.fileno() in ready:
+            self._guarded(self.watches.dispatch)
+        self._on_time()
+        self._commit.flush()
+        if not self.peers.clients:
+            self._consider_idleness()
+
+    def _patience_ms(self) -> int | None:
+        """Return how long there is nothing to do but to wait for somebody."""
+        deadline = self.scheduler.next_deadline()
+        own = self.timers.next_deadline()
+        if deadline is None or (own is not None and own < deadline):
+            deadline = own
+        if self.sockets.is_congested:
+            soon = self.now() + _RETRY_SECONDS
+            deadline = soon if deadline is None else min(deadline, soon)
+        if deadline is None:
+            return None
+        return max(0, math.ceil((deadline - self.now()) * 1000))
+
+    def _receive(self) -> None:
+        for _ in range(MESSAGES_PER_TURN):
+            parts = self.sockets.receive()
+            if parts is None:
+                break
+            try:
+                self._message(parts)
+            except ProtocolError as error:
+                self.dropped_messages += 1
+                _log.warning("a message of %r is dropped: %s", bytes(parts[0]), error)
+            except Exception:
+                if self._raises:
+                    raise
+                _log.exception("a message of %r failed", bytes(parts[0]))
+        # What a worker said before it died counts, although its host was heard first.
+        exits, self._exits = self._exits, []
+        for event in exits:
+            self._guarded(self._worker_gone, event)
+
+    def _on_time(self) -> None:
+        now = self.now()
+        self._guarded(self.timers.run, now)
+        deadline = self.scheduler.next_deadline()
+        if deadline is not None and deadline <= now:
+            self._guarded(self.handle, events.TimePassed())
+        if self.sockets.is_congested:
+            self.sockets.retry()
+
+    def _guarded(self, act: Callable[..., None], *args: object) -> None:
+        try:
+            act(*args)
+        except Exception:
+            if self._raises:
+                raise
+            _log.exception("a turn failed")
+
+    # ---- translate --------------------------------------------------------------------------
+
+    def _message(self, parts: list[Frame]) -> None:
+        if len(parts) < 2:  # noqa: PLR2004  who, what
+            text = "it has no header"
+            raise ProtocolError(text)
+        routing, header, frames = bytes(parts[0]), bytes(parts[1]), parts[2:]
+        message = messages.decode_at_broker(header)
+        peer = self.peers.speaking.get(routing)
+        if isinstance(message, messages.Hello):
+            self._admission.hello(routing, message)
+        elif peer is None:
+            self._admission.refuse(routing, "say Hello first")
+        elif isinstance(message, messages.Bye):
+            self._admission.lose(peer)
+        elif isinstance(peer, Client):
+            self._from_client(peer, message, frames)
+        elif isinstance(message, messages.Output):
+            self._output(message, header, frames)
+        else:
+            self._from_workplace(peer, message, frames)
+
+    def _from_client(
+        self, client: Client, message: messages.ToBroker, frames: Sequence[Frame]
+    ) -> None:
+        match message:
+            case messages.StoreObject(digest=digest):
+                if len(frames) != 1:
+                    text = f"an object in {len(frames)} frames"
+                    raise ProtocolError(text)
+                self.objects.add(digest, frames[0], client.id)
+            case messages.DropObjects(digests=digests):
+                self.objects.disown(client.id, digests)
+            case messages.AttachCall(call=call):
+                self._replays.attach(client, call)
+            case messages.Ask():
+                self._answers.ask(client, message)
+            case messages.ConfigurePool():
+                self._answers.configure(client, message)
+            case _:
+                self._to_core(client, self._translator.from_client(client, message, frames), frames)
+
+    def _from_workplace(
+        self, peer: Worker | Host, message: messages.ToBroker, frames: Sequence[Frame]
+    ) -> None:
+        if isinstance(peer, Worker):
+            self._to_core(peer, self._translator.from_worker(peer, message, frames), frames)
+            return
+        event = self._translator.from_host(peer, message, frames)
+        if isinstance(event, events.WorkerExited):
+            self._exits.append(event)
+        else:
+            self._to_core(peer, event, frames)
+
+    def _to_core(self, peer: Peer, translated: Translated, frames: Sequence[Frame]) -> None:
+        if translated is None:
+            return
+        if isinstance(translated, Refusal):
+            self.send(peer.routing, messages.encode(translated.message))
+            return
+        if isinstance(translated, events.CallSubmitted) and translated.attached:
+            self._progress.expect()
+        elif isinstance(translated, events.FunctionDefined):
+            self._defined.add(translated.spec.pool)
+        self.handle(translated, frames)
+        if isinstance(translated, events.WorkerStartFailed):
+            self._forget_worker(translated)
+
+    def _output(self, message: messages.Output, header: bytes, frames: Sequence[Frame]) -> None:
+        call = self.calls.get(message.call)
+        if call is None or len(frames) != 1:
+            return
+        for listener in call.audience():
+            client = self.peers.clients.get(listener)
+            if client is not None:
+                self.send(client.routing, header, frames)
+
+    def _worker_gone(self, event: events.WorkerExited) -> None:
+        self.handle(event)
+        self._forget_worker(event)
+
+    def _forget_worker(self, event: events.WorkerExited | events.WorkerStartFailed) -> None:
+        worker = self.peers.workers.get(event.worker)
+        if worker is not None:
+            self._admission.lose(worker)
+
+    # ---- handle, commit, perform ------------------------------------------------------------
+
+    def handle(self, event: events.Event, frames: Sequence[Frame] = ()) -> None:
+        """Hand `event`, whose payload is `frames`, to the core and do what it says."""
+        self._do(self.scheduler.handle(event, self.now()), event, frames)
+
+    def _do(
+        self, wanted: list[effects.Effect], event: events.Event, frames: Sequence[Frame]
+    ) -> None:
+        for effect in wanted:
+            if isinstance(effect, effects.Record):
+                self._commit.record(effect.record, event, frames)
+            elif not self._commit.holds(effect, frames):
+                self._perform(effect, frames)
+
+    def _perform(self, effect: effects.Effect, frames: Sequence[Frame]) -> None:
+        try:
+            self._performer.perform(effect, frames)
+        except Exception:
+            if self._raises:
+                raise
+            _log.exception("%s failed", effect)
+
+    def _journal_done(self) -> None:
+        try:
+            completions = self.journal.collect()
+        except Exception:  # noqa: BLE001  whatever ended the thread
+            _log.exception("the journal cannot go on")
+            self.stop("the journal failed")
+            return
+        for completion in completions:
+            match completion:
+                case journal_thread.Committed(token=token):
+                    for held in self._commit.release(token):
+                        self._perform(held.effect, held.frames)
+                case journal_thread.Outcomes():
+                    self._replays.on_outcomes(completion)
+                case journal_thread.Expired(calls=calls):
+                    self.ended_calls.update(dict.fromkeys(calls, True))
+
+    def _on_finished(self, call: OpenCall) -> None:
+        self.ended_calls[call.call] = False
+        self._commit.finished(call.call, self.now())
+
+    # ---- beginning and end ------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        restored = self.journal.restored()
+        self.ended_calls.update(restored.ended)
+        keeper = "the journal"
+        for digest, content in restored.objects.items():
+            self.objects.add(digest, content, keeper)
+        restore_tables(restored.facts, self.objects, self.calls)
+        self.objects.forget(keeper)
+        facts = [fact.record for fact in restored.facts]
+        self._do(self.scheduler.restore(facts, self.now()), events.TimePassed(), ())
+        for call in list(self.calls.values()):
+            if self.scheduler.call_info(call.call) is None:
+                del self.calls[call.call]
+                self.objects.forget(call.call)
+                self._on_finished(call)
+        self._commit.flush()
+
+    def _consider_idleness(self) -> None:
+        if not self.scheduler.is_idle():
+            self.timers.cancel("idle")
+        elif "idle" not in self.timers:
+            gc.collect()
+            at = self.now() + self._settings.idle_exit_seconds
+            self.timers.set("idle", at, self._leave_if_idle)
+
+    def _leave_if_idle(self) -> None:
+        if self.peers.clients or not self.scheduler.is_idle():
+            return
+        rendezvous.withdraw(self.connection)
+        self._receive()  # somebody may have read the connection file just now
+        if self.peers.clients:
+            rendezvous.publish(self.connection)
+        else:
+            self.stop("idle")
+
+    def release_pools(self) -> None:
+        """Let the code of functions go that the core no longer knows."""
+        for pool in [one for one in self._defined if self.scheduler.pool_stats(one) is None]:
+            self._defined.discard(pool)
+            self.objects.forget(pool)
+
+    def _upkeep(self) -> None:
+        gc.collect()
+        self.release_pools()
+        self.timers.set("upkeep", self.now() + _UPKEEP_SECONDS, self._upkeep)
+
+    def _shut_down(self) -> None:
+        rendezvous.withdraw(self.connection)
+        for host in self.peers.hosts.values():
+            self.send(host.routing, messages.encode(messages.Bye()))
+        if self._agent is not None:
+            self._agent.stop()
+        self._commit.flush()
+        self.watches.remove(self.journal.fileno())
+        self.journal.close()
+        self.sockets.close()
+        self.watches.close()
+
+
+class _Signals:
+    """SIGTERM and SIGINT end the loop between two turns."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._watches = broker.watches
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        self._former = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: broker.stop(signal.Signals(number).name))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        broker.watches.add(self._read.fileno(), self._drain)
+
+    def close(self) -> None:
+        """Let go of the descriptors; a further signal changes nothing."""
+        signal.set_wakeup_fd(self._former)
+        self._watches.remove(self._read.fileno())
+        self._read.close()
+        self._write.close()
+
+    def _drain(self) -> None:
+        self._read.recv(4096)

@@ -1,0 +1,82 @@
+"""Outcomes of spawned calls for those who attach: first what the journal holds, then what comes.
+
+No gap and no repetition: the journal reads in turn with its writes, and a listener is added in the
+order of its completions, so that an outcome is either in what was read or reported afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kernel_worker import records
+from kernel_worker.wire import messages
+
+if TYPE_CHECKING:
+    from kernel_worker.broker.loop import Broker
+    from kernel_worker.broker.peers import Client
+    from kernel_worker.journal.store import StoredFact
+    from kernel_worker.journal.thread import Outcomes
+    from kernel_worker.model import CallId
+
+
+class Replays:
+    """The attachments that wait for the journal."""
+
+    def __init__(self, broker: Broker) -> None:
+        """Serve `broker`."""
+        self._broker = broker
+        self._wanted: dict[int, tuple[Client, CallId]] = {}
+        self._count = 0
+
+    def attach(self, client: Client, call_id: CallId) -> None:
+        """Tell `client` every outcome of the call, or that there is no such call."""
+        broker = self._broker
+        call = broker.calls.get(call_id)
+        if call is not None and not call.attached:
+            if client.id in call.listeners:
+                call.listeners.remove(client.id)
+        elif call_id not in broker.ended_calls:
+            text = f"nobody knows the call {call_id}"
+            self._reject(client, call_id, "NotFoundError", text)
+            return
+        elif broker.ended_calls[call_id]:
+            text = f"the results of {call_id} were kept for their time to live and are gone"
+            self._reject(client, call_id, "OutputExpiredError", text)
+            return
+        self._read(client, call_id, 0)
+
+    def on_outcomes(self, outcomes: Outcomes) -> None:
+        """Pass on what the journal read."""
+        client, call_id = self._wanted.pop(outcomes.request)
+        if self._broker.peers.clients.get(client.id) is not client:
+            return
+        for fact in outcomes.facts:
+            self._tell(client, fact)
+        if not outcomes.last:
+            self._read(client, call_id, outcomes.facts[-1].position)
+            return
+        call = self._broker.calls.get(call_id)
+        if call is not None and client.id not in call.listeners:
+            call.listeners.append(client.id)
+
+    def _read(self, client: Client, call_id: CallId, after: int) -> None:
+        self._count += 1
+        self._wanted[self._count] = (client, call_id)
+        self._broker.journal.read_outcomes(self._count, call_id, after)
+
+    def _tell(self, client: Client, fact: StoredFact) -> None:
+        match fact.record:
+            case records.RangeSucceeded(call=call, start=start, stop=stop, first=first):
+                message: messages.Results | messages.Failure = messages.Results(
+                    call, start, stop - start, first
+                )
+            case records.InputEnded(call=call, index=index, count=count, outcome=outcome):
+                attempt, text = fact.record.attempt, fact.record.message
+                message = messages.Failure(call, index, count, outcome, attempt, text)
+            case _:
+                return
+        self._broker.send(client.routing, messages.encode(message), fact.frames)
+
+    def _reject(self, client: Client, call: CallId, error: str, text: str) -> None:
+        message = messages.Rejected(call, error, text)
+        self._broker.send(client.routing, messages.encode(message))

@@ -1,0 +1,166 @@
+"""The broker's one socket: a ROUTER that everybody dials, and a queue for whoever cannot take more.
+
+Theory: a send never blocks. What libzmq does not take now waits in a queue of that peer: for a
+peer that reads slowly it is tried again after a moment, for one whose connection is gone when it
+says `Hello` again. A reconnection under the same id takes the id over.
+
+Guarantees: messages to one peer are delivered in the order of the sends; none is dropped silently:
+a peer whose queue is over its limit is given up as a whole, loudly.
+Not guaranteed: what libzmq had taken when a connection broke. On one machine a connection breaks
+only with one of its processes; that is why there are no heartbeats on `ipc`, which would cut off a
+process that was merely stopped for a while.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+import zmq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Frame = bytes | memoryview
+
+QUEUE_LIMIT_BYTES = 512 * 1024 * 1024
+_HIGH_WATER_MESSAGES = 5_000
+_HEARTBEAT_MS = 5_000
+_HEARTBEAT_TIMEOUT_MS = 30_000
+_LINGER_MS = 500
+_FEW_BYTES = 65_536
+# Plain numbers: combining flags of an enumeration costs more than a system call.
+_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_RCVMORE = int(zmq.RCVMORE)
+
+_log = logging.getLogger(__name__)
+
+
+class _Queue:
+    """What waits for one peer."""
+
+    __slots__ = ("messages", "reachable", "size_bytes")
+
+    def __init__(self) -> None:
+        self.messages: deque[list[Frame]] = deque()
+        self.size_bytes = 0
+        self.reachable = True
+
+
+class Sockets:
+    """The ROUTER socket with its queues."""
+
+    def __init__(self, address: str, on_unreachable: Callable[[bytes, str], None]) -> None:
+        """Bind `address`. `on_unreachable(peer, why)` is called when a peer's connection is gone.
+
+        Args:
+            address: A ZeroMQ address, `ipc://…` or `tcp://…`.
+            on_unreachable: `why` is `gone` or, when the queue is over its limit too, `full`.
+        """
+        self._context = zmq.Context()
+        self.router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self.router.linger = _LINGER_MS
+        self.router.sndhwm = _HIGH_WATER_MESSAGES
+        self.router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        if not address.startswith("ipc:"):
+            self.router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+            self.router.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+        self.router.bind(address)
+        self._on_unreachable = on_unreachable
+        self._queues: dict[bytes, _Queue] = {}
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether a reachable peer has messages waiting, so that `retry` should be called soon."""
+        return any(queue.reachable for queue in self._queues.values()) if self._queues else False
+
+    def receive(self) -> list[Frame] | None:
+        """Return the frames of the next message, the peer's id first, or None if there is none."""
+        receive, get = self.router.recv, self.router.get
+        try:
+            parts: list[Frame] = [receive(_NOBLOCK)]
+        except zmq.Again:
+            return None
+        while get(_RCVMORE):
+            frame = receive(_NOBLOCK, False)
+            parts.append(frame.bytes if len(frame) < _FEW_BYTES else frame.buffer)
+        return parts
+
+    def send(self, peer: bytes, header: bytes, frames: Sequence[Frame] = ()) -> None:
+        """Send a message to `peer`, now or when it can take it."""
+        if self._queues and peer in self._queues:
+            self._enqueue(peer, [peer, header, *frames])
+            return
+        message = [peer, header, *frames]
+        problem = self._try(message)
+        if problem:
+            self._queues[peer] = _Queue()
+            self._enqueue(peer, message)
+            if problem == errno.EHOSTUNREACH:
+                self._lose(peer)
+
+    def resume(self, peer: bytes) -> None:
+        """Send what waits for `peer`, which has just been heard of."""
+        queue = self._queues.get(peer)
+        if queue is not None:
+            queue.reachable = True
+            self._drain(peer, queue)
+
+    def retry(self) -> None:
+        """Send what waits for slow peers as far as they take it now."""
+        for peer, queue in list(self._queues.items()):
+            if queue.reachable:
+                self._drain(peer, queue)
+
+    def forget(self, peer: bytes) -> None:
+        """Drop what waits for a peer that will not come back."""
+        self._queues.pop(peer, None)
+
+    def close(self) -> None:
+        """Close the socket after a short while for what is being sent."""
+        self.router.close()
+        self._context.term()
+
+    def _try(self, message: list[Frame]) -> int:
+        """Send `message`; return 0, EAGAIN or EHOSTUNREACH. Only the first frame can fail."""
+        send, last = self.router.send, len(message) - 1
+        try:
+            for frame in message[:last]:
+                send(frame, _NOBLOCK_MORE, len(frame) < _FEW_BYTES)
+            send(message[last], _NOBLOCK, len(message[last]) < _FEW_BYTES)
+        except zmq.Again:
+            return errno.EAGAIN
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            return errno.EHOSTUNREACH
+        return 0
+
+    def _enqueue(self, peer: bytes, message: list[Frame]) -> None:
+        queue = self._queues[peer]
+        queue.messages.append(message)
+        queue.size_bytes += sum(map(len, message))
+        if queue.size_bytes > QUEUE_LIMIT_BYTES:
+            _log.error("%r reads nothing and %d MB wait for it", peer, queue.size_bytes // 2**20)
+            self.forget(peer)
+            self._on_unreachable(peer, "full")
+
+    def _drain(self, peer: bytes, queue: _Queue) -> None:
+        while queue.messages:
+            problem = self._try(queue.messages[0])
+            if problem == errno.EHOSTUNREACH:
+                self._lose(peer)
+            if problem:
+                return
+            queue.size_bytes -= sum(map(len, queue.messages.popleft()))
+        del self._queues[peer]
+
+    def _lose(self, peer: bytes) -> None:
+        queue = self._queues.get(peer)
+        if queue is not None:
+            queue.reachable = False
+        self._on_unreachable(peer, "gone")

@@ -1,0 +1,267 @@
+"""Message -> event: the broker's door.
+
+Theory: a peer's message is checked here (who may say it, whether its frames are what it says,
+whether what it names is here) and becomes the one event that the core understands. What the door
+has passed, nobody behind it checks again.
+
+Guarantees: any message of any peer becomes an event, an answer (`Refusal`) or `ProtocolError`;
+nothing else is raised and nothing is half done.
+Not guaranteed: that what the event speaks of still exists. Answers cross on the wire (an input ends
+while its cancellation is under way); the core ignores what came late.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kernel_worker.broker.calls import OpenCall
+from kernel_worker.broker.peers import Client, Host, Peer, Peers, Worker
+from kernel_worker.core import events
+from kernel_worker.errors import ProtocolError
+from kernel_worker.model import CallId, Outcome
+from kernel_worker.wire import frames as batches
+from kernel_worker.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kernel_worker.broker.objects import ObjectStore
+
+Frame = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The message cannot be served: what to answer."""
+
+    message: messages.Rejected | messages.Accepted
+
+
+Translated = events.Event | Refusal | None
+"""None: nothing to do (it came late, or it is a repetition)."""
+
+
+class Translator:
+    """Turns the messages that concern the core into its events; keeps what they carry."""
+
+    def __init__(
+        self,
+        peers: Peers,
+        objects: ObjectStore,
+        calls: dict[CallId, OpenCall],
+        ended_calls: Mapping[CallId, bool],
+        clock: Callable[[], float],
+    ) -> None:
+        """All arguments are the broker's own tables, shared.
+
+        Args:
+            peers: Who may speak.
+            objects: What has been sent once.
+            calls: Open calls; `Submit` adds to it.
+            ended_calls: Spawned calls that the journal knows to have ended.
+            clock: Returns the time, in seconds.
+        """
+        self._peers = peers
+        self._objects = objects
+        self._calls = calls
+        self._ended = ended_calls
+        self._clock = clock
+
+    def from_client(
+        self, client: Client, message: messages.ToBroker, frames: Sequence[Frame]
+    ) -> Translated:
+        """Translate a client's message.
+
+        Raises:
+            ProtocolError: It is no message for a client to send now.
+        """
+        match message:
+            case messages.Submit():
+                return self._submit(client, message, frames)
+            case messages.AddInputs():
+                return self._add_inputs(client, message, frames)
+            case messages.CloseInputs(call=call, total=total):
+                is_ours = self._is_of(call, client)
+                return events.InputsClosed(call, total) if is_ours else None
+            case messages.CancelCall(call=call, terminate=terminate):
+                return events.CallCancelled(call, terminate) if call in self._calls else None
+            case messages.Define(spec=spec):
+                missing = self._objects.missing((spec.code, spec.environment))
+                if missing:
+                    text = f"{spec.name} is defined with object {missing}, which was not sent"
+                    raise ProtocolError(text)
+                self._objects.own(spec.pool, (spec.code, spec.environment))
+                return events.FunctionDefined(client.id, spec)
+            case messages.Blocked(parent=parent, calls=calls):
+                known = parent.worker in self._peers.workers
+                return events.WorkerBlocked(parent, calls) if known else None
+            case messages.Resumed(parent=parent):
+                known = parent.worker in self._peers.workers
+                return events.WorkerResumed(parent) if known else None
+            case _:
+                raise _unexpected(client, message)
+
+    def from_worker(
+        self, worker: Worker, message: messages.ToBroker, frames: Sequence[Frame]
+    ) -> Translated:
+        """Translate a worker's message.
+
+        Raises:
+            ProtocolError: It is no message for a worker to send.
+        """
+        match message:
+            case messages.Done(lease=lease, start=start, count=count, elapsed_seconds=elapsed):
+                _check_positions(start, count)
+                _check_form(batches.check(frames, count), is_value=True)
+                return events.RangeSucceeded(worker.id, lease, start, count, elapsed)
+            case messages.InputEnded(lease=lease, index=index, outcome=outcome):
+                _check_exception(frames, is_needed=outcome is Outcome.FAILED)
+                elapsed = message.elapsed_seconds
+                return events.InputEnded(worker.id, lease, index, outcome, elapsed)
+            case messages.Returned(lease=lease, start=start, stop=stop):
+                return events.InputsReturned(worker.id, lease, start, stop)
+            case messages.StartFailed(message=text):
+                _check_exception(frames, is_needed=False)
+                return events.WorkerStartFailed(worker.id, text)
+            case _:
+                raise _unexpected(worker, message)
+
+    def from_host(
+        self, host: Host, message: messages.ToBroker, frames: Sequence[Frame]
+    ) -> Translated:
+        """Translate a host agent's message.
+
+        Raises:
+            ProtocolError: It is no message for a host agent to send.
+        """
+        match message:
+            case messages.WorkerStarted(worker=worker, pid=pid, start=start):
+                event: events.Event = events.WorkerStarted(worker, pid, start)
+            case messages.StartFailed(worker=worker, message=text):
+                _check_exception(frames, is_needed=False)
+                event = events.WorkerStartFailed(worker, text)
+            case messages.WorkerExited(worker=worker, cause=cause, lease=lease):
+                position, timed_out = message.position, message.timed_out
+                event = events.WorkerExited(worker, cause, lease, position, timed_out)
+            case _:
+                raise _unexpected(host, message)
+        known = self._peers.workers.get(worker)
+        return event if known is not None and known.host == host.id else None
+
+    # ---- a client's calls -------------------------------------------------------------------
+
+    def _submit(
+        self, client: Client, message: messages.Submit, frames: Sequence[Frame]
+    ) -> Translated:
+        header = _check_inputs(0, message.count, frames)
+        call = message.call
+        if call in self._calls:
+            if self._calls[call].client not in {client.id, ""}:
+                text = f"{call} is another client's"
+                raise ProtocolError(text)
+        elif call in self._ended:
+            return Refusal(messages.Accepted(call))
+        else:
+            names = (message.snapshot, message.table, message.shared, *message.requires)
+            missing = self._objects.missing(names)
+            if missing:
+                text = f"{call} names object {missing}, which the broker does not have"
+                return Refusal(messages.Rejected(call, "NotFoundError", text))
+            self._objects.own(call, names)
+            self._open(client, message, frames)
+        return events.CallSubmitted(
+            client=client.id,
+            call=call,
+            pool=message.pool,
+            attached=message.attached,
+            count=message.count,
+            closed=message.closed,
+            snapshot=message.snapshot,
+            table=message.table,
+            shared=message.shared,
+            context=message.context,
+            parent=message.parent,
+            requires=message.requires,
+            pools=message.pools,
+            indivisible=header.whole,
+        )
+
+    def _open(self, client: Client, message: messages.Submit, frames: Sequence[Frame]) -> None:
+        call = OpenCall(
+            message.call,
+            client.id,
+            message.attached,
+            self._clock(),
+            message.snapshot,
+            message.table,
+            message.shared,
+            message.context,
+        )
+        if message.attached:
+            call.listeners.append(client.id)
+        if message.count:
+            call.batches.add(0, message.count, frames)
+        self._calls[message.call] = call
+
+    def _add_inputs(
+        self, client: Client, message: messages.AddInputs, frames: Sequence[Frame]
+    ) -> Translated:
+        header = _check_inputs(message.start, message.count, frames)
+        if not self._is_of(message.call, client):
+            return None
+        call = self._calls[message.call]
+        if call.batches.covers(message.start, message.start + message.count):
+            return None  # sent again after a reconnection
+        call.batches.add(message.start, message.count, frames)
+        return events.InputsAdded(message.call, message.start, message.count, header.whole)
+
+    def _is_of(self, call_id: CallId, client: Client) -> bool:
+        """Return whether the call is open; a call that another client submitted is an error."""
+        call = self._calls.get(call_id)
+        if call is None:
+            return False
+        if call.client not in {client.id, ""}:
+            text = f"{call_id} is another client's"
+            raise ProtocolError(text)
+        return True
+
+
+# ---- checks ---------------------------------------------------------------------------------
+
+
+_NO_BATCH = batches.BatchHeader(whole=False, form=batches.FORM_ARGS, count=0)
+
+
+def _check_inputs(start: int, count: int, frames: Sequence[Frame]) -> batches.BatchHeader:
+    _check_positions(start, count)
+    if count == 0:
+        if frames:
+            text = f"{len(frames)} frames of no inputs"
+            raise ProtocolError(text)
+        return _NO_BATCH
+    header = batches.check(frames, count)
+    _check_form(header, is_value=False)
+    return header
+
+
+def _check_positions(start: int, count: int) -> None:
+    if start < 0 or count < 0:
+        text = f"inputs from {start}, {count} of them"
+        raise ProtocolError(text)
+
+
+def _check_form(header: batches.BatchHeader, *, is_value: bool) -> None:
+    if (header.form == batches.FORM_VALUE) is not is_value:
+        text = f"a batch of form {header.form} where {'values' if is_value else 'inputs'} belong"
+        raise ProtocolError(text)
+
+
+def _check_exception(frames: Sequence[Frame], *, is_needed: bool) -> None:
+    if len(frames) > 1 or (is_needed and not frames):
+        text = f"{len(frames)} frames where one exception belongs"
+        raise ProtocolError(text)
+
+
+def _unexpected(peer: Peer, message: messages.ToBroker) -> ProtocolError:
+    return ProtocolError(f"{type(message).__name__} is nothing for {peer.id} to say")
