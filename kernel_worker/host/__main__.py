@@ -1,0 +1,69 @@
+"""`python -m kernel_worker.host --connection FILE`: the agent of this machine.
+
+It ends, with all of its workers, when its stdin does: that is the broker's life. It leads a session
+of its own, so that the signals of a terminal or a notebook kernel do not reach it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+
+from kernel_worker.errors import Error
+from kernel_worker.host import orphans, resources, templates
+from kernel_worker.host.agent import Agent
+from kernel_worker.model import HostId
+from kernel_worker.rendezvous import machine_id, read_connection
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Be the agent; return the exit status."""
+    options = _parser().parse_args(arguments)
+    with contextlib.suppress(PermissionError):
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        connection = read_connection(options.connection)
+        if connection is None:
+            raise FileNotFoundError(options.connection)
+        offered = resources.measure(options.max_workers, options.gpus)
+    except (Error, OSError) as error:
+        sys.stderr.write(f"host agent: {error}\n")
+        return 1
+    orphans.become_subreaper()
+    lifeline = os.pipe2(os.O_CLOEXEC)
+    base = templates.fork_base(*lifeline)  # before there is a thread
+    host = HostId(f"ho-{secrets.token_hex(8)}")
+    path = str(Path(options.connection).absolute())
+    agent = Agent(host, connection.address, path, offered, lifeline, machine_id())
+    agent.templates.adopt_base(base, sys.executable, dict(os.environ))
+    signal.signal(signal.SIGTERM, lambda *_: agent.stop())
+    agent.run()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kernel_worker.host", description=__doc__)
+    limit = os.environ.get("NOTEBOOK_EXT_MAX_WORKERS", "")
+    parser.add_argument("--connection", required=True, help="the broker's connection file")
+    parser.add_argument(
+        "--max-workers",
+        type=int,
+        default=int(limit) if limit.isdigit() else None,
+        help="at most so many workers run user code at once",
+    )
+    parser.add_argument(
+        "--gpus",
+        default=os.environ.get("NOTEBOOK_EXT_GPUS", ""),
+        help="auto, none, or indices such as 0,2",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,476 @@
+"""The host agent: it starts, watches, stops, kills and reaps the workers of one machine.
+
+Theory. One thread, one poll: the broker's socket, stdin (the broker's life), a socket per template,
+the pipe behind SIGCHLD, and the next timer. It wakes up for nothing else, so that an idle host costs
+no processor time. Workers are forked by templates (`templates`), which reap them and say how they
+ended; what the agent reaps itself are base templates, children of templates that died, and what
+users' functions left behind (`orphans`).
+
+Time limits are exact without a wake-up per input: the progress page says when the input that runs
+was started, so the next moment at which a worker can be over its limit is known; an idle worker is
+looked at once per limit.
+
+Guarantees: each `StartWorker` is answered by `WorkerStarted` or `StartFailed`, each `WorkerStarted`
+is followed by one `WorkerExited`; when the broker dies (end of file on stdin) or the agent is told
+to end, every process below it is killed and reaped; when the agent itself is killed, the kernel
+kills them (`worker.lifeline`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, assert_never
+
+import zmq
+
+from kernel_worker.errors import DeserializationError, InternalFailure, TimeoutError  # noqa: A004  ours
+from kernel_worker.host import orphans, workers
+from kernel_worker.host.templates import Failed, State, Template, Templates
+from kernel_worker.host.timers import Timers
+from kernel_worker.host.workers import Worker
+from kernel_worker.model import CallId, Digest, HostId, LeaseId, WorkerId
+from kernel_worker.wire import local, messages
+from kernel_worker.wire import page as pages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kernel_worker.model import HostResources
+    from kernel_worker.wire.page import Place
+
+RETIRED_SECONDS = 30.0
+GRACE_SECONDS = 5.0
+_NO_LIMIT_SECONDS = 1e8
+_MIN_LOOK_SECONDS = 0.01
+_NS = 1e-9
+_END_SECONDS = 5.0
+
+
+class Agent:
+    """One host's agent; `run` returns when it has ended everything."""
+
+    def __init__(
+        self,
+        host: HostId,
+        address: str,
+        connection_file: str,
+        resources: HostResources,
+        lifeline: tuple[int, int],
+        machine: str,
+    ) -> None:
+        """Dial the broker at `address`; `lifeline` is the pipe whose write end only we hold."""
+        self._host = host
+        self._address = address
+        self._connection_file = connection_file
+        self._resources = resources
+        self._machine = machine
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.ROUTING_ID, host.encode())
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.connect(address)
+        self._sources: dict[int, Callable[[], None]] = {}
+        self._timers = Timers()
+        self._objects: dict[Digest, bytes] = {}
+        self._workers: dict[WorkerId, Worker] = {}
+        self._pids: dict[int, Worker | Template] = {}
+        self._is_ending = False
+        self._oom_kills = workers.oom_kills()
+        self.templates = Templates(lifeline[0], self._watch, self._unwatch, self._allow)
+
+    def run(self) -> None:
+        """Serve until the broker dies, refuses us or says goodbye."""
+        self._watch_children()
+        os.set_blocking(0, False)
+        self._sources[0] = self._read_lifeline
+        hello = messages.Hello(
+            "host", self._host, pid=os.getpid(), machine=self._machine, resources=self._resources
+        )
+        self._tell(hello)
+        while not self._is_ending:
+            self._turn()
+        self._end()
+
+    def _turn(self) -> None:
+        sources = [(self._socket, zmq.POLLIN), *((file, zmq.POLLIN) for file in self._sources)]
+        for source, _ in zmq.zmq_poll(sources, self._patience_ms()):
+            if source is self._socket:
+                self._hear()
+            elif source in self._sources:
+                self._sources[source]()
+        self._timers.run(time.monotonic())
+
+    def _patience_ms(self) -> int:
+        due = self._timers.next_at()
+        return -1 if due is None else max(0, int((due - time.monotonic()) * 1000) + 1)
+
+    # ---- the broker -------------------------------------------------------------------------
+
+    def _tell(self, message: messages.ToBroker, *frames: bytes) -> None:
+        self._socket.send_multipart([messages.encode(message), *frames])
+
+    def _hear(self) -> None:
+        while self._socket.poll(0):
+            frames = self._socket.recv_multipart()
+            try:
+                self._obey(messages.decode_at_host(frames[0]), frames[1:])
+            except Exception as error:  # noqa: BLE001  one bad message ends no host
+                sys.stderr.write(f"host agent: {type(error).__name__}: {error}\n")
+
+    def _obey(self, message: messages.ToHost, frames: list[bytes]) -> None:
+        match message:
+            case messages.StoreObject():
+                self._objects[message.digest] = frames[0]
+            case messages.StartWorker():
+                self._start(message)
+            case messages.StopWorker():
+                self._stop(message)
+            case messages.KillWorker():
+                self._kill(message.worker)
+            case messages.TakeBack():
+                if worker := self._workers.get(message.worker):
+                    worker.tell(local.TakeBack(message.lease))
+            case messages.Interrupt():
+                self._interrupt(message)
+            case messages.RetirePool():
+                retire = partial(self.templates.retire, message.pool)
+                self._timers.at(time.monotonic() + RETIRED_SECONDS, retire)
+            case messages.Welcome():
+                pass
+            case messages.Refused():
+                sys.stderr.write(f"host agent: refused: {message.reason}\n")
+                self._is_ending = True
+            case messages.Bye():
+                self._is_ending = True
+            case _:
+                assert_never(message)
+
+    # ---- starting ---------------------------------------------------------------------------
+
+    def _start(self, asked: messages.StartWorker) -> None:
+        spec = asked.spec
+        missing = [d for d in (spec.environment, spec.code) if d not in self._objects]
+        if missing:
+            error = DeserializationError(f"{spec.name}: the host was not sent {missing}")
+            self._refuse(asked.worker, Failed(str(error), _captured(error)))
+            return
+        environment, code = self._objects[spec.environment], self._objects[spec.code]
+        template = self.templates.function(spec, environment, code)
+        template.users += 1
+        self._workers[asked.worker] = worker = Worker(asked, template)
+        template.when_settled(partial(self._launch, worker))
+
+    def _launch(self, worker: Worker, template: Template) -> None:
+        """Fork the worker from its template, or from the base where that one must not be forked."""
+        if worker.kill_cause or worker.is_stopping:
+            self._forget(worker)
+            self._tell(messages.WorkerExited(worker.id, worker.kill_cause or "stopped"))
+        elif template.state is State.READY:
+            self._fork(worker, template, None)
+        elif template.state is State.UNSAFE:
+            worker.start = f"fresh: {template.reason}"
+            base = self.templates.base(self._objects[worker.spec.environment])
+            base.when_settled(partial(self._launch_fresh, worker))
+        else:
+            self._fail(worker, template.failed or Failed(f"{template.name}: no template", b""))
+
+    def _launch_fresh(self, worker: Worker, base: Template) -> None:
+        if base.state is not State.READY:
+            self._fail(worker, base.failed or Failed("no base template", b""))
+            return
+        worker.template.users -= 1
+        worker.template = base
+        base.users += 1
+        load = local.Load(worker.spec.imports, has_environment=True, has_code=True)
+        self._fork(worker, base, load)
+
+    def _fork(self, worker: Worker, template: Template, load: local.Load | None) -> None:
+        objects: list[int] = []
+        if load is not None:
+            for digest in (worker.spec.environment, worker.spec.code):
+                objects.append(local.anonymous_file(self._objects[digest], "object"))
+
+        def message(request: int) -> local.ForkWorker:
+            return local.ForkWorker(
+                request,
+                worker.id,
+                worker.spec,
+                self._address,
+                self._connection_file,
+                self._machine,
+                worker.asked.devices,
+                load,
+            )
+
+        try:
+            files = worker.files() + objects
+            self.templates.fork(template, message, files, partial(self._started, worker))
+        except OSError as error:
+            self._fail(worker, Failed(f"{template.name}: the template is gone: {error}", b""))
+            return
+        finally:
+            local.close_all(objects)
+        worker.launched()
+
+    def _started(self, worker: Worker, pid: int) -> None:
+        worker.pid = pid
+        self._pids[pid] = worker
+        self._tell(messages.WorkerStarted(worker.id, pid, worker.start))
+        if worker.kill_cause:
+            worker.kill(worker.kill_cause)
+        now = time.monotonic()
+        seconds = worker.spec.startup_timeout_seconds
+        self._timers.at(now + seconds, partial(self._give_up_start, worker))
+        if worker.spec.timeout_seconds < _NO_LIMIT_SECONDS:
+            self._look(worker)
+
+    def _give_up_start(self, worker: Worker) -> None:
+        if worker.id not in self._workers or worker.page.is_ready:
+            return
+        seconds = worker.spec.startup_timeout_seconds
+        error = TimeoutError(f"{worker.spec.name}: the worker did not start within {seconds:g} s")
+        self._tell(messages.StartFailed(worker.id, str(error)), _captured(error))
+        worker.kill(f"killed: did not start within {seconds:g} s")
+
+    def _fail(self, worker: Worker, failed: Failed) -> None:
+        self._forget(worker)
+        self._refuse(worker.id, failed)
+
+    def _refuse(self, worker: WorkerId, failed: Failed) -> None:
+        exception = failed.exception or _captured(InternalFailure(failed.message))
+        self._tell(messages.StartFailed(worker, failed.message), exception)
+
+    def _forget(self, worker: Worker) -> None:
+        self._workers.pop(worker.id, None)
+        worker.template.users -= 1
+        worker.close()
+        self.templates.trim()
+
+    # ---- stopping ---------------------------------------------------------------------------
+
+    def _stop(self, message: messages.StopWorker) -> None:
+        worker = self._workers.get(message.worker)
+        if worker is None:
+            return
+        worker.is_stopping = True
+        worker.tell(local.Stop())
+        kill = partial(self._kill, message.worker, "killed: did not stop in time")
+        self._timers.at(time.monotonic() + message.grace_seconds, kill)
+
+    def _kill(self, worker: WorkerId, cause: str = "killed on request") -> None:
+        if found := self._workers.get(worker):
+            found.kill(cause)
+
+    def _interrupt(self, message: messages.Interrupt) -> None:
+        worker = self._workers.get(message.worker)
+        if worker is None:
+            return
+        worker.tell(local.Interrupt(message.lease, message.index, "cancel"))
+
+        def insist() -> None:
+            place = worker.page.running() if worker.id in self._workers else None
+            if place is not None and (place.lease, place.index) == (message.lease, message.index):
+                worker.kill("killed: ran on after its input was cancelled")
+
+        self._timers.at(time.monotonic() + message.grace_seconds, insist)
+
+    # ---- time limits ------------------------------------------------------------------------
+
+    def _look(self, worker: Worker) -> None:
+        """See whether the input that runs is over its limit, and when to look again."""
+        if worker.id not in self._workers:
+            return
+        now, limit = time.monotonic(), worker.spec.timeout_seconds
+        place = worker.page.running()
+        due = now + limit if place is None else place.started_ns * _NS + limit
+        if place is not None and due <= now:
+            worker.tell(local.Interrupt(LeaseId(place.lease), place.index, "timeout"))
+            self._timers.at(now + GRACE_SECONDS, partial(self._insist_on_time, worker, place))
+            due = now + limit
+        self._timers.at(max(due, now + _MIN_LOOK_SECONDS), partial(self._look, worker))
+
+    def _insist_on_time(self, worker: Worker, place: Place) -> None:
+        if worker.id in self._workers and worker.page.running() == place:
+            worker.timed_out = True
+            limit = worker.spec.timeout_seconds
+            worker.kill(f"killed: did not stop {GRACE_SECONDS:g} s after its timeout of {limit:g} s")
+
+    # ---- templates --------------------------------------------------------------------------
+
+    def _watch(self, template: Template) -> None:
+        self._sources[template.end.fileno()] = partial(self._hear_template, template)
+        if template.pid:
+            self._pids[template.pid] = template
+
+    def _unwatch(self, template: Template) -> None:
+        self._sources.pop(template.end.fileno(), None)
+
+    def _allow(self, template: Template, seconds: float) -> None:
+        """A template begins to load."""
+        self._pids[template.pid] = template
+
+        def give_up() -> None:
+            if template.is_settled:
+                return
+            error = TimeoutError(f"{template.name}: was not loaded within {seconds:g} s")
+            self._give_up_template(template, Failed(str(error), _captured(error)))
+
+        self._timers.at(time.monotonic() + seconds, give_up)
+
+    def _give_up_template(self, template: Template, failed: Failed) -> None:
+        template.failed = failed
+        if template.pid:
+            workers.kill_group(template.pid)
+        template.settle(State.FAILED)
+
+    def _hear_template(self, template: Template) -> None:
+        try:
+            received = local.receive(template.end, local.from_template, _DO_NOT_WAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = None
+        if received is None:
+            self._unwatch(template)  # how it ended comes from whoever reaps it
+            return
+        message, files = received
+        match message:
+            case local.Forked():
+                self.templates.forked(message)
+            case local.Exited():
+                self._exited(message.pid, message.status)
+            case local.Loaded():
+                template.settle(State.READY)
+            case local.Unsafe():
+                template.reason = message.reason
+                template.settle(State.UNSAFE)
+            case local.LoadFailed():
+                failed = Failed(message.message, local.content_of(files[0]))
+                self._give_up_template(template, failed)
+            case _:
+                assert_never(message)
+        local.close_all(files)
+
+    # ---- deaths -----------------------------------------------------------------------------
+
+    def _exited(self, pid: int, status: int) -> None:
+        """A process that we know has ended and is reaped."""
+        owner = self._pids.pop(pid, None)
+        if isinstance(owner, Worker):
+            self._worker_exited(owner, status)
+        elif owner is not None:
+            self._template_exited(owner, pid, status)
+
+    def _worker_exited(self, worker: Worker, status: int) -> None:
+        cause = workers.cause_of(status, worker, self._oom_kills)
+        self._oom_kills = workers.oom_kills() if "SIGKILL" in cause else self._oom_kills
+        place = worker.page.running()
+        if place is not None:
+            call = CallId(worker.page.call)
+            for stream, data in worker.last_words():
+                self._tell(messages.Output(call, place.index, stream, worker.id), data)
+        lease = LeaseId(worker.page.slots[pages.LEASE])
+        position = place.index if place is not None else -1
+        self._forget(worker)
+        self._tell(
+            messages.WorkerExited(worker.id, cause, lease, position, timed_out=worker.timed_out)
+        )
+        self._sweep()
+
+    def _template_exited(self, template: Template, pid: int, status: int) -> None:
+        if not template.is_settled:
+            code = os.waitstatus_to_exitcode(status)
+            how = f"killed by {workers.signal_name(-code)}" if code < 0 else f"exit code {code}"
+            message = f"{template.name}: the process that loads it died: {how}"
+            failed = Failed(message, _captured(InternalFailure(message)))
+        else:
+            failed = Failed(f"{template.name}: the template died", b"")
+        with contextlib.suppress(OSError):
+            while template.end.fileno() in self._sources:
+                self._hear_template(template)  # what it said before it died
+                if not select.select([template.end], [], [], 0)[0]:
+                    break
+        self.templates.gone(template, failed)
+        self._adopt_children()
+        del pid
+
+    def _adopt_children(self) -> None:
+        """Find out about children of a template that died before it could say how they ended."""
+        for pid in [pid for pid in self._pids if not os.path.exists(f"/proc/{pid}")]:  # noqa: PTH110
+            self._exited(pid, -1)
+
+    def _watch_children(self) -> None:
+        """Hear of the children that we reap ourselves."""
+        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+        def reap() -> None:
+            with contextlib.suppress(BlockingIOError):
+                while os.read(read, 4096):
+                    pass
+            self._reap()
+
+        self._sources[read] = reap
+        self._reap()
+
+    def _reap(self) -> None:
+        reaped_other = False
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                reaped_other = reaped_other or pid not in self._pids
+                self._exited(pid, status)
+        if reaped_other:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        orphans.sweep(self._pids.keys(), {w.id: w.pid for w in self._workers.values() if w.pid})
+
+    # ---- the end ----------------------------------------------------------------------------
+
+    def _read_lifeline(self) -> None:
+        try:
+            data = os.read(0, 4096)
+        except BlockingIOError:
+            return
+        if not data:
+            self._is_ending = True
+
+    def stop(self) -> None:
+        """End at the next turn; for signal handlers."""
+        self._is_ending = True
+
+    def _end(self) -> None:
+        """Kill everything below us, also what users' functions left behind."""
+        deadline = time.monotonic() + _END_SECONDS
+        for pid in list(self._pids):
+            workers.kill_group(pid)
+        while time.monotonic() < deadline:
+            for pid in orphans.children():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
+        self._socket.close()
+        self._context.term()
+
+
+_DO_NOT_WAIT = 0x40  # MSG_DONTWAIT
+
+
+def _captured(error: BaseException) -> bytes:
+    from kernel_worker.wire import failures  # noqa: PLC0415  only where something fails
+
+    return failures.capture(error)

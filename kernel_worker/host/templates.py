@@ -1,0 +1,335 @@
+"""The host agent's side of the templates: which there are, who waits for one, which may go.
+
+    base             one per interpreter and start-up variables
+      imports        one per environment and set of installed modules (absent where there are none)
+        function     one per code version
+
+Theory. A template is asked for and *settles* once: ready, unsafe (loaded, but must not be forked:
+workers then load the function themselves) or failed. Requests to a template that is not there yet
+wait for its parent to settle. What failed is forgotten, so that the next request tries anew.
+
+Guarantees: a template goes only when nothing that was forked from it lives. A retired one is kept
+for a while, so that going back to an earlier version of a cell is quick.
+"""
+
+from __future__ import annotations
+
+import enum
+import gc
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+import kernel_worker
+from kernel_worker.model import Environment
+from kernel_worker.wire import local
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from kernel_worker.model import FunctionSpec, PoolId
+
+_PROGRAM = "kernel_worker.worker.template"
+"""By name: the rooms host and worker do not import each other."""
+KEPT_RETIRED = 4
+KEPT_IMPORTS = 4
+_STARTUP_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "LC_")
+_STARTUP_NAMES = frozenset({"LANG", "LANGUAGE"})
+
+
+class State(enum.Enum):
+    """How far a template is."""
+
+    STARTING = enum.auto()
+    READY = enum.auto()
+    UNSAFE = enum.auto()
+    FAILED = enum.auto()
+
+
+class Failed(NamedTuple):
+    """Why a template could not be had."""
+
+    message: str
+    exception: bytes
+    """As `wire.failures` captured it; empty where there was none."""
+
+
+class Template:
+    """One template process, or the plan for it."""
+
+    def __init__(self, name: str, parent: Template | None) -> None:
+        """Plan one below `parent`; `name` is for people."""
+        self.name = name
+        self.parent = parent
+        self.state = State.STARTING
+        self.reason = ""
+        """Why it is unsafe."""
+        self.failed: Failed | None = None
+        self.pid = 0
+        self.end, self.far_end = local.socket_pair()
+        self.users = 0
+        """How many live templates and workers were forked from it, or wait to be."""
+        self.pools: set[PoolId] = set()
+        self._waiting: list[Callable[[Template], None]] = []
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is ready, unsafe or failed."""
+        return self.state is not State.STARTING
+
+    def when_settled(self, callback: Callable[[Template], None]) -> None:
+        """Call `callback` once, when it has settled; at once if it has."""
+        if self.is_settled:
+            callback(self)
+        else:
+            self._waiting.append(callback)
+
+    def settle(self, state: State) -> None:
+        """Say how it ended up, to all who wait."""
+        self.state = state
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback(self)
+
+
+class Templates:
+    """All templates of this host."""
+
+    def __init__(
+        self,
+        alive: int,
+        watch: Callable[[Template], None],
+        unwatch: Callable[[Template], None],
+        allow: Callable[[Template, float], None],
+    ) -> None:
+        """Start with none.
+
+        Args:
+            alive: the read end of the lifeline.
+            watch: called with each template whose socket is to be polled.
+            unwatch: called when it is not any more.
+            allow: called with a template that begins to load, and how many seconds it may take.
+        """
+        self._alive = alive
+        self._watch = watch
+        self._unwatch = unwatch
+        self._allow = allow
+        self._bases: dict[tuple[str, tuple[tuple[str, str], ...]], Template] = {}
+        self._imports: dict[tuple[str, tuple[str, ...]], Template] = {}
+        self._functions: dict[tuple[str, tuple[str, ...], str], Template] = {}
+        self._requests: dict[int, Callable[[int], None]] = {}
+        self._next_request = 0
+
+    # ---- asking -----------------------------------------------------------------------------
+
+    def adopt_base(self, template: Template, python: str, variables: dict[str, str]) -> None:
+        """Take over a base template that was forked from the agent itself."""
+        self._bases[python, _startup(variables)] = template
+        self._watch(template)
+
+    def base(self, environment: bytes) -> Template:
+        """Return the base template for an environment."""
+        decoded = msgspec.msgpack.decode(environment, type=Environment)
+        key = (decoded.python, _startup(decoded.variables))
+        if key not in self._bases:
+            self._bases[key] = template = Template("base", None)
+            self._watch(template)
+            self._spawn(template, decoded)
+        return self._bases[key]
+
+    def function(self, spec: FunctionSpec, environment: bytes, code: bytes) -> Template:
+        """Return the template of a function; it may not have settled."""
+        key = (spec.environment, spec.imports, spec.code)
+        template = self._functions.pop(key, None)
+        if template is None or template.state is State.FAILED:
+            parent = self._parent(spec, environment)
+            load = local.Load((), has_environment=not spec.imports, has_code=True)
+            files = [code] if spec.imports else [environment, code]
+            template = self._make(spec.name, parent, load, files, spec.startup_timeout_seconds)
+        self._functions[key] = template  # the last one is the youngest
+        template.pools.add(spec.pool)
+        return template
+
+    def fork(self, template: Template, message: Callable[[int], local.ToTemplate],
+             files: list[int], then: Callable[[int], None]) -> None:
+        """Ask a template that is ready to fork; `then` gets the pid of the child.
+
+        Raises:
+            OSError: the template is gone.
+        """
+        self._next_request += 1
+        self._requests[self._next_request] = then
+        local.send(template.end, message(self._next_request), *files)
+
+    def forked(self, message: local.Forked) -> None:
+        """A template has forked."""
+        self._requests.pop(message.request)(message.pid)
+
+    # ---- going ------------------------------------------------------------------------------
+
+    def retire(self, pool: PoolId) -> None:
+        """No worker of `pool` will be asked for soon."""
+        for template in self._functions.values():
+            template.pools.discard(pool)
+        self.trim()
+
+    def trim(self) -> None:
+        """Drop the oldest of those that nobody needs."""
+        unused = [k for k, t in self._functions.items() if not t.pools and not t.users]
+        for key in unused[: len(unused) - KEPT_RETIRED if len(unused) > KEPT_RETIRED else 0]:
+            self.drop(self._functions.pop(key))
+        idle = [k for k, t in self._imports.items() if not t.users]
+        for imports in idle[: len(idle) - KEPT_IMPORTS if len(idle) > KEPT_IMPORTS else 0]:
+            self.drop(self._imports.pop(imports))
+
+    def drop(self, template: Template) -> None:
+        """Hang up on a template: it exits."""
+        self._unwatch(template)
+        template.end.close()
+
+    def gone(self, template: Template, failed: Failed) -> None:
+        """A template's process has ended; whoever waits for it, or for one below it, hears why."""
+        for group in (self._bases, self._imports, self._functions):
+            for key in [k for k, t in group.items() if t is template]:  # type: ignore[attr-defined]
+                del group[key]  # type: ignore[attr-defined]
+        if template.end.fileno() >= 0:
+            self.drop(template)
+        if template.parent is not None:
+            template.parent.users -= 1
+        if not template.is_settled:
+            template.failed = failed
+            template.settle(State.FAILED)
+        template.state = State.FAILED
+
+    def all(self) -> list[Template]:
+        """Return all that there are."""
+        return [*self._functions.values(), *self._imports.values(), *self._bases.values()]
+
+    # ---- making -----------------------------------------------------------------------------
+
+    def _parent(self, spec: FunctionSpec, environment: bytes) -> Template:
+        base = self.base(environment)
+        if not spec.imports:
+            return base
+        key = (spec.environment, spec.imports)
+        template = self._imports.pop(key, None)
+        if template is None or template.state is State.FAILED:
+            load = local.Load(spec.imports, has_environment=True)
+            name = "imports of " + spec.name
+            seconds = spec.startup_timeout_seconds
+            template = self._make(name, base, load, [environment], seconds)
+        self._imports[key] = template
+        return template
+
+    def _make(
+        self, name: str, parent: Template, load: local.Load, contents: list[bytes], seconds: float
+    ) -> Template:
+        template = Template(name, parent)
+        parent.users += 1
+        self._watch(template)
+
+        def begin(parent: Template) -> None:
+            if parent.state is not State.READY:
+                template.reason, template.failed = parent.reason, parent.failed
+                template.settle(parent.state)
+                return
+            self._begin(template, parent, load, contents, seconds)
+
+        parent.when_settled(begin)
+        return template
+
+    def _begin(
+        self,
+        template: Template,
+        parent: Template,
+        load: local.Load,
+        contents: list[bytes],
+        seconds: float,
+    ) -> None:
+        def know(pid: int) -> None:
+            template.pid = pid
+            self._allow(template, seconds)
+
+        files = [local.anonymous_file(content, "object") for content in contents]
+        try:
+            self.fork(parent, local.ForkTemplate, [template.far_end.fileno()], know)
+            template.far_end.close()
+            local.send(template.end, load, *files)
+        except OSError as error:
+            template.failed = Failed(f"{parent.name}: the template is gone: {error}", b"")
+            template.settle(State.FAILED)
+        finally:
+            local.close_all(files)
+
+    def _spawn(self, template: Template, environment: Environment) -> None:
+        """Start a fresh interpreter; our package comes last on its path, where it has its own."""
+        home = str(Path(kernel_worker.__file__).parent.parent)
+        file = template.far_end.fileno()
+        code = (
+            f"import sys; sys.path.append({home!r}); "
+            f"from {_PROGRAM} import start; start({file}, {self._alive})"
+        )
+        try:
+            process = subprocess.Popen(  # noqa: S603  the caller's own interpreter
+                [environment.python, "-c", code],
+                stdin=subprocess.DEVNULL,
+                env=environment.variables,
+                cwd="/",
+                pass_fds=(file, self._alive),
+            )
+        except OSError as error:
+            template.failed = Failed(f"{environment.python} cannot be started: {error}", b"")
+            template.settle(State.FAILED)
+            return
+        finally:
+            template.far_end.close()
+        template.pid = process.pid
+        process.returncode = 0  # the agent reaps its children itself
+        self._allow(template, _BASE_SECONDS)
+
+
+_BASE_SECONDS = 60.0
+
+
+def fork_base(alive: int, alive_write: int) -> Template:
+    """Fork the base template from this process, which must not have threads yet.
+
+    It is that of this interpreter and these variables, and it is there in some milliseconds.
+    """
+    program = importlib.import_module(_PROGRAM)
+    template = Template("base", None)
+    gc.collect()
+    gc.freeze()  # what the collector does not touch stays shared
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        os.close(alive_write)
+        template.end.close()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        program.be_base(template.far_end, alive)
+    template.far_end.close()
+    template.pid = pid
+    return template
+
+
+def own_python() -> str:
+    """Return the interpreter of this process."""
+    return sys.executable
+
+
+def _startup(variables: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return those variables that count when an interpreter starts; the others are set later."""
+    return tuple(
+        sorted(
+            (name, value)
+            for name, value in variables.items()
+            if name in _STARTUP_NAMES or name.startswith(_STARTUP_PREFIXES)
+        )
+    )

@@ -1,0 +1,127 @@
+"""A worker's connection to the broker: one DEALER socket that two threads share.
+
+The main thread owns the socket and receives from it. It holds the lock whenever it touches the
+socket, and also while it is idle and polls: so it notices a message with no other thread's help.
+The control thread sends through `post`, or itself (`drain`, `sending`) while the main thread runs
+user code. An eventfd gets the main thread out of its poll.
+
+Guaranteed: a multipart message is sent whole (an interrupt is never raised inside of this module,
+see `interrupts`); messages of one thread keep their order; what was posted is sent within 50 ms
+unless the broker does not read, which makes senders wait (back-pressure).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import zmq
+
+from kernel_worker.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kernel_worker.wire.frames import Frame
+
+_RETRY_SECONDS = 0.05
+_LINGER_MS = 2000
+_MAX_MESSAGES = 200
+
+
+class Channel:
+    """The socket, its lock and what waits to be sent."""
+
+    def __init__(self, address: str, peer: str) -> None:
+        """Dial the broker at `address` as `peer`."""
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.ROUTING_ID, peer.encode())
+        self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
+        self._socket.setsockopt(zmq.SNDHWM, _MAX_MESSAGES)
+        self._socket.connect(address)
+        self._lock = threading.Lock()
+        self._posted: deque[list[Frame]] = deque()
+        self._received: deque[list[bytes]] = deque()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._sources = [(self._socket, zmq.POLLIN), (self._wake, zmq.POLLIN)]
+
+    def send(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
+        """Send now, after what was posted."""
+        with self._lock:
+            self.send_locked(message, frames)
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Hold the lock, for several sends that belong together."""
+        with self._lock:
+            yield
+
+    def send_locked(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
+        """Send while the lock is held (see `sending`)."""
+        if self._posted:
+            self._send_posted()
+        self._socket.send_multipart([messages.encode(message), *frames], copy=len(frames) < 3)  # noqa: PLR2004  large buffers come third
+
+    def post(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
+        """Send from any thread, whatever the main thread does."""
+        self._posted.append([messages.encode(message), *frames])
+        while self._posted:
+            if self._lock.acquire(blocking=False) or self._wake_and_acquire():
+                try:
+                    self._send_posted()
+                finally:
+                    self._lock.release()
+
+    def try_acquire(self, patience_seconds: float = 0) -> bool:
+        """Take the lock unless somebody has it for so long (the main thread while it is idle)."""
+        if patience_seconds == 0:
+            return self._lock.acquire(blocking=False)
+        return self._lock.acquire(timeout=patience_seconds)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def wake(self) -> None:
+        """Let `receive` return None."""
+        os.eventfd_write(self._wake, 1)
+
+    def receive(self) -> list[bytes] | None:
+        """Wait for a message of the broker and return its frames; None after `wake`."""
+        with self._lock:
+            if self._received:
+                return self._received.popleft()
+            while True:
+                if self._posted:
+                    self._send_posted()
+                ready = zmq.zmq_poll(self._sources, -1)
+                if any(source is self._socket for source, _ in ready):
+                    return self._socket.recv_multipart()
+                os.eventfd_read(self._wake)
+                if not self._posted:
+                    return None
+
+    def fetch_locked(self) -> deque[list[bytes]]:
+        """Take in what has arrived, while the lock is held; return all that nobody looked at yet."""
+        while self._socket.poll(0):
+            self._received.append(self._socket.recv_multipart())
+        return self._received
+
+    def close(self) -> None:
+        """Send what is left and hang up."""
+        with self._lock:
+            self._send_posted()
+            self._socket.close()
+        self._context.term()
+
+    def _send_posted(self) -> None:
+        while self._posted:
+            self._socket.send_multipart(self._posted.popleft())
+
+    def _wake_and_acquire(self) -> bool:
+        os.eventfd_write(self._wake, 1)
+        return self._lock.acquire(timeout=_RETRY_SECONDS)

@@ -1,0 +1,185 @@
+"""A worker process, from the fork to its end.
+
+`run` is called in the child, on a clean stack, as the leader of its own process group, tied to the
+host agent's life. It sets the process up (pipes, environment, random generators, threads of numeric
+libraries), loads the function if its template did not, says `Hello`, and runs leases until it is
+told to stop.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import gc
+import os
+import random
+import socket
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from kernel_worker import context
+from kernel_worker.errors import ProtocolError
+from kernel_worker.wire import failures, local, messages
+from kernel_worker.wire import page as pages
+from kernel_worker.worker import output as outputs
+from kernel_worker.worker.channel import Channel
+from kernel_worker.worker.control import Control
+from kernel_worker.worker.run import Executor
+from kernel_worker.worker.surroundings import Objects, Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kernel_worker.worker.binding import Binding
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+_NUMERIC = ("numpy", "scipy", "sklearn", "torch", "numba")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The open files that a worker is given, in this order."""
+
+    page: int
+    stdout_read: int
+    stdout_write: int
+    stderr_read: int
+    stderr_write: int
+    control: int
+
+
+def run(
+    start: local.ForkWorker,
+    files: Files,
+    load: Callable[[], Binding],
+    threads: dict[str, str | None],
+) -> NoReturn:
+    """Be a worker.
+
+    Args:
+        start: what the host agent asked for.
+        files: what came with it.
+        load: returns the function; only fast where its template has loaded it.
+        threads: the caller's values of `THREAD_VARIABLES`.
+    """
+    _replace_descriptors(files)
+    _set_variables(start, threads)
+    page = pages.Page(files.page)
+    channel = Channel(start.address, start.worker)
+    identity = context.WorkerIdentity(start.worker, start.connection_file, {})
+    context.worker_identity = identity
+    try:
+        binding = load()
+    except BaseException as error:  # noqa: BLE001  the broker hears of it
+        message = messages.StartFailed(start.worker, f"{type(error).__name__}: {error}")
+        channel.send(message, [failures.capture(error)])
+        _end(channel, 1)
+    _renew_generators()
+    _raise_threads(start.spec.resources.cpu, threads)
+    output = outputs.Output(channel, start.worker)
+    pipes = (
+        outputs.Pipe(output, "stdout", files.stdout_read),
+        outputs.Pipe(output, "stderr", files.stderr_read),
+    )
+    objects = Objects(identity)
+    executor = Executor(
+        start.worker, start.spec, binding, page, channel, output, pipes, objects, Surroundings()
+    )
+    end = socket.socket(fileno=files.control)
+    control = Control(end, channel, executor, pipes)
+    executor.interrupts.install()
+    control.start()
+    outputs.install(output)
+    faulthandler.enable(2)
+    page.slots[pages.READY] = 1
+    gc.enable()
+    channel.send(
+        messages.Hello("worker", start.worker, pid=os.getpid(), machine=start.machine)
+    )
+    _serve(channel, control, executor, objects)
+    _end(channel, 0)
+
+
+def _serve(channel: Channel, control: Control, executor: Executor, objects: Objects) -> None:
+    """Do what the broker says until the host agent says stop."""
+    while True:
+        frames = channel.receive()
+        if frames is None:
+            if control.is_stopping:
+                return
+            continue
+        try:
+            message = messages.decode_at_worker(frames[0])
+            match message:
+                case messages.Lease():
+                    control.rouse()
+                    executor.run(message, frames[1:])
+                case messages.StoreObject():
+                    objects.store(message.digest, frames[1])
+                case messages.Refused() | messages.Bye():
+                    return
+                case messages.Welcome():
+                    pass
+        except (ProtocolError, IndexError) as error:
+            sys.__stderr__ and os.write(2, f"bad message: {error}\n".encode())
+
+
+def _replace_descriptors(files: Files) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(files.stdout_write, 1)
+    os.dup2(files.stderr_write, 2)
+    for file in (null, files.stdout_write, files.stderr_write):
+        os.close(file)
+
+
+def _set_variables(start: local.ForkWorker, threads: dict[str, str | None]) -> None:
+    os.environ.pop("JPY_PARENT_PID", None)  # ipykernel would end a process whose parent is 1
+    os.environ["NOTEBOOK_EXT_WORKER"] = start.worker
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, start.devices))
+    for name in THREAD_VARIABLES:
+        os.environ[name] = threads.get(name) or str(_thread_count(start.spec.resources.cpu))
+
+
+def _thread_count(cpu: float) -> int:
+    return max(1, int(cpu))
+
+
+def _renew_generators() -> None:
+    """Seed the global generators afresh: forks of one template would draw the same numbers."""
+    random.seed()
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(int.from_bytes(os.urandom(8), "little"))
+
+
+def _raise_threads(cpu: float, threads: dict[str, str | None]) -> None:
+    """Give the numeric libraries that are loaded the threads that this worker may use."""
+    chosen = threads.get("OMP_NUM_THREADS") or ""
+    count = int(chosen) if chosen.isdigit() else _thread_count(cpu)
+    if count <= 1 or not any(name in sys.modules for name in _NUMERIC):
+        return
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415  only where it is needed
+
+    threadpool_limits(limits=count)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(count)
+
+
+def _end(channel: Channel, code: int) -> NoReturn:
+    """End as an interpreter does, but for the threads that user code left."""
+    with contextlib.suppress(Exception):
+        atexit._run_exitfuncs()  # noqa: SLF001  the process was forked: nobody else runs them
+    with contextlib.suppress(Exception):
+        channel.close()
+    os._exit(code)

@@ -1,0 +1,230 @@
+"""What inputs write: collected, attributed to the input that wrote it, sent before its outcome.
+
+Two ways in. Python code writes to `sys.stdout` and `sys.stderr`, which are `Stream`s here: they
+know the input from the context variable. Everything below Python (C code, child processes, the
+last words of a crash) writes to file descriptors 1 and 2, which are pipes: their bytes belong to
+the input that runs when they are read, and they are read before an input's outcome is sent.
+
+Guarantees: no output of an input is sent after its outcome; what one stream was given through one
+way keeps its order; memory is bounded (a writer that is too quick waits for the broker).
+Not guaranteed: the order between the two ways and between the two streams; where threads of an
+earlier input of the call still write, theirs is attributed to the input that runs. What is written
+while no input runs, or by threads of a call that has gone, is dropped.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Literal
+
+from kernel_worker import context
+from kernel_worker.wire import messages
+
+if TYPE_CHECKING:
+    from kernel_worker.context import RunningInput
+    from kernel_worker.model import WorkerId
+    from kernel_worker.worker.channel import Channel
+
+StreamName = Literal["stdout", "stderr"]
+
+_FLUSH_BYTES = 64 * 1024
+_READ_BYTES = 64 * 1024
+_MAX_BYTES = 4 * 1024 * 1024
+_SPACING_SECONDS = 0.02
+_PATIENCE_SECONDS = 1.0
+
+
+class _Segment:
+    """What one input wrote to one stream, in one go."""
+
+    __slots__ = ("origin", "stream", "texts")
+
+    def __init__(self, origin: RunningInput, stream: StreamName, text: str) -> None:
+        self.origin = origin
+        self.stream = stream
+        self.texts = [text]
+
+
+class Output:
+    """Everything that was written and not yet sent."""
+
+    def __init__(self, channel: Channel, worker: WorkerId) -> None:
+        """Send through `channel`, in the name of `worker`."""
+        self.current: RunningInput | None = None
+        """The input that runs; set by whoever runs inputs."""
+        self.size = 0
+        """Characters that wait."""
+        self._channel = channel
+        self._worker = worker
+        self._lock = threading.RLock()  # a finaliser may print while this thread writes
+        self._segments: list[_Segment] = []
+        self._sent_at = 0.0
+
+    def write(self, stream: StreamName, text: str) -> None:
+        """Take what the calling thread wrote; waits for the broker where it is too much."""
+        origin = self._origin()
+        if origin is None or not text:
+            return
+        with self._lock:
+            if self.size > _MAX_BYTES:
+                return
+            last = self._segments[-1] if self._segments else None
+            if last is not None and last.origin is origin and last.stream == stream:
+                last.texts.append(text)
+            else:
+                self._segments.append(_Segment(origin, stream, text))
+            self.size += len(text)
+        if self.size >= _FLUSH_BYTES:
+            self.flush(_PATIENCE_SECONDS)
+
+    def flush_soon(self) -> None:
+        """Send, unless something was sent just now: then the next tick does."""
+        if self.size and time.monotonic() - self._sent_at >= _SPACING_SECONDS:
+            self.flush(0)
+
+    def flush(self, patience_seconds: float) -> None:
+        """Send what waits, unless the connection is taken for so long."""
+        if self._channel.try_acquire(patience_seconds):
+            try:
+                self.send_locked()
+            finally:
+                self._channel.release()
+
+    def send_locked(self) -> None:
+        """Send what waits, while the channel's lock is held."""
+        if not self._segments:
+            return
+        with self._lock:
+            segments, self._segments, self.size = self._segments, [], 0
+        self._sent_at = time.monotonic()
+        for each in segments:
+            data = "".join(each.texts).encode(errors="replace")
+            origin = each.origin
+            message = messages.Output(origin.call, origin.index, each.stream, self._worker)
+            self._channel.send_locked(message, [data])
+
+    def _origin(self) -> RunningInput | None:
+        """Return the input to which the calling thread's output goes."""
+        running = self.current
+        mine = context.current_input.get()
+        if running is None or (mine is not None and mine.call != running.call):
+            return None
+        return running
+
+
+class Pipe:
+    """The read end behind file descriptor 1 or 2."""
+
+    def __init__(self, output: Output, stream: StreamName, file: int) -> None:
+        """Hand what arrives at `file` to `output`."""
+        self.file = file
+        self._output = output
+        self._stream: StreamName = stream
+        self._lock = threading.Lock()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        os.set_blocking(file, False)
+
+    def read(self) -> bool:
+        """Take some of what is there; say whether there may be more."""
+        with self._lock:
+            try:
+                data = os.read(self.file, _READ_BYTES)
+            except BlockingIOError:
+                return False
+            text = self._decoder.decode(data)
+            running = self._output.current
+            if text and running is not None:
+                token = context.current_input.set(running)
+                try:
+                    self._output.write(self._stream, text)
+                finally:
+                    context.current_input.reset(token)
+            return len(data) == _READ_BYTES
+
+
+class Stream(io.TextIOBase):
+    """`sys.stdout` or `sys.stderr` of a worker."""
+
+    encoding = "utf-8"
+    errors = "replace"
+    line_buffering = False
+
+    def __init__(self, output: Output, name: StreamName, descriptor: int) -> None:
+        """Write to `output` as `name`; `descriptor` is where child processes write."""
+        self._output = output
+        self._name: StreamName = name
+        self._descriptor = descriptor
+        self._owner = os.getpid()
+        self._buffer = _Bytes(self)
+
+    @property
+    def name(self) -> str:
+        """As files have one."""
+        return f"<{self._name}>"
+
+    @property
+    def mode(self) -> str:
+        """As files have one."""
+        return "w"
+
+    @property
+    def buffer(self) -> io.BufferedIOBase:
+        """Where bytes can be written."""
+        return self._buffer
+
+    def write(self, text: str) -> int:
+        """Take `text`; it is shown within some 50 ms."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if os.getpid() != self._owner:  # a fork by user code: nobody would send it
+            os.write(self._descriptor, text.encode(errors="replace"))
+        else:
+            self._output.write(self._name, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Show what was written, soon."""
+        if os.getpid() == self._owner:
+            self._output.flush_soon()
+
+    def fileno(self) -> int:
+        """Return the descriptor that child processes are given."""
+        return self._descriptor
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def isatty(self) -> bool:
+        """It is no terminal."""
+        return False
+
+
+class _Bytes(io.BufferedIOBase):
+    """The `buffer` of a stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def write(self, data: object) -> int:
+        view = memoryview(data)  # type: ignore[arg-type]  # whatever has a buffer
+        self._stream.write(self._decoder.decode(bytes(view)))
+        return view.nbytes
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def writable(self) -> bool:
+        return True
+
+
+def install(output: Output) -> None:
+    """Replace this process's `sys.stdout` and `sys.stderr`."""
+    sys.stdout = Stream(output, "stdout", 1)
+    sys.stderr = Stream(output, "stderr", 2)

@@ -1,0 +1,411 @@
+"""Run the inputs of leases: the hot path.
+
+Theory. A lease is a range of a batch. Its inputs run one after the other on the main thread, in one
+of two loops: `_run_plain` for whole batches of a plain function, where an input costs some tenths
+of a microsecond, and `_run_each` for everything else. A loop goes on until it is through or an
+input fails. The order of the writes in a loop matters (see `Work.give_back` and `interrupts`):
+position, then look at what was asked for, then the start time, then user code.
+
+Guarantees: every input of a lease is answered exactly once, in order, unless it was given back; the
+output of an input is sent before its outcome; what an input raises, `SystemExit` and
+`KeyboardInterrupt` included, ends that input and nothing else.
+"""
+
+from __future__ import annotations
+
+import pickle
+import select
+import threading
+import time
+from collections import deque
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from kernel_worker.context import RunningInput, current_input
+from kernel_worker.errors import DeserializationError, FunctionTimeoutError, InputCancellation
+from kernel_worker.model import LeaseId, Outcome
+from kernel_worker.wire import failures, messages, payload
+from kernel_worker.wire import page as pages
+from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL
+from kernel_worker.worker import interrupts as interrupting
+from kernel_worker.worker.coroutines import Coroutines
+from kernel_worker.worker.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from kernel_worker.model import FunctionSpec, WorkerId
+    from kernel_worker.worker.binding import Binding
+    from kernel_worker.worker.channel import Channel
+    from kernel_worker.worker.output import Output, Pipe
+    from kernel_worker.worker.surroundings import Objects, Surroundings
+
+FLUSH_NS = 5_000_000
+"""Results wait no longer than this, or than the input that runs."""
+_FLUSH_BYTES = 1 << 20
+_MAX_READS = 16
+_NS = 1e-9
+_REMEMBERED = 1000
+_PLAIN_TYPES = payload.PLAIN_TYPES
+
+
+class Executor:
+    """Runs leases; what other threads ask about them comes in here too."""
+
+    def __init__(
+        self,
+        worker: WorkerId,
+        spec: FunctionSpec,
+        binding: Binding,
+        page: pages.Page,
+        channel: Channel,
+        output: Output,
+        pipes: tuple[Pipe, ...],
+        objects: Objects,
+        surroundings: Surroundings,
+    ) -> None:
+        """Run the function of `binding` in the name of `worker`."""
+        self.work: Work | None = None
+        """The lease that runs."""
+        self._worker = worker
+        self._binding = binding
+        self._bound = ""
+        self._page = page
+        self._slots = page.slots
+        self._channel = channel
+        self._output = output
+        self._pipes = {pipe.file: pipe for pipe in pipes}
+        self._poll = select.poll()
+        for file in self._pipes:
+            self._poll.register(file, select.POLLIN)
+        self._objects = objects
+        self._surroundings = surroundings
+        self._lock = threading.Lock()
+        self._finished: deque[LeaseId] = deque(maxlen=_REMEMBERED)
+        self._returned: dict[LeaseId, bool] = {}
+        self._wanted: dict[LeaseId, dict[int, interrupting.Kind]] = {}
+        self._timeout_text = f"{spec.name} ran longer than its timeout of {spec.timeout_seconds:g} s"
+        loops = frozenset({Executor._run_plain.__code__, Executor._run_each.__code__})
+        transparent = frozenset({_framed.__code__, _FRAME_CODE})
+        self.interrupts = interrupting.Interrupts(page, loops, transparent, self._timeout_text)
+        self._coroutines = Coroutines(self.interrupts, nested=spec.nested_loops)
+
+    # ---- the main thread --------------------------------------------------------------------
+
+    def run(self, lease: messages.Lease, frames: list[bytes]) -> None:
+        """Run and answer a lease."""
+        work = self._begin(lease)
+        if work is None:
+            return
+        try:
+            function = self._prepare(lease)
+            reader = payload.BatchReader(frames)
+            if reader.header.whole:
+                reader[lease.start - lease.first]  # unpickle now: this may fail
+        except Exception as error:  # noqa: BLE001  every input is answered with it
+            self._fail_all(work, error)
+        else:
+            self._run_all(work, function, reader)
+        self._finish(work)
+
+    def _begin(self, lease: messages.Lease) -> Work | None:
+        """Take a lease up, or answer that all of it is returned."""
+        with self._lock:
+            was_answered = self._returned.pop(lease.lease, None)
+            if was_answered is None:
+                wanted = self._wanted.pop(lease.lease, {})
+                self.work = work = Work(lease, wanted)
+                self._page.enter_lease(lease.lease, lease.call, lease.start)
+                return work
+            self._finished.append(lease.lease)
+        self._objects.take(lease)
+        if not was_answered:
+            self._channel.send(messages.Returned(lease.lease, lease.start, lease.stop))
+        return None
+
+    def _prepare(self, lease: messages.Lease) -> Callable[..., Any]:
+        self._objects.take(lease)
+        if lease.snapshot and lease.snapshot != self._bound:
+            self._bound = ""
+            self._binding.bind(self._objects.snapshot)
+            self._bound = lease.snapshot
+        self._surroundings.enter(lease.context)
+        function = self._binding.function
+        return function if type(function) is FunctionType else _framed(function)
+
+    def _run_all(
+        self, work: Work, function: Callable[..., Any], reader: payload.BatchReader
+    ) -> None:
+        lease, header = work.lease, reader.header
+        is_plain = header.whole and header.form == FORM_ARGS
+        if is_plain and not lease.shared and not self._binding.is_async:
+            first = lease.start - lease.first
+            items = iter(reader.plain_items(first, first + lease.stop - lease.start))
+            outcomes = self._plain_outcomes(work, function, items)
+        else:
+            outcomes = self._each_outcome(work, function, reader)
+        for position, error in outcomes:
+            self._end(work, position, error)
+
+    def _plain_outcomes(
+        self, work: Work, function: Callable[..., Any], items: Iterator[Any]
+    ) -> Iterable[tuple[int, BaseException]]:
+        position, error = self._run_plain(work, function, items, work.lease.start)
+        while error is not None:
+            yield position, error
+            position, error = self._run_plain(work, function, items, position + 1)
+
+    def _each_outcome(
+        self, work: Work, function: Callable[..., Any], reader: payload.BatchReader
+    ) -> Iterable[tuple[int, BaseException]]:
+        position, error = self._run_each(work, function, reader, work.lease.start)
+        while error is not None:
+            yield position, error
+            position, error = self._run_each(work, function, reader, position + 1)
+
+    def _run_plain(
+        self, work: Work, function: Callable[..., Any], items: Iterator[Any], position: int
+    ) -> tuple[int, BaseException | None]:
+        """Run tuples of plain arguments; return where it stopped, and why."""
+        lease, slots, wanted, hits = work.lease, self._slots, work.wanted, work.hits
+        call, attempt, worker, number = lease.call, lease.attempt, self._worker, lease.lease
+        table, directory = lease.table, lease.context.directory
+        keep, plain = work.values.append, _PLAIN_TYPES
+        clock, output, enter = time.monotonic_ns, self._output, current_input.set
+        at, since = pages.POSITION, pages.STARTED
+        now = clock()
+        flush_at = work.mark_ns + FLUSH_NS
+        try:
+            for arguments in items:
+                slots[at] = position
+                if position >= work.stop and not work.keeps(position):
+                    break
+                if wanted and position in wanted:
+                    raise InputCancellation
+                running = RunningInput(call, position, attempt, worker, number, table, directory)
+                enter(running)
+                output.current = running
+                slots[since] = now
+                value = function(*arguments)
+                if hits and position in hits:
+                    self._refuse_late(work, position)
+                if type(value) in plain:
+                    keep(value)
+                else:
+                    work.add(value)
+                position += 1
+                now = clock()
+                if now > flush_at:
+                    self._flush(work, now)
+                    now = clock()
+                    flush_at = now + FLUSH_NS
+        except BaseException as error:  # noqa: BLE001  it is the input's outcome
+            return position, error
+        return position, None
+
+    def _run_each(
+        self, work: Work, function: Callable[..., Any], reader: payload.BatchReader, position: int
+    ) -> tuple[int, BaseException | None]:
+        """Run anything else; return where it stopped, and why."""
+        lease, slots = work.lease, self._slots
+        is_async, plain = self._binding.is_async, _PLAIN_TYPES
+        flush_at = work.mark_ns + FLUSH_NS
+        try:
+            while position < lease.stop:
+                slots[pages.POSITION] = position
+                if position >= work.stop and not work.keeps(position):
+                    break
+                if position in work.wanted:
+                    raise InputCancellation
+                self._enter(lease, position)
+                args, kwargs = self._arguments(lease, reader, position)
+                value = function(*args, **kwargs)
+                if is_async:
+                    value = self._coroutines.run(value)
+                del args, kwargs
+                if position in work.hits:
+                    self._refuse_late(work, position)
+                if type(value) in plain:
+                    work.values.append(value)
+                else:
+                    work.add(value)
+                    del value
+                position += 1
+                now = time.monotonic_ns()
+                if now > flush_at or work.pending_bytes > _FLUSH_BYTES:
+                    self._flush(work, now)
+                    flush_at = now + FLUSH_NS
+        except BaseException as error:  # noqa: BLE001  it is the input's outcome
+            return position, error
+        return position, None
+
+    def _enter(self, lease: messages.Lease, position: int) -> None:
+        running = RunningInput(
+            lease.call,
+            position,
+            lease.attempt,
+            self._worker,
+            lease.lease,
+            lease.table,
+            lease.context.directory,
+        )
+        current_input.set(running)
+        self._output.current = running
+        self._slots[pages.STARTED] = time.monotonic_ns()
+
+    def _arguments(
+        self, lease: messages.Lease, reader: payload.BatchReader, position: int
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Unpickle the arguments of one input, those that it shares with others too."""
+        item: Any = reader[position - lease.first]
+        args, kwargs = item if reader.header.form == FORM_CALL else (item, {})
+        if lease.shared:
+            try:
+                kwargs = {**pickle.loads(self._objects.shared), **kwargs}
+            except Exception as error:
+                text = f"kwargs cannot be unpickled here: {type(error).__name__}: {error}"
+                raise DeserializationError(text) from error
+        return args, kwargs
+
+    def _refuse_late(self, work: Work, position: int) -> None:
+        """Do not let a function win that swallowed its timeout."""
+        if work.hits[position] == "timeout":
+            raise FunctionTimeoutError(self._timeout_text)
+
+    # ---- answers ----------------------------------------------------------------------------
+
+    def _flush(self, work: Work, now_ns: int) -> None:
+        """Send what has been made, between two inputs."""
+        self._slots[pages.STARTED] = 0
+        self._drain()
+        self._output.current = None
+        with self._channel.sending():
+            self._output.send_locked()
+            work.send_locked(self._channel, now_ns)
+
+    def _finish(self, work: Work) -> None:
+        self._flush(work, time.monotonic_ns())
+        with self._lock:
+            self.work = None
+            self._finished.append(work.id)
+            self._page.leave_lease()
+
+    def _fail_all(self, work: Work, error: BaseException) -> None:
+        frame = failures.capture(error)
+        for position in range(work.lease.start, work.lease.stop):
+            self._slots[pages.POSITION] = position
+            if position >= work.stop and not work.keeps(position):
+                return
+            self._end(work, position, error, frame)
+
+    def _end(
+        self, work: Work, position: int, error: BaseException, frame: bytes | None = None
+    ) -> None:
+        """Report an input that did not succeed, after everything before it."""
+        now = time.monotonic_ns()
+        started = self._slots[pages.STARTED] or now
+        self._slots[pages.STARTED] = 0
+        outcome = _outcome(work, position, error)
+        frames = [frame or failures.capture(error)] if outcome is Outcome.FAILED else []
+        error.__traceback__ = None  # it holds the arguments, and grows where it is raised again
+        self._drain()
+        self._output.current = None
+        ended = messages.InputEnded(work.id, position, outcome, (now - started) * _NS)
+        with self._channel.sending():
+            self._output.send_locked()
+            work.send_locked(self._channel, started)
+            work.end_locked(self._channel, ended, frames)
+
+    def _drain(self) -> None:
+        """Take in what was written below Python, while it is known which input wrote it."""
+        for _ in range(_MAX_READS):
+            ready = self._poll.poll(0)
+            if not ready:
+                return
+            for file, _event in ready:
+                self._pipes[file].read()
+
+    # ---- other threads ----------------------------------------------------------------------
+
+    def take_back(self, lease: LeaseId) -> None:
+        """Give back what was not started of a lease: running, finished, waiting or on its way."""
+        with self._lock:
+            work = self.work
+            if work is not None and work.id == lease:
+                start, stop = work.give_back(self._page)
+            elif lease in self._finished:
+                start = stop = 0
+            else:
+                self._returned.setdefault(lease, False)
+                return
+        self._channel.post(messages.Returned(lease, start, stop))
+
+    def answer_waiting(self) -> None:
+        """Return the leases that wait behind the one that runs and were taken back."""
+        if not self._channel.try_acquire():
+            return
+        try:
+            for frames in self._channel.fetch_locked():
+                message = messages.decode_at_worker(frames[0])
+                if isinstance(message, messages.Lease) and self._claim(message.lease):
+                    answer = messages.Returned(message.lease, message.start, message.stop)
+                    self._channel.send_locked(answer)
+        finally:
+            self._channel.release()
+
+    def _claim(self, lease: LeaseId) -> bool:
+        with self._lock:
+            if self._returned.get(lease) is not False:
+                return False
+            self._returned[lease] = True
+            return True
+
+    @property
+    def has_returns(self) -> bool:
+        """Whether a lease was taken back that has not been answered."""
+        return False in self._returned.values()
+
+    def interrupt(self, lease: LeaseId, index: int, kind: interrupting.Kind) -> None:
+        """Interrupt one input: the one that runs, or one that has not started."""
+        with self._lock:
+            work = self.work
+            if work is not None and work.id == lease:
+                self.interrupts.request(work, index, kind)
+            elif lease not in self._finished and lease not in self._returned:
+                self._wanted.setdefault(lease, {})[index] = kind
+
+    def tick(self) -> None:
+        """Send what lies finished while an input runs."""
+        work = self.work
+        if work is None or not (self._output.size or work.has_results):
+            return
+        if not self._channel.try_acquire():
+            return
+        try:
+            self._output.send_locked()
+            until = self._slots[pages.STARTED]
+            if self.work is work and until:
+                work.send_locked(self._channel, until)
+        finally:
+            self._channel.release()
+
+
+def _outcome(work: Work, position: int, error: BaseException) -> Outcome:
+    hit = work.hits.get(position)
+    if hit == "timeout":
+        return Outcome.TIMED_OUT
+    if hit == "cancel" or isinstance(error, InputCancellation):
+        return Outcome.CANCELLED
+    return Outcome.FAILED
+
+
+def _framed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a callable that is not written in Python a frame: interrupts look for one."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
+
+
+_FRAME_CODE = _framed(len).__code__  # type: ignore[attr-defined]  # it is a plain function

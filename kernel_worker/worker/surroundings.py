@@ -1,0 +1,105 @@
+"""What a lease brings besides its inputs: objects that it names, its directory and variables."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from kernel_worker.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from kernel_worker.context import WorkerIdentity
+    from kernel_worker.model import CallContext, Digest
+    from kernel_worker.wire.messages import Lease
+
+_KEPT_TABLES = 8
+
+
+class Objects:
+    """The objects that the broker sent, by the role in which the last lease named them."""
+
+    def __init__(self, identity: WorkerIdentity) -> None:
+        """Show the tables to nested clients through `identity`."""
+        self.snapshot = b""
+        self.table = b""
+        self.shared = b""
+        self._identity = identity
+        self._named = {"snapshot": "", "table": "", "shared": ""}
+        self._arrived: dict[Digest, bytes] = {}
+
+    def store(self, digest: Digest, content: bytes) -> None:
+        """Keep an object for the lease that will name it."""
+        self._arrived[digest] = content
+
+    def take(self, lease: Lease) -> None:
+        """Make the objects that `lease` names the current ones.
+
+        Raises:
+            ProtocolError: one was not sent.
+        """
+        used = [
+            digest
+            for role, digest in (
+                ("snapshot", lease.snapshot),
+                ("table", lease.table),
+                ("shared", lease.shared),
+            )
+            if digest and digest != self._named[role]
+            if self._take(role, digest)
+        ]
+        for digest in used:
+            self._arrived.pop(digest, None)
+
+    def _take(self, role: str, digest: Digest) -> bool:
+        content = self._arrived.get(digest)
+        if content is None:
+            raise ProtocolError(f"a lease names the {role} {digest}, which was not sent")
+        setattr(self, role, content)
+        self._named[role] = digest
+        if role == "table":
+            self._keep_table(digest, content)
+        return True
+
+    def _keep_table(self, digest: Digest, content: bytes) -> None:
+        tables = self._identity.objects
+        tables.pop(digest, None)
+        tables[digest] = content
+        while len(tables) > _KEPT_TABLES:
+            del tables[next(iter(tables))]
+
+
+class Surroundings:
+    """The working directory and the environment variables of the call that runs."""
+
+    def __init__(self) -> None:
+        """Start from how the process is."""
+        self._variables: tuple[tuple[str, str | None], ...] = ()
+        self._before: dict[str, str | None] = {}
+        self._missing = ""
+
+    def enter(self, context: CallContext) -> None:
+        """Be where `context` says."""
+        if context.directory:
+            self._change_directory(context.directory)
+        if context.variables != self._variables:
+            self._set(self._before)
+            self._before = {name: os.environ.get(name) for name, _ in context.variables}
+            self._set(dict(context.variables))
+            self._variables = context.variables
+
+    def _change_directory(self, directory: str) -> None:
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            if self._missing != directory:
+                self._missing = directory
+                sys.stderr.write(f"the caller's working directory cannot be entered: {error}\n")
+
+    @staticmethod
+    def _set(variables: dict[str, str | None]) -> None:
+        for name, value in variables.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,118 @@
+"""A lease while a worker runs it: what is left of it, and what has been made and not been sent.
+
+The main thread runs its inputs; the control thread may lower `stop` (what was not started is given
+back), ask for interrupts (`wanted`) and send what lies finished.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from kernel_worker.wire import messages, payload
+from kernel_worker.wire import page as pages
+from kernel_worker.wire.frames import FORM_VALUE
+
+if TYPE_CHECKING:
+    from kernel_worker.worker.channel import Channel
+    from kernel_worker.worker.interrupts import Kind
+
+_NS = 1e-9
+_MAX_COUNT = 1 << 20
+
+
+class Work:
+    """One lease."""
+
+    def __init__(self, lease: messages.Lease, wanted: dict[int, Kind]) -> None:
+        """Begin `lease`, of which these interrupts were asked for already."""
+        self.id = lease.lease
+        self.lease = lease
+        self.stop = lease.stop
+        """The end of what this worker runs; lowered by `give_back`."""
+        self.wanted = wanted
+        """Interrupts that were asked for, by index."""
+        self.hits: dict[int, Kind] = {}
+        """Interrupts that were raised, by index."""
+        self.values: list[object] = []
+        """Plain results, newer than those in the writer; only the main thread appends."""
+        self.mark_ns = time.monotonic_ns()
+        """Until when time was reported."""
+        self._start = lease.start
+        self._writer = payload.BatchWriter(FORM_VALUE)
+        self._gate = threading.Lock()
+        self._results = threading.Lock()
+
+    def give_back(self, page: pages.Page) -> tuple[int, int]:
+        """Give up what was not started; return its range.
+
+        The main thread writes the position before it reads `stop`, and this writes `stop` before
+        it reads the position again: so one of the two notices the other. Where it is the main
+        thread, `keeps` makes it wait for what is decided here.
+        """
+        with self._gate:
+            end, lowered = self.stop, page.slots[pages.POSITION] + 1
+            if lowered >= end:
+                return end, end
+            self.stop = lowered
+            self.stop = min(max(page.slots[pages.POSITION] + 1, lowered), end)
+            return self.stop, end
+
+    def keeps(self, position: int) -> bool:
+        """Say whether the input at `position` is still this worker's."""
+        with self._gate:
+            return position < self.stop
+
+    def add(self, value: object) -> None:
+        """Append a result that is not plain; pickles it.
+
+        Raises:
+            SerializationError: it cannot be pickled.
+        """
+        with self._results:
+            self._settle()
+        self._writer.add(value)
+
+    @property
+    def pending_bytes(self) -> int:
+        """About how large the results are that wait."""
+        return self._writer.pending_bytes
+
+    @property
+    def has_results(self) -> bool:
+        """Whether results wait."""
+        return bool(self.values) or len(self._writer) > 0
+
+    def send_locked(self, channel: Channel, until_ns: int) -> None:
+        """Send what has been made, while the channel's lock is held; its time ended `until_ns`."""
+        elapsed = max(until_ns - self.mark_ns, 0) * _NS
+        with self._results:
+            if len(self._writer):
+                self._settle()
+                count, frames = self._writer.take(_MAX_COUNT)
+            else:
+                taken = self.values[:]
+                del self.values[: len(taken)]
+                count = len(taken)
+                frames = payload.encode_batch(taken, FORM_VALUE) if taken else []
+        if not count:
+            return
+        self.mark_ns = max(until_ns, self.mark_ns)
+        message = messages.Done(self.id, self._start, count, elapsed)
+        self._start += count
+        channel.send_locked(message, frames)
+
+    def end_locked(
+        self, channel: Channel, message: messages.InputEnded, frames: list[bytes]
+    ) -> None:
+        """Send how an input ended that did not succeed, after everything before it."""
+        channel.send_locked(message, frames)
+        self._start = message.index + 1
+        self.mark_ns = time.monotonic_ns()
+
+    def _settle(self) -> None:
+        count = len(self.values)
+        if count:
+            self._writer.extend(self.values[:count])
+            del self.values[:count]

@@ -1,0 +1,18 @@
+"""A host agent of its own for each test."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.worker.harness import Broker
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with tempfile.TemporaryDirectory(prefix="nbx-b-", dir="/tmp") as directory:
+        with Broker(Path(directory)) as broker:
+            yield broker

@@ -1,0 +1,367 @@
+"""Leases are run: every input is answered once, whatever it does."""
+
+from __future__ import annotations
+
+import pickle
+import time
+
+import pytest
+
+from kernel_worker.errors import DeserializationError, SerializationError
+from kernel_worker.model import CallContext, Digest, Outcome
+from kernel_worker.wire import messages
+from kernel_worker.wire.frames import FORM_CALL
+from notebook_ext.capture import Capturer
+from tests.worker.harness import Broker, define
+
+SQUARE = """
+def f(x):
+    return x * x
+"""
+
+
+def test_plain_values_come_back_in_one_message_where_they_are_quick(broker: Broker) -> None:
+    worker = broker.start_worker(define(SQUARE))
+    lease = worker.lease([(i,) for i in range(1000)])
+    assert broker.outcomes(lease, 1000) == {i: i * i for i in range(1000)}
+    done = [r for r in broker.received if isinstance(r.message, messages.Done)]
+    assert len(done) <= 20
+    assert sum(r.message.elapsed_seconds for r in done) > 0
+
+
+def test_a_part_of_a_whole_batch(broker: Broker) -> None:
+    worker = broker.start_worker(define(SQUARE))
+    lease = worker.lease([(i,) for i in range(10)], start=4, stop=7)
+    assert broker.outcomes(lease, 3) == {4: 16, 5: 25, 6: 36}
+
+
+def test_keywords_and_shared_arguments_are_unpickled_anew_for_each_input(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        def f(x, *, seen, scale=1):
+            seen.append(x)
+            return len(seen) * scale
+        """)
+    )
+    items = [((i,), {"scale": 10}) for i in range(5)]
+    lease = worker.lease(items, FORM_CALL, shared=pickle.dumps({"seen": [0]}))
+    assert set(broker.outcomes(lease, 5).values()) == {20}
+
+
+def test_no_input_sees_anothers_change(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        def f(config):
+            config["count"] += 1
+            return config["count"]
+        """)
+    )
+    config = {"count": 0}
+    lease = worker.lease([(config,)] * 100)
+    assert set(broker.outcomes(lease, 100).values()) == {1}
+
+
+def test_a_result_is_pickled_when_it_is_returned(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        def f(x, seen=[]):
+            seen.append(x)
+            return seen
+        """)
+    )
+    lease = worker.lease([(i,) for i in range(3)])
+    assert broker.outcomes(lease, 3) == {0: [0], 1: [0, 1], 2: [0, 1, 2]}
+
+
+def test_failures_are_answered_one_by_one_between_the_values(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        def f(x):
+            if x % 3 == 1:
+                raise ValueError(x)
+            return x
+        """)
+    )
+    outcomes = broker.outcomes(worker.lease([(i,) for i in range(9)]), 9)
+    failed = {k: v.args for k, v in outcomes.items() if isinstance(v, ValueError)}
+    assert failed == {1: (1,), 4: (4,), 7: (7,)}
+    assert {k for k, v in outcomes.items() if k == v} == {0, 2, 3, 5, 6, 8}
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt()", "GeneratorExit()"])
+def test_the_worker_survives_what_ends_an_interpreter(broker: Broker, raised: str) -> None:
+    worker = broker.start_worker(
+        define(f"""
+        def f(x):
+            if x:
+                raise {raised}
+            return "alive"
+        """)
+    )
+    outcomes = broker.outcomes(worker.lease([(1,), (0,)]), 2)
+    assert type(outcomes[0]).__name__ == raised.partition("(")[0]
+    assert outcomes[1] == "alive"
+
+
+def test_a_bad_argument_fails_its_own_input_alone(broker: Broker) -> None:
+    source = """
+    class Bad:
+        def __reduce__(self):
+            return (int, ("not a number",))
+    """
+    worker = broker.start_worker(define("def f(x):\n    return 1\n"))
+    outcomes = broker.outcomes(worker.lease([([],), (define(source, "Bad")(),), ([],)]), 3)
+    assert isinstance(outcomes[1], DeserializationError)
+    assert (outcomes[0], outcomes[2]) == (1, 1)
+
+
+def test_a_result_that_cannot_be_pickled_names_the_path(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import threading
+        def f(x):
+            return {"lock": threading.Lock()} if x else 0
+        """)
+    )
+    outcomes = broker.outcomes(worker.lease([(0,), (1,), (0,)]), 3)
+    assert isinstance(outcomes[1], SerializationError)
+    assert "lock" in str(outcomes[1])
+    assert (outcomes[0], outcomes[2]) == (0, 0)
+
+
+def test_async_functions_share_one_loop(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import asyncio
+        loops = []
+        async def f(x):
+            await asyncio.sleep(0)
+            if x == 2:
+                raise LookupError(x)
+            loops.append(asyncio.get_running_loop())
+            return len({id(loop) for loop in loops})
+        """)
+    )
+    outcomes = broker.outcomes(worker.lease([(i,) for i in range(4)]), 4)
+    assert (outcomes[0], outcomes[1], outcomes[3]) == (1, 1, 1)
+    assert isinstance(outcomes[2], LookupError)
+
+
+def test_asyncio_run_works_in_a_sync_function(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import asyncio
+        def f(x):
+            async def inner():
+                await asyncio.sleep(0)
+                return x
+            return asyncio.run(inner())
+        """)
+    )
+    assert worker.call(5) == 5
+
+
+def test_a_builtin_is_a_function_too(broker: Broker) -> None:
+    assert broker.start_worker(abs).call(-3) == 3
+
+
+def test_what_lies_finished_is_sent_while_a_long_input_runs(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import time
+        def f(x):
+            while x == 5:
+                time.sleep(0.01)
+            return x
+        """)
+    )
+    lease = worker.lease([(i,) for i in range(6)])
+    assert set(broker.outcomes(lease, 5)) == {0, 1, 2, 3, 4}
+
+
+def test_values_that_are_not_plain_are_sent_while_a_long_input_runs(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import time
+        def f(x):
+            while x == 5:
+                time.sleep(0.01)
+            return [x] if x % 2 else x
+        """)
+    )
+    lease = worker.lease([(i,) for i in range(6)])
+    assert broker.outcomes(lease, 5) == {0: 0, 1: [1], 2: 2, 3: [3], 4: 4}
+
+
+def test_a_new_snapshot_is_bound_and_what_the_worker_set_survives(broker: Broker) -> None:
+    f = define("""
+    threshold = 1
+    model = None
+    def f():
+        global model
+        if model is None:
+            model = "loaded"
+            return "loads", threshold
+        return model, threshold
+    """)
+    capturer = Capturer(f)
+    captured = capturer.read()
+    worker = broker.start_worker(captured)
+    assert worker.call() == ("loads", 1)
+    f.__globals__["threshold"] = 2
+    worker.captured = capturer.read()
+    assert worker.captured.code == captured.code
+    assert worker.call() == ("loaded", 2)
+
+
+def test_directory_and_variables_are_those_of_the_call(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import os
+        def f():
+            return os.getcwd(), os.environ.get("NBX_ONE"), os.environ.get("HOME")
+        """)
+    )
+    home = worker.call()[2]
+    first = CallContext("/tmp", (("NBX_ONE", "1"), ("HOME", None)))
+    assert broker.outcomes(worker.lease([()], context=first), 1)[0] == ("/tmp", "1", None)
+    second = CallContext("/usr")
+    assert broker.outcomes(worker.lease([()], context=second), 1)[0] == ("/usr", None, home)
+
+
+def test_the_running_input_is_known_to_user_code_and_its_tasks(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import kernel_worker.context as context
+        def f(x):
+            running = context.current_input.get()
+            identity = context.worker_identity
+            return [running.call, running.index, running.attempt, running.worker,
+                    identity.objects[running.table], identity.connection_file]
+        """)
+    )
+    lease = worker.lease([(1,), (2,)], table=b"the table")
+    found = broker.outcomes(lease, 2)
+    path = str(broker.directory / "connection.json")
+    assert found[1] == ["fc-1", 1, 1, worker.id, b"the table", path]
+
+
+def test_what_was_not_started_is_given_back_at_once(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import time
+        def f(x):
+            if x == 2:
+                time.sleep(0.5)
+            return x
+        """)
+    )
+    lease = worker.lease([(i,) for i in range(100)])
+    broker.wait(messages.Done)
+    worker.tell_host(messages.TakeBack(worker.id, lease))
+    returned = broker.wait(messages.Returned).message
+    assert returned == messages.Returned(lease, 3, 100)
+    assert set(broker.outcomes(lease, 3)) == {0, 1, 2}
+    assert worker.call(7) == 7
+
+
+def test_a_lease_that_waits_is_given_back_as_a_whole(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import time
+        def f(x):
+            time.sleep(x)
+            return x
+        """)
+    )
+    first = worker.lease([(0.5,)])
+    second = worker.lease([(0,)] * 10)
+    worker.tell_host(messages.TakeBack(worker.id, second))
+    returned = broker.wait(messages.Returned).message
+    assert returned == messages.Returned(second, 0, 10)
+    assert broker.outcomes(first, 1) == {0: 0.5}
+    worker.tell_host(messages.TakeBack(worker.id, second))
+    again = broker.wait(messages.Returned, lambda m: m.start == m.stop).message
+    assert again.lease == second
+    assert worker.call(0) == 0
+    assert broker.outcomes_so_far(second) == {}
+
+
+def test_quick_leases_that_are_taken_back_are_answered_once(broker: Broker) -> None:
+    worker = broker.start_worker(define(SQUARE))
+    for _ in range(30):
+        lease = worker.lease([(i,) for i in range(3000)])
+        worker.tell_host(messages.TakeBack(worker.id, lease))
+        returned = broker.wait(messages.Returned, lambda m, lease=lease: m.lease == lease).message
+        count = 3000 - (returned.stop - returned.start)
+        outcomes = broker.outcomes(lease, count)
+        assert set(outcomes) == set(range(3000)) - set(range(returned.start, returned.stop))
+
+
+def test_a_million_no_ops_cost_under_a_microsecond_each(broker: Broker) -> None:
+    worker = broker.start_worker(define("def f(x):\n    return x\n"))
+    worker.call(1)
+    best = min(_seconds_per_input(broker, worker) for _ in range(3))
+    assert best < 1.5e-6, best
+
+
+def _seconds_per_input(broker: Broker, worker: object) -> float:
+    lease = worker.lease([(i,) for i in range(100_000)])  # type: ignore[attr-defined]
+    assert len(broker.outcomes(lease, 100_000)) == 100_000
+    spent = [
+        r.message.elapsed_seconds
+        for r in broker.received
+        if isinstance(r.message, messages.Done) and r.message.lease == lease
+    ]
+    return sum(spent) / 100_000
+
+
+def test_a_lease_without_its_objects_fails_its_inputs_and_nothing_else(broker: Broker) -> None:
+    worker = broker.start_worker(define(SQUARE))
+    worker._sent["shared"] = Digest("no such object")
+    lease = worker.lease([(1,)], shared=b"")
+    assert broker.outcomes(lease, 1) == {0: 1}
+    message = messages.Lease(lease=9999, call="fc-1", start=0, stop=1, attempt=1, first=0,  # type: ignore[arg-type]
+                             snapshot=Digest("absent"))
+    broker.send(worker.id, message, b"not", b"frames")
+    ended = broker.wait(messages.InputEnded).message
+    assert ended.outcome is Outcome.FAILED
+    assert worker.call(3) == 9
+
+
+def test_workers_of_one_template_draw_different_numbers(broker: Broker) -> None:
+    f = define("""
+    import random
+    import numpy
+    numpy.random.seed(1)
+    random.seed(1)
+    def f():
+        return random.random(), float(numpy.random.rand())
+    """)
+    first, second = broker.start_worker(f), broker.start_worker(f)
+    values = {*first.call(), *second.call()}
+    assert len(values) == 4
+
+
+def test_threads_of_numeric_libraries_are_raised_to_the_workers_share(broker: Broker) -> None:
+    from kernel_worker.model import Resources
+
+    f = define("""
+    import numpy
+    from threadpoolctl import threadpool_info
+    def f():
+        return [each["num_threads"] for each in threadpool_info()]
+    """)
+    assert set(broker.start_worker(f).call()) == {1}
+    many = broker.start_worker(f, resources=Resources(cpu=2.0))
+    assert set(many.call()) == {2}
+
+
+def test_time_of_a_warm_call(broker: Broker) -> None:
+    worker = broker.start_worker(define(SQUARE))
+    times = []
+    for _ in range(200):
+        start = time.perf_counter()
+        worker.call(3)
+        times.append(time.perf_counter() - start)
+    assert sorted(times)[100] < 0.02
