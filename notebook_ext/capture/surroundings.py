@@ -1,0 +1,82 @@
+"""Where a function runs: the interpreter, module path and variables of this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import NamedTuple
+
+import msgspec
+
+from kernel_worker.model import Digest, Environment, digest_of
+
+_NOT_SENT = frozenset({"JPY_PARENT_PID", "JPY_SESSION_NAME", "NOTEBOOK_EXT_SESSION"})
+
+
+class Surroundings(NamedTuple):
+    """An `Environment` as an object."""
+
+    digest: Digest
+    encoded: bytes
+
+
+_STAMP_SECONDS = 0.2
+"""How often the folders of installed packages are looked at."""
+
+
+class _Known:
+    """The environment that was found last."""
+
+    def __init__(self) -> None:
+        self.path: list[str] = []
+        self.stamps: tuple[int, ...] = ()
+        self.looked_at = -1.0
+        self.folders: tuple[str, ...] = ()
+        self.variables: dict[str, str] = {}
+        self.surroundings: Surroundings | None = None
+
+
+_known = _Known()
+
+
+def current() -> Surroundings:
+    """Return the environment object; a new one after an install or a change of `sys.path`.
+
+    Variables are those of the first use: later changes travel with each call.
+    """
+    now = time.monotonic()
+    same_path = sys.path == _known.path
+    if _known.surroundings is not None and same_path and now < _known.looked_at + _STAMP_SECONDS:
+        return _known.surroundings
+    _known.looked_at = now
+    if not same_path:
+        _known.path = list(sys.path)
+        _known.folders = tuple(p for p in sys.path if p.endswith(_INSTALLED_FOLDERS))
+    stamps = tuple(map(_mtime_ns, _known.folders))
+    if _known.surroundings is None or not same_path or stamps != _known.stamps:
+        _known.stamps = stamps
+        _known.surroundings = _made()
+    return _known.surroundings
+
+
+_INSTALLED_FOLDERS = ("site-packages", "dist-packages")
+
+
+def _made() -> Surroundings:
+    if not _known.variables:
+        kept = {name: value for name, value in os.environ.items() if name not in _NOT_SENT}
+        _known.variables = dict(sorted(kept.items()))
+    here = os.getcwd()  # noqa: PTH109  what '' in sys.path means
+    path = tuple(dict.fromkeys(entry or here for entry in _known.path))
+    stamp = digest_of(repr(_known.stamps).encode())
+    environment = Environment(sys.executable, path, _known.variables, stamp)
+    encoded = msgspec.msgpack.encode(environment)
+    return Surroundings(digest_of(encoded), encoded)
+
+
+def _mtime_ns(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116  on the path of each call
+    except OSError:
+        return 0
