@@ -1,0 +1,162 @@
+"""`%%remote`: the cell's functions become remote ones, and the cell stays an ordinary cell.
+
+A cell magic gets its body as text and would have to run it by itself: the line numbers of
+tracebacks and syntax errors, `await`, the displayed value and the history would all be the magic's
+and not the cell's. So the work is done on the way in instead:
+
+1. An input transformer turns the line `%%remote …` into a call of `MARK`, one line for one line.
+   Everything below it is transformed, parsed and run by IPython as in any other cell.
+2. An AST transformer sees a module that begins with that call, and decorates every top-level
+   function. The decorator carries the line number of its `def`, so that `co_firstlineno` is it.
+
+Options are read when the cell runs, before anything else in it does. What is no plain function by
+then (decorated by `@app.function`, say) is left alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import re
+import sys
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
+
+from IPython import get_ipython
+from IPython.core.error import UsageError
+
+from kernel_worker.errors import Error
+from notebook_ext.app import App
+from notebook_ext.magics import options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from notebook_ext.function import Function
+    from notebook_ext.magics.options import RemoteLine
+
+MARK: Final = "__remote__"
+_FIRST_LINE: Final = re.compile(r"%%remote(?:[ \t]+(?P<options>.*))?\s*$")
+_MODULE: Final = "__import__('notebook_ext.magics.cell', fromlist=['decorate'])"
+
+_apps: dict[str | None, App] = {}
+_to_warm: list[tuple[Function[Any, Any], int]] = []
+
+
+def transform_lines(lines: list[str]) -> list[str]:
+    """Return the cell with its `%%remote` line as a statement, or as it is."""
+    first = _FIRST_LINE.match(lines[0]) if lines else None
+    if first is None:
+        return lines
+    return [f"{MARK}({first['options'] or ''!r})\n", *lines[1:]]
+
+
+# While a line is being typed, `%%remote` is a cell magic: complete at an empty line, not before.
+transform_lines.has_side_effects = True  # type: ignore[attr-defined]
+
+
+class Decorating(ast.NodeTransformer):
+    """Decorates the functions of a module that begins with a call of `MARK`."""
+
+    def visit_Module(self, module: ast.Module) -> ast.Module:
+        """Return the module, changed in place if it is a `%%remote` cell."""
+        line = _marked(module)
+        if line is None:
+            return module
+        functions = [node for node in module.body if _is_function(node)]
+        for function in functions:
+            decorator = _call("decorate", line, at=function)
+            function.decorator_list.insert(0, decorator)
+        if functions:
+            # Once all that they may refer to is there: another version would be warmed before.
+            place = max(i for i, node in enumerate(module.body) if _is_definition(node))
+            module.body.insert(place + 1, _statement("warm", at=module.body[place]))
+        module.body[0] = _statement("prepare", line, len(functions), at=module.body[0])
+        return module
+
+
+def _is_definition(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ClassDef) or _is_function(node)
+
+
+def _is_function(node: ast.stmt) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def _marked(module: ast.Module) -> str | None:
+    match module.body[:1]:
+        case [ast.Expr(ast.Call(ast.Name(id=name), [ast.Constant(str() as line)]))]:
+            return line if name == MARK else None
+    return None
+
+
+def _statement(function: str, *arguments: object, at: ast.stmt) -> ast.stmt:
+    return ast.copy_location(ast.Expr(_call(function, *arguments, at=at)), at)
+
+
+def _call(function: str, *arguments: object, at: ast.stmt) -> ast.expr:
+    """Return a call of a function of this module, all of it on the line where `at` begins."""
+    source = f"{_MODULE}.{function}({', '.join(map(repr, arguments))})"
+    expression = ast.parse(source, mode="eval").body
+    for node in ast.walk(expression):
+        if isinstance(node, ast.expr):
+            node.lineno = node.end_lineno = at.lineno
+            node.col_offset = node.end_col_offset = at.col_offset
+    return expression
+
+
+def prepare(line: str, count: int) -> None:
+    """Check the options of a cell with `count` functions before anything in it runs.
+
+    Raises:
+        UsageError: what cannot be, in one line.
+    """
+    _to_warm.clear()
+    wanted = _read(line)
+    if "name" in wanted.given and count > 1:
+        raise UsageError(f"%%remote: --name is for one function, and this cell defines {count}")
+    if not count:
+        sys.stderr.write("%%remote: this cell defines no function; all of it runs here.\n")
+
+
+def decorate(line: str) -> Callable[[Any], Any]:
+    """Return the decorator that makes a function remote, with the options of `line`."""
+    wanted = _read(line)
+
+    def decorated(function: Any) -> Any:
+        if not inspect.isfunction(function):
+            return function
+        with _one_line():
+            remote = _app(wanted.app).function(**wanted.given)(function)
+        _to_warm.append((remote, wanted.given.get("min_containers") or 0))
+        return remote
+
+    return decorated
+
+
+def warm() -> None:
+    """Warm the pools of the functions that this cell has defined, where it asks for that."""
+    while _to_warm:
+        function, count = _to_warm.pop()
+        with _one_line():
+            if count:
+                function.keep_warm(count)
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except Error as error:
+        raise UsageError(f"%%remote: {' '.join(str(error).split())}") from error
+
+
+def _read(line: str) -> RemoteLine:
+    shell = get_ipython()
+    return options.parse(shell.var_expand(line, 2) if shell is not None and line else line)
+
+
+def _app(name: str | None) -> App:
+    if name not in _apps:
+        _apps[name] = App(name)
+    return _apps[name]

@@ -1,0 +1,77 @@
+"""The magics of one line, and what stands for `%%remote` where IPython asks for a magic.
+
+`%remote_status` and `%remote_calls` show; they start no broker. `%remote_cancel` acts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from IPython.core.completer import SimpleCompletion, SimpleMatcherResult, context_matcher
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+
+from kernel_worker.errors import Error
+from notebook_ext import inquiry
+from notebook_ext.call import FunctionCall
+from notebook_ext.magics import options
+from notebook_ext.widgets.status import CallsReport, StatusReport
+
+if TYPE_CHECKING:
+    from IPython.core.completer import CompletionContext
+
+
+@magics_class
+class RemoteMagics(Magics):
+    """What `%load_ext notebook_ext` adds."""
+
+    @cell_magic
+    def remote(self, line: str, cell: str) -> None:  # noqa: D102  the help is below
+        # A typed cell never comes here (see `magics.cell`); `run_cell_magic` from a program does.
+        result = self.shell.run_cell(f"%%remote {line}\n{cell}", store_history=False)
+        result.raise_error()
+
+    remote.__doc__ = options.help_text()
+
+    @line_magic
+    def remote_status(self, line: str) -> StatusReport:
+        """Show the broker, its hosts, pools and workers, and what waits.
+
+        Starts nothing: where no broker runs it says so.
+        """
+        _no_arguments("remote_status", line)
+        return StatusReport(inquiry.status())
+
+    @line_magic
+    def remote_calls(self, line: str) -> CallsReport:
+        """Show the calls that the broker knows, with the ids that `FunctionCall.from_id` takes."""
+        _no_arguments("remote_calls", line)
+        return CallsReport(inquiry.status())
+
+    @line_magic
+    def remote_cancel(self, line: str) -> None:
+        """Cancel a call: `%remote_cancel fc-…`. What has started is interrupted."""
+        words = line.split()
+        if len(words) != 1:
+            raise UsageError("%remote_cancel: give the id of one call, such as fc-…")
+        try:
+            FunctionCall.from_id(words[0]).cancel()
+        except Error as error:
+            raise UsageError(f"%remote_cancel: {error}") from error
+
+
+@context_matcher()
+def complete_remote(context: CompletionContext) -> SimpleMatcherResult:
+    """Offer the options, and nothing else, on the first line of a `%%remote` cell."""
+    line = context.text_until_cursor
+    if context.cursor_line or not line.startswith("%%remote "):
+        return SimpleMatcherResult(completions=[])
+    symbol = line.rpartition(" ")[2]
+    found = options.complete(line.removeprefix("%%remote"), symbol)
+    completions = [SimpleCompletion(each, type="param") for each in found]
+    return SimpleMatcherResult(completions=completions, matched_fragment=symbol, suppress=True)
+
+
+def _no_arguments(name: str, line: str) -> None:
+    if line.strip():
+        raise UsageError(f"%{name}: takes no argument")

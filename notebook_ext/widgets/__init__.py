@@ -1,0 +1,93 @@
+"""What a notebook shows of running work.
+
+`watch` is called for every map when it starts and costs microseconds; widget libraries are imported
+when the first display appears, not before. Where a display goes is decided by `choose_view`: a
+widget in a notebook kernel, a line of text on a terminal, nothing elsewhere and inside workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from kernel_worker import context
+from notebook_ext.widgets.facts import MapFacts
+from notebook_ext.widgets.line import LineView
+from notebook_ext.widgets.ticker import Ticker
+
+if TYPE_CHECKING:
+    from notebook_ext.widgets.ticker import View
+
+__all__ = ["MapFacts", "settle", "watch"]
+
+
+def watch(facts: MapFacts) -> None:
+    """Show how a map stands, from half a second after now on, in the cell that calls this.
+
+    Returns at once and never raises.
+
+    Args:
+        facts: What the map keeps up to date; see `MapFacts`.
+    """
+    try:
+        _ticker.watch(facts)
+    except Exception:
+        logging.getLogger("notebook_ext").debug("no progress display", exc_info=True)
+
+
+def settle() -> None:
+    """Draw the last state of every shown map that has ended, and return when that is done.
+
+    Called where a map's results have all been taken, so that the next thing that the user's code
+    prints comes after its progress. Costs nothing where nothing is shown, and never raises.
+    """
+    _ticker.settle()
+
+
+def choose_view(facts: MapFacts) -> View | None:
+    """Return a new display for `facts`, or None where there is nobody to show it to."""
+    wish = _configured()
+    if wish == "off" or context.worker_identity is not None:
+        return None
+    if wish == "widget" or (wish == "auto" and _in_kernel()):
+        return _widget(facts)
+    stream = sys.stderr
+    if stream is None:
+        return None
+    if wish == "text":
+        return LineView(stream, rewrites=stream.isatty() or _in_kernel())
+    return LineView(stream, rewrites=True) if stream.isatty() else None
+
+
+def _widget(facts: MapFacts) -> View | None:
+    try:
+        from notebook_ext.widgets.progress import ProgressView  # noqa: PLC0415  imported when used
+    except ImportError:
+        return LineView(sys.stderr, rewrites=True)
+    return ProgressView(facts)
+
+
+def _in_kernel() -> bool:
+    """Return whether a notebook kernel runs this process (nothing is imported to find out)."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def _configured() -> str:
+    from notebook_ext import config  # noqa: PLC0415  read when something is shown
+
+    return config.current().progress
+
+
+_ticker = Ticker(choose_view)
+
+
+def _after_fork() -> None:
+    global _ticker  # noqa: PLW0603  the thread of the parent is not here
+    _ticker = Ticker(choose_view)
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,186 @@
+"""How the broker stands, as a table: rich in a notebook, plain text elsewhere.
+
+Two reports over one `messages.Status` (None: no broker runs). `%remote_status`, `%remote_calls` and
+the command line show them; the text is what a terminal and a saved notebook's plain form get.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from notebook_ext.widgets.pace import format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, Status
+
+RECENT_CALLS: Final = 10
+NO_BROKER: Final = "No broker is running. The first remote call starts one."
+_NUMBERS: Final = frozenset("0123456789")
+_CELL: Final = "padding:2px 12px 2px 0;text-align:{};vertical-align:top;white-space:nowrap"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: a heading, column names, rows of words."""
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def as_text(self) -> str:
+        """Return the table in columns of plain text."""
+        if not self.rows:
+            return f"{self.heading}: none"
+        lines = (self.columns, *self.rows)
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        body = ["  ".join(map(_aligned, line, widths)).rstrip() for line in lines]
+        return "\n".join([self.heading, *(f"  {line}" for line in body)])
+
+    def as_html(self) -> str:
+        """Return the table as HTML with inline styles."""
+        if not self.rows:
+            return f"<div><b>{html.escape(self.heading)}</b>: none</div>"
+        head = "".join(_cell("th", name, "opacity:.65;font-weight:400") for name in self.columns)
+        body = "".join(
+            f"<tr>{''.join(_cell('td', value) for value in row)}</tr>" for row in self.rows
+        )
+        return (
+            f'<div style="margin-top:8px"><b>{html.escape(self.heading)}</b></div>'
+            f'<table style="border-collapse:collapse;margin:2px 0"><tr>{head}</tr>{body}</table>'
+        )
+
+
+def _aligned(value: str, width: int) -> str:
+    return value.rjust(width) if _is_number(value) else value.ljust(width)
+
+
+def _is_number(value: str) -> bool:
+    return value[:1] in _NUMBERS and value[-1:] in _NUMBERS and " " not in value
+
+
+def _cell(tag: str, value: str, style: str = "") -> str:
+    side = _CELL.format("right" if _is_number(value) else "left")
+    return f'<{tag} style="{side};{style}">{html.escape(value)}</{tag}>'
+
+
+class StatusReport:
+    """Broker, hosts, pools with their backlog, and recent calls."""
+
+    def __init__(self, status: Status | None) -> None:
+        """Report on `status`, or (None) that no broker runs."""
+        self.status = status
+
+    def __repr__(self) -> str:
+        """Return the tables as text."""
+        if self.status is None:
+            return NO_BROKER
+        tables = [table.as_text() for table in _tables(self.status)]
+        return "\n\n".join([_headline(self.status), *tables])
+
+    def _repr_html_(self) -> str:
+        if self.status is None:
+            return _framed(f"<div>{NO_BROKER}</div>")
+        tables = "".join(table.as_html() for table in _tables(self.status))
+        return _framed(f"<div>{html.escape(_headline(self.status))}</div>{tables}")
+
+
+class CallsReport:
+    """The calls that the broker knows."""
+
+    def __init__(self, status: Status | None) -> None:
+        """Report on the calls in `status`, or (None) that no broker runs."""
+        self.status = status
+
+    def __repr__(self) -> str:
+        """Return the table as text."""
+        return NO_BROKER if self.status is None else _calls(self.status.calls).as_text()
+
+    def _repr_html_(self) -> str:
+        if self.status is None:
+            return _framed(f"<div>{NO_BROKER}</div>")
+        return _framed(_calls(self.status.calls).as_html())
+
+
+def _framed(body: str) -> str:
+    style = "font-family:var(--jp-ui-font-family,sans-serif);font-size:12px;line-height:1.5"
+    return f'<div style="{style}">{body}</div>'
+
+
+def _headline(status: Status) -> str:
+    age = format_seconds(max(time.time() - status.started_at, 0.0))
+    clients = f"{status.clients} client{'' if status.clients == 1 else 's'}"
+    return f"Broker {status.version}, pid {status.pid}, up {age}, {clients}"
+
+
+def _tables(status: Status) -> list[Table]:
+    current = [pool for pool in status.pools if not pool.superseded or pool.busy or pool.backlog]
+    return [
+        Table(
+            "Hosts",
+            ("host", "cores", "in use", "memory", "devices"),
+            tuple(_host(host) for host in status.hosts),
+        ),
+        Table(
+            "Pools",
+            ("function", "workers", "busy", "idle", "starting", "backlog", "warm", "most", ""),
+            tuple(_pool(pool) for pool in current),
+        ),
+        Table(
+            "Workers",
+            ("worker", "function", "state", "pid", "start"),
+            _workers(status),
+        ),
+        _calls(status.calls[-RECENT_CALLS:]),
+    ]
+
+
+def _host(host: HostStatus) -> tuple[str, ...]:
+    resources = host.resources
+    kinds = Counter(device.kind for device in resources.devices)
+    devices = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    gib = resources.memory_mib / 1024
+    return (host.host, f"{resources.cpu:g}", f"{host.cpu_used:g}", f"{gib:.0f} GiB", devices or "-")
+
+
+def _pool(pool: PoolStatus) -> tuple[str, ...]:
+    most = pool.settings.max_containers
+    workers = pool.idle + pool.busy + pool.starting
+    name = f"{pool.name} (older version)" if pool.superseded else pool.name
+    return (
+        name,
+        *map(str, (workers, pool.busy, pool.idle, pool.starting)),
+        f"{pool.backlog:,}",
+        str(pool.settings.min_containers),
+        "-" if most is None else str(most),
+        f"waits: {pool.waiting_for}" if pool.waiting_for else "",
+    )
+
+
+def _workers(status: Status) -> tuple[tuple[str, ...], ...]:
+    names = {pool.pool: pool.name for pool in status.pools}
+    return tuple(
+        (each.worker, names.get(each.pool, each.pool), each.state, str(each.pid), each.start)
+        for each in status.workers
+    )
+
+
+def _calls(calls: Sequence[CallInfo]) -> Table:
+    columns = ("call", "function", "kind", "inputs", "done", "running", "failed", "cancelled")
+    return Table("Calls", columns, tuple(_call(call) for call in reversed(calls)))
+
+
+def _call(call: CallInfo) -> tuple[str, ...]:
+    counts = (call.succeeded, call.running, call.failed, call.cancelled)
+    return (
+        call.call,
+        call.name,
+        "attached" if call.attached else "spawned",
+        f"{call.total:,}" if call.closed else f"{call.total:,}+",
+        *(f"{count:,}" for count in counts),
+    )
