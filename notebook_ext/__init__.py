@@ -1,1 +1,90 @@
-"""Remote functions for notebooks."""
+"""Remote functions for notebooks: write a function in a cell, run it on warm workers.
+
+import notebook_ext as nb
+
+app = nb.App()
+
+@app.function()
+def square(x):
+    return x * x
+
+list(square.map(range(4)))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kernel_worker import context as _context
+from kernel_worker.model import input_id as _input_id
+from notebook_ext import call_graph, exception, functions
+from notebook_ext.app import App
+from notebook_ext.autoscaler import FunctionStats
+from notebook_ext.call import FunctionCall
+from notebook_ext.config import config
+from notebook_ext.exception import Error
+from notebook_ext.function import Function
+from notebook_ext.gather import gather
+from notebook_ext.options import Retries
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "Error",
+    "Function",
+    "FunctionCall",
+    "FunctionStats",
+    "Retries",
+    "call_graph",
+    "config",
+    "current_function_call_id",
+    "current_input_id",
+    "exception",
+    "functions",
+    "gather",
+    "is_local",
+]
+
+
+def is_local() -> bool:
+    """Return whether this runs outside of workers."""
+    return _context.worker_identity is None
+
+
+def current_input_id() -> str | None:
+    """Return the id of the input that runs here; None outside of workers."""
+    running = _context.current_input.get()
+    return None if running is None else _input_id(running.call, running.index)
+
+
+def current_function_call_id() -> str | None:
+    """Return the id of the call whose input runs here; None outside of workers."""
+    running = _context.current_input.get()
+    return None if running is None else running.call
+
+
+def load_ipython_extension(ipython: InteractiveShell) -> None:
+    """Add the magics: `%load_ext notebook_ext`."""
+    from notebook_ext import magics  # noqa: PLC0415  they need IPython
+
+    magics.load(ipython)
+
+
+def unload_ipython_extension(ipython: InteractiveShell) -> None:
+    """Remove the magics: `%unload_ext notebook_ext`."""
+    from notebook_ext import magics  # noqa: PLC0415  they need IPython
+
+    magics.unload(ipython)
+
+
+def __getattr__(name: str) -> Any:
+    """Import `nb.widgets` when it is asked for: it needs a front end's libraries."""
+    if name == "widgets":
+        import importlib  # noqa: PLC0415  as said
+
+        return importlib.import_module("notebook_ext.widgets")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

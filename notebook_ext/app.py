@@ -1,0 +1,133 @@
+"""`App`: what functions are defined on."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from kernel_worker.errors import InvalidError
+from notebook_ext import options as options_
+from notebook_ext.function import Function
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class App:
+    """A named group of functions. An unnamed one lives as long as the session."""
+
+    def __init__(self, name: str | None = None) -> None:
+        """Make the app `name`.
+
+        Raises:
+            InvalidError: the name is no name.
+        """
+        if name is not None and (not str(name) or "/" in str(name)):
+            raise InvalidError(f"App({name!r}): allowed is a non-empty str without a slash.")
+        self._name = name
+        self._functions: dict[str, Function[Any, Any]] = {}
+
+    @property
+    def name(self) -> str | None:
+        """The name, if it has one."""
+        return self._name
+
+    @property
+    def key(self) -> str:
+        """The app's part of its functions' keys."""
+        return self._name if self._name is not None else "-"
+
+    @property
+    def registered_functions(self) -> dict[str, Function[Any, Any]]:
+        """The functions defined on it, by name."""
+        return dict(self._functions)
+
+    @overload
+    def function(self, raw: Callable[P, Coroutine[Any, Any, R]], /) -> Function[P, R]: ...
+    @overload
+    def function(self, raw: Callable[P, R], /) -> Function[P, R]: ...
+    @overload
+    def function(self, raw: None = None, /, **options: Any) -> _Decorator: ...
+    def function(self, raw: Any = None, /, **options: Any) -> Any:
+        """Make a function one that can run on workers; with options or bare.
+
+        Args:
+            raw: the function, where the decorator is bare.
+            options: see the table in the documentation: cpu, memory (MiB), gpu, min_containers,
+                max_containers, buffer_containers, scaledown_window (seconds), timeout (seconds),
+                startup_timeout (seconds), retries, rerun_on_crash, env, name, ….
+
+        Raises:
+            InvalidError: an option, a value or a function that cannot be.
+        """
+        parsed = options_.parse(options)
+        if raw is None:
+            return _Decorator(self, parsed)
+        return _Decorator(self, parsed)(raw)
+
+    def local_entrypoint(self, raw: Any = None, /, *, name: str | None = None) -> Any:
+        """Mark the function that a command-line run begins with; it stays a plain function."""
+        if raw is None:
+            return lambda function: self.local_entrypoint(function, name=name)
+        raw.__notebook_ext_entrypoint__ = name or raw.__name__
+        return raw
+
+    def cls(self, *_: object, **__: object) -> Any:
+        """Classes are not available yet."""
+        raise InvalidError("@app.cls is not available yet in this version; use @app.function.")
+
+    @contextlib.contextmanager
+    def run(self, **_: object) -> Iterator[App]:
+        """Do nothing: functions run on workers with and without it."""
+        yield self
+
+    def add(self, function: Function[Any, Any]) -> None:
+        """Note a function that was defined on this app."""
+        self._functions[function.name] = function
+
+    def __repr__(self) -> str:
+        return f"App({self._name!r})" if self._name is not None else "App()"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return App, (self._name,)
+
+
+class _Decorator:
+    """`@app.function(...)`, with its options read."""
+
+    def __init__(self, app: App, options: options_.Options) -> None:
+        self._app = app
+        self._options = options
+
+    @overload
+    def __call__(self, raw: Callable[P, Coroutine[Any, Any, R]]) -> Function[P, R]: ...
+    @overload
+    def __call__(self, raw: Callable[P, R]) -> Function[P, R]: ...
+    def __call__(self, raw: Callable[..., Any]) -> Function[..., Any]:
+        """Return the `Function`."""
+        function: Function[..., Any] = Function(_checked(raw), self._app, self._options)
+        self._app.add(function)
+        return function
+
+
+def _checked(raw: Any) -> Callable[..., Any]:
+    """Return `raw` if it can be a remote function; raise `InvalidError` otherwise."""
+    if isinstance(raw, Function):
+        raise InvalidError(f"{raw.name} is a remote function already; use .with_options(...).")
+    if inspect.isclass(raw):
+        raise InvalidError(f"{raw.__qualname__} is a class; @app.function is for functions.")
+    if not callable(raw):
+        raise InvalidError(
+            f"@app.function on {raw!r}: allowed is a function (options are given by name)."
+        )
+    if inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw):
+        raise InvalidError(
+            f"{raw.__qualname__} is a generator; generators are not available yet in this version."
+        )
+    if not hasattr(raw, "__qualname__"):
+        raise InvalidError(f"@app.function on {raw!r}: allowed is a function with a name.")
+    return raw  # type: ignore[no-any-return]

@@ -1,0 +1,230 @@
+"""`FunctionCall`: a spawned call, to wait for, to cancel, and to find again by its id."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from kernel_worker.errors import Error, InvalidError, StillPendingError
+from kernel_worker.model import CallId
+from kernel_worker.wire import messages
+from notebook_ext import session as sessions
+from notebook_ext.receivers import Outcomes
+from notebook_ext.twin import Waiting, done, twin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from notebook_ext.session import Session
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class FunctionCall(Generic[R]):
+    """A call that runs whether or not anybody waits; `f.spawn(...)` returns it.
+
+    Its results can be had repeatedly and from any process of the same user, by `object_id`.
+    """
+
+    def __init__(self, object_id: str, name: str = "", num_inputs: int | None = None) -> None:
+        """Refer to the call `object_id`; calls are made by `Function.spawn`."""
+        self._id = CallId(object_id)
+        self._name = name or object_id
+        self._count = num_inputs
+        self._session: Session | None = None
+        self._outcomes: Outcomes | None = None
+        self._first_answer: Waiting[messages.CallInfo] | None = None
+
+    @classmethod
+    def from_id(
+        cls,
+        function_call_id: str,
+        client: object = None,  # noqa: ARG003  Modal's
+        is_generator: bool = False,  # noqa: FBT001, FBT002  Modal's
+    ) -> FunctionCall[Any]:
+        """Return the call with this id, whichever process of this user made it.
+
+        Args:
+            function_call_id: what `object_id` of the call was.
+            client: accepted for Modal's sake.
+            is_generator: whether the function is a generator; not available yet.
+
+        Raises:
+            InvalidError: it is no id of a call. Whether there is such a call is seen by `get`.
+        """
+        if is_generator:
+            raise InvalidError("is_generator=True: not available yet in this version.")
+        if not str(function_call_id).startswith("fc-"):
+            raise InvalidError(f"{function_call_id!r} is no id of a call; these begin with fc-.")
+        return FunctionCall(function_call_id)
+
+    @property
+    def object_id(self) -> str:
+        """The id, by which any process of this user can find the call again."""
+        return self._id
+
+    @twin
+    def get(self, timeout: float | None = None, *, index: int = 0) -> Waiting[R]:
+        """Wait for the result and return it, or raise what the function raised. Repeatable.
+
+        Args:
+            timeout: seconds to wait at most; 0 asks and does not wait; None waits for ever.
+            index: which input's result, where the call has several.
+
+        Raises:
+            StillPendingError: there is no result yet.
+            NotFoundError: nobody knows the call.
+        """
+        session = self._attached()
+        waiting: Waiting[R]
+        if timeout is None:
+            waiting = Waiting()
+        else:
+            late = partial(self._still_pending, timeout)
+            waiting = _Patient(timeout, late, self._first_answer, _long(session))
+        waiting.announce = partial(self._announce, session)
+        assert self._outcomes is not None  # noqa: S101  attached
+        self._outcomes.when(index, waiting)
+        return waiting
+
+    @twin
+    def cancel(self, terminate_containers: bool = False) -> Waiting[None]:  # noqa: FBT001, FBT002  Modal's
+        """End the call: what has not started never starts, what runs is interrupted.
+
+        Args:
+            terminate_containers: kill the workers that run it instead of asking them.
+
+        Raises:
+            NotFoundError: nobody knows the call.
+        """
+        session = sessions.current()
+        session.cancel(self._id, terminate=terminate_containers)
+        asked = session.ask("call", self._id, messages.CallInfo)
+        return asked.dropping_result()  # one that has ended is not found
+
+    @twin
+    def num_inputs(self) -> Waiting[int]:
+        """Return how many inputs the call has."""
+        if self._count is not None:
+            return done(self._count)
+        asked = sessions.current().ask("call", self._id, messages.CallInfo)
+        return asked.then(lambda info: int(info.total))
+
+    @staticmethod
+    def gather(*calls: FunctionCall[Any], cancel_on_error: bool = False) -> list[Any]:
+        """See `notebook_ext.gather`."""
+        from notebook_ext.gather import gather  # noqa: PLC0415  it needs this module
+
+        return gather(*calls, cancel_on_error=cancel_on_error)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """Wait for the result in the running task."""
+        return self.get.aio().__await__()
+
+    def __repr__(self) -> str:
+        return f"FunctionCall({self._id!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FunctionCall, (self._id, self._name, self._count)
+
+    def follow(self, session: Session, outcomes: Outcomes) -> None:
+        """Take the outcomes that `session` will bring; for whoever makes the call."""
+        self._session = session
+        self._outcomes = outcomes
+        self._first_answer = None
+        session.attach(self._id, outcomes)
+        weakref.finalize(self, _leave, session, self._id, outcomes).atexit = False
+
+    def _attached(self) -> Session:
+        """Return the session that brings the outcomes."""
+        session = self._session
+        heard = self._outcomes is not None and self._outcomes.rejection is None
+        if session is None or not session.is_usable or not heard:
+            session = sessions.current()
+            self.follow(session, Outcomes(session.output(self._name), self._name))
+            self._first_answer = session.ask("call", self._id, messages.CallInfo)
+        return session
+
+    def _announce(self, session: Session, running: Any, begins: bool) -> None:  # noqa: FBT001  a callback
+        session.announce(running, begins, (self._id,))
+
+    def _still_pending(self, timeout: float) -> Any:
+        __tracebackhide__ = True
+        raise StillPendingError(f"{self._name} ({self._id}) has no result after {timeout:g} s.")
+
+
+class _Patient(Waiting[T]):
+    """Waits for a limited time.
+
+    A call that this process did not make is asked for first: where it has ended, its outcome is on
+    the way, so that even a poll (0 s) waits for it.
+    """
+
+    __slots__ = ("_first", "_late", "_long_seconds", "_timeout_seconds")
+
+    def __init__(
+        self,
+        timeout_seconds: float,
+        late: Callable[[], T],
+        first: Waiting[messages.CallInfo] | None,
+        long_seconds: float,
+    ) -> None:
+        super().__init__()
+        self._timeout_seconds = timeout_seconds
+        self._late = late
+        self._first = first
+        self._long_seconds = long_seconds
+
+    def join(self) -> T:
+        """Wait in this thread; raise if it takes too long."""
+        __tracebackhide__ = True
+        until = time.monotonic() + self._timeout_seconds
+        if self._first is not None and not self.done:
+            self._first.wait()
+        if not self.wait(self._left(until)):
+            self.complete(self._late)
+        return self.result()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._settle_in_time().__await__()
+
+    async def _settle_in_time(self) -> T:
+        __tracebackhide__ = True
+        import asyncio  # noqa: PLC0415  as in `Waiting`
+
+        until = time.monotonic() + self._timeout_seconds
+        if self._first is not None and not self.done:
+            await self._first.settled()
+        try:
+            async with asyncio.timeout(self._left(until)):
+                await self.settled()
+        except TimeoutError:
+            self.complete(self._late)
+        return self.result()
+
+    def _left(self, until: float) -> float:
+        left = max(0.0, until - time.monotonic())
+        return max(left, self._long_seconds) if self._has_ended() else left
+
+    def _has_ended(self) -> bool:
+        if self._first is None:
+            return False
+        try:
+            info = self._first.result()
+        except Error:  # nobody has it open: it has ended, or never was
+            return True
+        return info.closed and not info.pending and not info.running
+
+
+def _long(session: Session) -> float:
+    """Return how long an outcome that exists may take to arrive, in seconds."""
+    return session.settings.connect_timeout_seconds
+
+
+def _leave(session: Session, call: CallId, outcomes: Outcomes) -> None:
+    """Stop hearing of a call that nobody can ask for any more."""
+    if session.is_usable:
+        session.detach(call, outcomes)

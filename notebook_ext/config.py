@@ -1,0 +1,98 @@
+"""`nb.config`: the settings, to read, to set and to look at.
+
+What is set here is stronger than environment variables and `pyproject.toml` (see
+`kernel_worker.settings`), and holds for sessions made afterwards; `progress` and `log_prefix` hold
+at once.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kernel_worker.settings import Settings
+
+_set: dict[str, object] = {}
+_loaded: Settings | None = None
+
+
+def current() -> Settings:
+    """Return the settings in force.
+
+    Raises:
+        InvalidError: a value somewhere is not allowed; the message says where and what is.
+    """
+    global _loaded  # noqa: PLW0603  read once
+    if _loaded is None:
+        from kernel_worker import settings  # noqa: PLC0415  not for an import alone
+
+        _loaded = settings.load(_set)
+    return _loaded
+
+
+def reload() -> Settings:
+    """Read environment variables and `pyproject.toml` again."""
+    global _loaded  # noqa: PLW0603  read once
+    _loaded = None
+    return current()
+
+
+class Config:
+    """The settings as attributes; prints as a table with where each value came from."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(current(), _full_name(name))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        global _loaded  # noqa: PLW0603  read once
+        from kernel_worker import settings  # noqa: PLC0415  not for an import alone
+
+        _loaded = settings.load({**_set, name: value})
+        _set[name] = value
+
+    def __dir__(self) -> list[str]:
+        return _names()
+
+    def __repr__(self) -> str:
+        rows = [("setting", "value", "from"), *self._rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(2)]
+        return "\n".join(f"{n:{widths[0]}}  {v:{widths[1]}}  {o}".rstrip() for n, v, o in rows)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._rows()
+        )
+        return (
+            "<table><thead><tr><th>setting</th><th>value</th><th>from</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>"
+        )
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        settings = current()
+        return [
+            (name, str(getattr(settings, name)), settings.origins.get(name, "default"))
+            for name in _names()
+        ]
+
+
+def _names() -> list[str]:
+    from kernel_worker import settings  # noqa: PLC0415  not for an import alone
+
+    return list(settings.NAMES)
+
+
+def _full_name(name: str) -> str:
+    names = _names()
+    for candidate in (name, f"{name}_seconds"):
+        if candidate in names:
+            return candidate
+    raise AttributeError(f"There is no setting {name}; there are: {', '.join(names)}.")
+
+
+config = Config()

@@ -1,0 +1,520 @@
+"""What one client and one broker say to each other, without a socket, a thread or a clock.
+
+Theory. A conversation holds what the client needs until it has been answered: the inputs of its
+attached calls until they have outcomes, the submission of a spawned call until it is durable, its
+questions until they are replied to. It also knows what this very broker (`incarnation`) was told:
+objects, function versions. So a broker that died is no event for a call: `connected` to a new one
+says everything again that is still open.
+
+A call that is said again to a new broker has only the inputs without an outcome: they are numbered
+anew for it, densely (`Renumbering`), and what it answers is translated back.
+
+Guarantees: every input of a call is told to its receiver exactly once; an object is said before
+what names it; messages come out in the order in which they were asked for.
+Not guaranteed: that an input runs once (a broker that dies after a worker has answered it makes it
+run again).
+
+Whoever drives this hands frames in (`receive`) and sends what `take` gives; it calls receivers in
+that same thread, so a receiver must neither block nor run users' code.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kernel_worker.model import Outcome
+from kernel_worker.wire import messages
+from kernel_worker.wire.messages import encode
+from notebook_ext.numbering import Renumbering
+from notebook_ext.open_call import OpenCall
+from notebook_ext.submission import Ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from kernel_worker.model import CallId, Digest, FunctionKey, FunctionSpec, ParentInput, PoolId
+    from kernel_worker.wire.frames import Frame
+    from notebook_ext.submission import Package, Receiver, Submission
+
+    Cut = Callable[[Sequence[Frame], int, int], list[Frame]]
+
+OBJECT_BYTES = 64 * 1024 * 1024
+"""What the broker is asked to keep of objects that no open call uses …"""
+OBJECT_COUNT = 4096
+"""… and how many of them."""
+
+
+@dataclass(slots=True)
+class _Question:
+    message: messages.Ask | messages.ConfigurePool
+    package: Package | None
+    answer: Callable[[messages.Reply, list[bytes]], None]
+
+
+class Conversation:
+    """The state of what is said; see the module's docstring."""
+
+    def __init__(self, cut: Cut) -> None:
+        """Start with nobody there.
+
+        Args:
+            cut: returns the batch of the items `[start, stop)` of a batch; it may look into them.
+        """
+        self._cut = cut
+        self._out: deque[list[Frame]] = deque()
+        self._online = False
+        self._incarnation = ""
+        self._calls: OrderedDict[CallId, OpenCall] = OrderedDict()
+        self._attached_to: dict[CallId, list[Receiver]] = {}
+        self._questions: dict[int, _Question] = {}
+        self._sent: OrderedDict[Digest, int] = OrderedDict()
+        self._sent_bytes = 0
+        self._defined: dict[PoolId, FunctionSpec] = {}
+        self._current: dict[FunctionKey, PoolId] = {}
+        self._ensured: dict[PoolId, Package] = {}
+        self._blocked: dict[ParentInput, messages.Blocked] = {}
+        self._unsaid_cancels: dict[CallId, bool] = {}
+        self.dropped_messages = 0
+        """Answers that named nothing that is open here; late ones are ordinary."""
+
+    # ---- what the driver asks -----------------------------------------------------------------
+
+    @property
+    def online(self) -> bool:
+        """Whether there is a broker to talk to."""
+        return self._online
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer is outstanding."""
+        return not (self._calls or self._attached_to or self._questions or self._unsaid_cancels)
+
+    def take(self) -> deque[list[Frame]]:
+        """Return the messages to send, each a list of frames, and forget them."""
+        out, self._out = self._out, deque()
+        return out
+
+    # ---- connections --------------------------------------------------------------------------
+
+    def connected(self, incarnation: str) -> None:
+        """A broker said welcome. To one that is new, say everything that is open."""
+        known = incarnation == self._incarnation
+        self._online = True
+        self._incarnation = incarnation
+        if not known:
+            self._forget_broker()
+            self._say_everything()
+
+    def lost(self) -> None:
+        """The broker is gone. What is asked from now on is said to the next."""
+        self._online = False
+        self._incarnation = ""
+        self._out.clear()
+
+    def fail(self, error: str, message: str) -> None:
+        """There will be no broker: tell everybody who waits."""
+        calls, self._calls = self._calls, OrderedDict()
+        waiting, self._attached_to = self._attached_to, {}
+        questions, self._questions = self._questions, {}
+        for opened in calls.values():
+            opened.said.receiver.rejected(error, message)
+        for receivers in waiting.values():
+            for receiver in receivers:
+                receiver.rejected(error, message)
+        body = encode_body(message)
+        for number, question in questions.items():
+            question.answer(messages.Reply(number, body, error), [])
+
+    # ---- what the user does ---------------------------------------------------------------------
+
+    def submit(
+        self, said: Submission, count: int, frames: Sequence[Frame], *, closed: bool
+    ) -> None:
+        """Make a call with its first `count` inputs."""
+        opened = OpenCall(said)
+        self._calls[said.call] = opened
+        if count:
+            opened.append(count, frames)
+        if closed:
+            opened.total = count
+        if self._online:
+            self._say_submit(opened, count, frames, closed=closed)
+        if opened.finished and said.attached:
+            del self._calls[said.call]
+
+    def add(self, call: CallId, count: int, frames: Sequence[Frame]) -> None:
+        """Add inputs to an open call; nothing where it has ended."""
+        opened = self._calls.get(call)
+        if opened is None or opened.cancelled:
+            return
+        start = opened.append(count, frames).start
+        if self._online:
+            if opened.wire is not None:
+                start = opened.wire.append(start, count)
+            self._say(messages.AddInputs(call, start, count), frames)
+
+    def close(self, call: CallId) -> None:
+        """The call gets no more inputs."""
+        opened = self._calls.get(call)
+        if opened is None or opened.total is not None:
+            return
+        opened.total = opened.added
+        if self._online:
+            self._say(messages.CloseInputs(call, self._wire_count(opened)))
+        self._let_go(opened)
+
+    def cancel(self, call: CallId, *, terminate: bool = False) -> None:
+        """End the call; of an open one every input without an outcome is answered as cancelled."""
+        opened = self._calls.get(call)
+        if opened is not None:
+            if opened.cancelled and not (terminate and not opened.terminate):
+                return
+            opened.cancelled = True
+            opened.terminate = terminate
+            if not self._online and opened.said.attached:
+                self._end_here(opened)
+        if self._online:
+            self._say(messages.CancelCall(call, terminate))
+            if opened is not None and opened.total is None:
+                self.close(call)
+        elif opened is None:
+            self._unsaid_cancels[call] = terminate
+
+    def attach(self, call: CallId, receiver: Receiver) -> None:
+        """Tell `receiver` the outcomes of a spawned call, those known and those to come."""
+        self._attached_to.setdefault(call, []).append(receiver)
+        opened = self._calls.get(call)
+        if self._online and (opened is None or opened.accepted):
+            self._say(messages.AttachCall(call))
+
+    def detach(self, call: CallId, receiver: Receiver) -> None:
+        """Tell `receiver` nothing more."""
+        receivers = self._attached_to.get(call, [])
+        if receiver in receivers:
+            receivers.remove(receiver)
+        if not receivers:
+            self._attached_to.pop(call, None)
+
+    def ask(
+        self,
+        message: messages.Ask | messages.ConfigurePool,
+        answer: Callable[[messages.Reply, list[bytes]], None],
+        package: Package | None = None,
+    ) -> None:
+        """Ask; `answer` gets the reply. The function in `package` is made known before."""
+        question = _Question(message, package, answer)
+        self._questions[message.request] = question
+        if self._online:
+            self._say_question(question)
+
+    def tell(self, message: messages.Blocked | messages.Resumed) -> None:
+        """Say that an input of this worker begins or ends to wait for calls."""
+        if isinstance(message, messages.Blocked):
+            self._blocked[message.parent] = message
+        else:
+            self._blocked.pop(message.parent, None)
+        if self._online:
+            self._say(message)
+
+    # ---- what the broker says -------------------------------------------------------------------
+
+    def receive(self, message: messages.ToClient, frames: list[bytes]) -> None:
+        """Take an answer (but `Welcome` and `Refused`) and its payload frames."""
+        match message:
+            case messages.Results():
+                self._succeeded(message, frames)
+            case messages.Failure():
+                self._ended(message, frames)
+            case messages.Output():
+                self._wrote(message, frames)
+            case messages.CallProgress():
+                self._progressed(message)
+            case messages.Accepted():
+                self._accepted(message.call)
+            case messages.Rejected():
+                self._rejected(message)
+            case messages.Reply():
+                question = self._questions.pop(message.request, None)
+                if question is None:
+                    self.dropped_messages += 1
+                else:
+                    question.answer(message, frames)
+            case messages.Welcome() | messages.Refused():
+                self.dropped_messages += 1
+
+    def _succeeded(self, message: messages.Results, frames: list[bytes]) -> None:
+        opened = self._calls.get(message.call)
+        if opened is None or not opened.said.attached:
+            for receiver in self._receivers(message.call):
+                receiver.succeeded(
+                    message.start, message.count, message.start - message.first, frames
+                )
+            return
+        receiver = opened.said.receiver
+        for offset, start, count in self._ours(opened, message.start, message.count):
+            position = message.start - message.first + offset
+            for low, high in opened.end(start, count):
+                receiver.succeeded(low, high - low, position + low - start, frames)
+        self._let_go(opened)
+
+    def _ended(self, message: messages.Failure, frames: list[bytes]) -> None:
+        exception = frames[0] if frames else None
+        opened = self._calls.get(message.call)
+        if opened is None or not opened.said.attached:
+            end = Ended(
+                message.index,
+                message.count,
+                message.outcome,
+                message.attempt,
+                message.message,
+                exception,
+            )
+            for receiver in self._receivers(message.call):
+                receiver.ended(end)
+            return
+        for _, start, count in self._ours(opened, message.index, message.count):
+            batch = opened.batch_at(start)
+            inputs = batch.frames if batch is not None else ()
+            for low, high in opened.end(start, count):
+                end = Ended(
+                    low,
+                    high - low,
+                    message.outcome,
+                    message.attempt,
+                    message.message,
+                    exception,
+                    inputs,
+                    low - batch.start if batch is not None else 0,
+                )
+                opened.said.receiver.ended(end)
+        self._let_go(opened)
+
+    def _wrote(self, message: messages.Output, frames: list[bytes]) -> None:
+        opened = self._calls.get(message.call)
+        if opened is None:
+            receivers = self._receivers(message.call)
+            index = message.index
+        else:
+            receivers = [opened.said.receiver]
+            index = next((ours for _, ours, _ in self._ours(opened, message.index, 1)), 0)
+        for receiver in receivers:
+            receiver.wrote(index, message.stream, frames[0] if frames else b"")
+
+    def _progressed(self, message: messages.CallProgress) -> None:
+        opened = self._calls.get(message.call)
+        if opened is None:
+            self.dropped_messages += 1
+            return
+        started = tuple(
+            part
+            for low, high in message.started
+            for _, ours, count in self._ours(opened, low, high - low)
+            for part in opened.ended.missing(ours, ours + count)
+        )
+        if started != message.started:
+            message = msgspec.structs.replace(message, started=started)
+        opened.said.receiver.progressed(message)
+
+    def _accepted(self, call: CallId) -> None:
+        opened = self._calls.get(call)
+        if opened is None or opened.accepted:
+            self.dropped_messages += 1
+            return
+        opened.accepted = True
+        if not opened.said.attached:
+            del self._calls[call]
+            if call in self._attached_to:
+                self._say(messages.AttachCall(call))
+        opened.said.receiver.accepted()
+
+    def _rejected(self, message: messages.Rejected) -> None:
+        opened = self._calls.pop(message.call, None)
+        receivers = self._attached_to.pop(message.call, [])
+        if opened is not None:
+            receivers = [opened.said.receiver, *receivers]
+        for receiver in receivers:
+            receiver.rejected(message.error, message.message)
+
+    def _receivers(self, call: CallId) -> list[Receiver]:
+        receivers = self._attached_to.get(call)
+        if receivers is None:
+            self.dropped_messages += 1
+            return []
+        return list(receivers)
+
+    def _ours(self, opened: OpenCall, start: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """Translate the broker's numbers into ours: `(offset, start, count)` per run."""
+        if opened.wire is not None:
+            yield from opened.wire.pieces(start, count)
+        elif count > 0 and 0 <= start <= start + count <= opened.added:
+            yield 0, start, count
+        else:
+            self.dropped_messages += 1
+
+    def _let_go(self, opened: OpenCall) -> None:
+        if opened.finished:
+            self._calls.pop(opened.said.call, None)
+
+    def _end_here(self, opened: OpenCall) -> None:
+        """Answer every input of a call that no broker will hear of as cancelled."""
+        for low, high in opened.ended.missing(0, opened.added):
+            opened.end(low, high - low)
+            opened.said.receiver.ended(
+                Ended(low, high - low, Outcome.CANCELLED, 0, "The call was cancelled.", None)
+            )
+        opened.total = opened.added
+        self._let_go(opened)
+
+    # ---- saying it ------------------------------------------------------------------------------
+
+    def _say(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
+        self._out.append([encode(message), *frames])
+
+    def _say_submit(
+        self, opened: OpenCall, count: int, frames: Sequence[Frame], *, closed: bool
+    ) -> None:
+        said = opened.said
+        package = said.package
+        self._ensure(package)
+        for digest, data in said.objects.items():
+            self._store(digest, data)
+        message = messages.Submit(
+            call=said.call,
+            pool=package.spec.pool,
+            attached=said.attached,
+            count=count,
+            closed=closed,
+            snapshot=package.snapshot,
+            table=package.table,
+            shared=said.shared,
+            context=said.context,
+            parent=said.parent,
+            requires=package.requires,
+            pools=package.pools,
+        )
+        self._say(message, frames)
+
+    def _say_question(self, question: _Question) -> None:
+        if question.package is not None:
+            self._ensure(question.package)
+        self._say(question.message)
+
+    def _ensure(self, package: Package) -> None:
+        """Make the function known: its objects and its version, where they are not."""
+        pool = package.spec.pool
+        if package.inherited or (
+            self._ensured.get(pool) is package and self._current.get(package.spec.key) == pool
+        ):
+            return
+        for digest, data in package.objects.items():
+            self._store(digest, data)
+        for spec in (*package.nested, package.spec):
+            # A version that was superseded is named again when the user goes back to it.
+            if self._defined.get(spec.pool) != spec or self._current.get(spec.key) != spec.pool:
+                self._defined[spec.pool] = spec
+                self._current[spec.key] = spec.pool
+                self._say(messages.Define(spec))
+        self._ensured[pool] = package
+        self._drop_unused(package)
+
+    def _store(self, digest: Digest, data: bytes) -> None:
+        if digest in self._sent:
+            self._sent.move_to_end(digest)
+            return
+        self._sent[digest] = len(data)
+        self._sent_bytes += len(data)
+        self._say(messages.StoreObject(digest), [data])
+
+    def _drop_unused(self, package: Package) -> None:
+        """Take back what has not been used for long, once there is much of it."""
+        if self._sent_bytes <= OBJECT_BYTES and len(self._sent) <= OBJECT_COUNT:
+            return
+        used = set(package.objects)
+        for opened in self._calls.values():
+            used.update(opened.said.package.objects, opened.said.objects)
+        dropped = []
+        for digest, size in list(self._sent.items()):
+            if self._sent_bytes <= OBJECT_BYTES // 2 and len(self._sent) <= OBJECT_COUNT // 2:
+                break
+            if digest not in used:
+                del self._sent[digest]
+                self._sent_bytes -= size
+                dropped.append(digest)
+        if dropped:
+            self._say(messages.DropObjects(tuple(dropped)))
+            gone = set(dropped)
+            self._ensured = {
+                pool: kept for pool, kept in self._ensured.items() if gone.isdisjoint(kept.objects)
+            }
+
+    # ---- saying it again ------------------------------------------------------------------------
+
+    def _forget_broker(self) -> None:
+        self._out.clear()
+        self._sent.clear()
+        self._sent_bytes = 0
+        self._defined.clear()
+        self._current.clear()
+        self._ensured.clear()
+
+    def _say_everything(self) -> None:
+        for opened in list(self._calls.values()):
+            if opened.cancelled and opened.said.attached:
+                self._end_here(opened)
+            else:
+                self._say_again(opened)
+        cancels, self._unsaid_cancels = self._unsaid_cancels, {}
+        for call, terminate in cancels.items():
+            self._say(messages.CancelCall(call, terminate))
+        for call in self._attached_to:
+            if call not in self._calls:
+                self._say(messages.AttachCall(call))
+        for question in self._questions.values():
+            self._say_question(question)
+        for blocked in self._blocked.values():
+            self._say(blocked)
+
+    def _say_again(self, opened: OpenCall) -> None:
+        """Submit what has no outcome, numbered anew where that is not all."""
+        parts = [
+            (low, high)
+            for batch in opened.batches
+            for low, high in opened.ended.missing(batch.start, batch.start + batch.count)
+        ]
+        opened.wire = None if opened.left == opened.added else Renumbering()
+        closed = opened.total is not None
+        first = parts.pop(0) if parts else (0, 0)
+        single = closed and not parts
+        count = first[1] - first[0]
+        if opened.wire is not None and count:
+            opened.wire.append(first[0], count)
+        self._say_submit(opened, count, self._inputs(opened, *first), closed=single)
+        for low, high in parts:
+            start = low if opened.wire is None else opened.wire.append(low, high - low)
+            message = messages.AddInputs(opened.said.call, start, high - low)
+            self._say(message, self._inputs(opened, low, high))
+        if closed and not single:
+            self._say(messages.CloseInputs(opened.said.call, self._wire_count(opened)))
+        if opened.cancelled:
+            self._say(messages.CancelCall(opened.said.call, opened.terminate))
+
+    def _inputs(self, opened: OpenCall, low: int, high: int) -> Sequence[Frame]:
+        """Return the batch of `[low, high)`, which lies within one batch that is kept."""
+        batch = opened.batch_at(low)
+        if batch is None:
+            return ()
+        if high - low == batch.count:
+            return batch.frames
+        return self._cut(batch.frames, low - batch.start, high - batch.start)
+
+    def _wire_count(self, opened: OpenCall) -> int:
+        return opened.added if opened.wire is None else opened.wire.count
+
+
+def encode_body(value: object) -> msgspec.Raw:
+    """Return the body of a `Reply`."""
+    return msgspec.Raw(msgspec.msgpack.encode(value))

@@ -1,0 +1,287 @@
+"""The inputs of a map on their way out: pulled from the user's iterables by a thread of their own.
+
+Users' iterators may block, be slow, infinite or async, and run any code; so they are pulled here,
+in the context of the cell that made the map, and never by the I/O thread, which takes what is
+ready. Iterables that cannot block (lists, ranges and their like) are pulled in growing chunks.
+
+Guarantees: an item is pickled as soon as it is pulled, so that a buffer which the iterator uses
+again is not sent twice; what is pulled goes out at once while little is in flight, and in batches
+while much is. No more is pulled while `Gate` is closed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+from kernel_worker.errors import InvalidError
+from kernel_worker.wire import payload
+from kernel_worker.wire.frames import FORM_ARGS
+from notebook_ext.twin import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from kernel_worker.wire.frames import Frame
+
+BATCH_COUNT = 5_000
+BATCH_BYTES = 1024 * 1024
+"""A batch is no larger than this, unless one input is."""
+IN_FLIGHT_COUNT = 100_000
+IN_FLIGHT_BYTES = 64 * 1024 * 1024
+IN_FLIGHT_FLOOR = 64
+"""Inputs that may be in flight however large they are."""
+FEW = 256
+"""While no more inputs than this are in flight, what is pulled goes out at once."""
+_FIRST_CHUNK = 64
+
+_READY = (list, tuple, range, set, frozenset, dict, str, bytes, bytearray)
+"""Iterables that cannot block and run no code of users."""
+
+
+class Gate:
+    """Says whether more inputs may be pulled; whoever pulls waits at it."""
+
+    def __init__(self, is_full: Callable[[], bool]) -> None:
+        """Start open; `is_full` says whether enough results wait to be taken."""
+        self._is_full = is_full
+        self._lock = threading.Lock()
+        self._waiting: Waiting[None] | None = None
+        self.pulled = 0
+        self.ended = 0
+        self.item_bytes = 0.0
+        """About how large an input or a result is, whichever is larger."""
+        self.closed = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many inputs were pulled and have no outcome."""
+        return self.pulled - self.ended
+
+    @property
+    def is_open(self) -> bool:
+        """Whether one more input may be pulled."""
+        if self.closed:
+            return True
+        flying = self.pulled - self.ended
+        if flying >= IN_FLIGHT_FLOOR and (
+            flying >= IN_FLIGHT_COUNT or flying * self.item_bytes >= IN_FLIGHT_BYTES
+        ):
+            return False
+        return not self._is_full()
+
+    def note_size(self, count: int, size_bytes: int) -> None:
+        """Note how large some inputs, or some results, are."""
+        if count:
+            self.item_bytes = max(self.item_bytes * 0.9, size_bytes / count)
+
+    def wait_for(self) -> Waiting[None] | None:
+        """Return what to wait for before the next input is pulled; None if it is open."""
+        if self.is_open:
+            return None
+        with self._lock:
+            waiting = self._waiting
+            if waiting is None:
+                waiting = self._waiting = Waiting()
+        self.look()
+        return waiting
+
+    def look(self) -> None:
+        """Something has changed: let whoever waits go on if it is open now."""
+        if self._waiting is None or not self.is_open:
+            return
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.complete(_nothing)
+
+    def close(self) -> None:
+        """Nobody wants inputs any more."""
+        self.closed = True
+        self.look()
+
+
+class Feed:
+    """Pulls one map's inputs."""
+
+    def __init__(
+        self, sources: Sequence[Any], *, spread: bool, gate: Gate, ready: Callable[[], None]
+    ) -> None:
+        """Prepare to pull.
+
+        Args:
+            sources: iterables, one for each positional argument.
+            spread: whether there is one, whose items are tuples of arguments.
+            gate: closed while enough is in flight.
+            ready: called, in the thread that pulls, when there is something to take.
+        """
+        self._sources = sources
+        self._spread = spread
+        self._gate = gate
+        self._ready = ready
+        self._writer = payload.BatchWriter(FORM_ARGS)
+        self._announced = False
+        self.is_async = any(hasattr(source, "__aiter__") for source in sources)
+        self.finished = False
+        """Whether all has been pulled …"""
+        self.error: BaseException | None = None
+        """… or the iterables raised this."""
+
+    def pull(self) -> None:
+        """Pull everything, in this thread."""
+        try:
+            if self.is_async:
+                import asyncio  # noqa: PLC0415  rarely
+
+                asyncio.run(self._pull_async())
+            elif all(type(source) in _READY for source in self._sources):
+                self._pull_chunks()
+            else:
+                self._pull_items()
+        except BaseException as error:  # noqa: BLE001  raised again where the results are taken
+            self.error = error
+        self.finished = True
+        self._ready()
+
+    async def pull_in_loop(self) -> None:
+        """Pull everything, in the running task."""
+        try:
+            await self._pull_async()
+        except BaseException as error:  # noqa: BLE001  as in `pull`
+            self.error = error
+        self.finished = True
+        self._ready()
+
+    def take(self) -> tuple[int, list[Frame]] | None:
+        """Return the next batch, or None where nothing should be sent now; in the I/O thread."""
+        waiting = len(self._writer)
+        if not waiting:
+            self._announced = False
+            waiting = len(self._writer)  # what came just now has not been announced
+            if not waiting:
+                return None
+        flying = self._gate.in_flight - waiting
+        if flying > FEW and waiting < min(flying, BATCH_COUNT) and not self.finished:
+            return None
+        count = BATCH_COUNT
+        if self._writer.pending_bytes > BATCH_BYTES:
+            mean = self._writer.pending_bytes / waiting
+            count = max(1, min(BATCH_COUNT, int(BATCH_BYTES / mean)))
+        return self._writer.take(count)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything that was pulled has been taken."""
+        return not len(self._writer)
+
+    # ---- pulling --------------------------------------------------------------------------------
+
+    def _pull_chunks(self) -> None:
+        inputs = self._inputs([iter(source) for source in self._sources])
+        size = _FIRST_CHUNK
+        while not self._gate.closed:
+            self._wait()
+            chunk = list(itertools.islice(inputs, size))
+            if not chunk:
+                return
+            self._add(chunk)
+            mean = max(self._gate.item_bytes, 1.0)
+            size = max(1, min(size * 4, BATCH_COUNT, int(BATCH_BYTES / mean)))
+
+    def _pull_items(self) -> None:
+        gate, writer = self._gate, self._writer
+        for item in self._inputs([iter(source) for source in self._sources]):
+            if gate.closed:
+                return
+            self._add_one(item)
+            if not gate.is_open:
+                self._wait()
+            elif len(writer) % BATCH_COUNT == 0:
+                self._ready()
+
+    async def _pull_async(self) -> None:
+        iterators = [_as_async(source) for source in self._sources]
+        while not self._gate.closed:
+            waiting = self._gate.wait_for()
+            if waiting is not None:
+                self._announce()
+                await waiting.settled()
+            try:
+                item = [await anext(iterator) for iterator in iterators]
+            except StopAsyncIteration:
+                return
+            self._add_one(tuple(item[0]) if self._spread else tuple(item))
+
+    def _inputs(self, iterators: Sequence[Iterator[Any]]) -> Iterator[tuple[Any, ...]]:
+        if self._spread:
+            return map(_as_arguments, iterators[0])
+        return zip(*iterators, strict=False)
+
+    def _add(self, chunk: list[tuple[Any, ...]]) -> None:
+        before = self._writer.pending_bytes
+        self._writer.extend(chunk)
+        self._gate.note_size(len(chunk), max(0, self._writer.pending_bytes - before))
+        self._gate.pulled += len(chunk)
+        self._ready()
+
+    def _add_one(self, item: tuple[Any, ...]) -> None:
+        self._writer.add(item)
+        self._gate.pulled += 1
+        if not self._announced:
+            self._announce()
+
+    def _announce(self) -> None:
+        self._announced = True
+        self._gate.note_size(len(self._writer), self._writer.pending_bytes)
+        self._ready()
+
+    def _wait(self) -> None:
+        """Wait while the gate is closed."""
+        while (waiting := self._gate.wait_for()) is not None:
+            self._announce()
+            waiting.wait()
+
+
+def check_sources(name: str, sources: Sequence[Any]) -> None:
+    """Raise `InvalidError` unless there are sources and all of them iterate."""
+    if not sources:
+        raise InvalidError(f"{name} needs at least one iterable.")
+    for at, source in enumerate(sources):
+        if not hasattr(source, "__iter__") and not hasattr(source, "__aiter__"):
+            if hasattr(type(source), "__getitem__"):
+                continue
+            raise InvalidError(
+                f"{name}: argument {at + 1}, {source!r:.80}, does not iterate; "
+                "map takes iterables, one for each positional argument."
+            )
+
+
+def length_of(sources: Sequence[Any]) -> int | None:
+    """Return how many inputs there will be, where that can be known."""
+    try:
+        return min(len(source) for source in sources)
+    except TypeError:
+        return None
+
+
+def _as_arguments(item: Any) -> tuple[Any, ...]:
+    if type(item) is tuple:
+        return item
+    try:
+        return tuple(item)
+    except TypeError:
+        raise InvalidError(f"starmap: the input {item!r:.80} is no tuple of arguments.") from None
+
+
+async def _as_async(source: Any) -> AsyncIterator[Any]:
+    if hasattr(source, "__aiter__"):
+        async for item in source:
+            yield item
+    else:
+        for item in source:
+            yield item
+
+
+def _nothing() -> None:
+    """What a waiting gives that only says that something changed."""

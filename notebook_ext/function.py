@@ -1,0 +1,502 @@
+"""`Function`: a function that runs here or on workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import os
+import pickle
+import threading
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+
+from kernel_worker.context import current_input
+from kernel_worker.errors import InvalidError
+from kernel_worker.model import (
+    CallContext,
+    Digest,
+    FunctionKey,
+    FunctionSpec,
+    PoolSettings,
+    digest_of,
+)
+from kernel_worker.wire import frames as wire_frames
+from kernel_worker.wire import messages, payload
+from notebook_ext import options as options_
+from notebook_ext import session as sessions
+from notebook_ext.autoscaler import Autoscaler, FunctionInfo, FunctionStats
+from notebook_ext.call import FunctionCall
+from notebook_ext.maps import Map
+from notebook_ext.package import Surroundings, Version, arrived_package, packed, pool_id
+from notebook_ext.receivers import Acceptance, Outcomes, SingleAnswer
+from notebook_ext.submission import Package, Submission
+from notebook_ext.twin import Waiting, done, twin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from kernel_worker.context import RunningInput
+    from kernel_worker.wire.frames import Frame
+    from notebook_ext.app import App
+    from notebook_ext.capture import Captured, Capturer
+    from notebook_ext.options import Options
+    from notebook_ext.session import Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+_known: weakref.WeakValueDictionary[FunctionKey, Function[Any, Any]] = weakref.WeakValueDictionary()
+
+
+class Function(Generic[P, R]):
+    """A function that runs here when it is called, and on workers through `remote`, `map`, ….
+
+    `App.function` makes it. It is read when it is called: its code, closure and the globals that it
+    uses, as they are then.
+    """
+
+    def __init__(
+        self, raw: Callable[P, Any], app: App, options: Options, variant: str = ""
+    ) -> None:
+        """Wrap `raw`; see `App.function` and, for `variant`, `with_options`."""
+        self._raw: Callable[P, Any] | None = raw
+        self._app: App | None = app
+        self._options = options
+        self._name = options.name or raw.__qualname__
+        self._module = raw.__module__
+        self._key = FunctionKey(f"{scope()}/{app.key}/{self._name}{variant}")
+        self._lock = threading.Lock()
+        self._capturer: Capturer | None = None
+        self._captured: Captured | None = None
+        self._version: Version | None = None
+        self._packed: tuple[tuple[Version, ...], Package] | None = None
+        self._surroundings: Surroundings | None = None
+        functools.update_wrapper(self, raw)
+        _known[self._key] = self
+
+    # ---- calls ----------------------------------------------------------------------------------
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run here, as the plain function would; the same as `local`."""
+        __tracebackhide__ = True
+        return cast("R", self.get_raw_f()(*args, **kwargs))
+
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run here, as the plain function would."""
+        __tracebackhide__ = True
+        return cast("R", self.get_raw_f()(*args, **kwargs))
+
+    @twin
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> Waiting[R]:
+        """Run on a worker, wait, and return the value or raise the original exception.
+
+        Raises:
+            SerializationError: an argument, or something that the function captured, cannot
+                travel; nothing was sent.
+        """
+        __tracebackhide__ = True
+        session = sessions.current()
+        running = current_input.get()
+        package = self._package(running)
+        frames = _encoded(args, kwargs)
+        call = session.new_call()
+        answer = SingleAnswer(session.output(self._name), self._name)
+        waiting = answer.waiting
+        waiting.abandoned = partial(session.cancel, call)
+        parent = None
+        if running is not None:
+            parent = running.as_parent()
+            waiting.announce = partial(_announce, session, call)
+        session.submit(
+            Submission(call, package, answer, context=self._context(), parent=parent),
+            1,
+            frames,
+        )
+        return waiting
+
+    @twin
+    def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> Waiting[FunctionCall[R]]:
+        """Start on a worker and return a `FunctionCall`, which is durable from then on.
+
+        Raises:
+            SerializationError: as `remote`.
+        """
+        __tracebackhide__ = True
+        return self._spawned(1, _copied(_encoded(args, kwargs)), {})
+
+    @twin
+    def spawn_map(
+        self, *input_iterators: Iterable[Any], kwargs: Mapping[str, Any] | None = None
+    ) -> Waiting[FunctionCall[R]]:
+        """Start one durable call of many inputs: the iterables zipped, to the shortest."""
+        __tracebackhide__ = True
+        if not input_iterators:
+            raise InvalidError(f"{self._name}.spawn_map needs at least one iterable.")
+        inputs = list(zip(*input_iterators, strict=False))
+        frames = _copied(payload.encode_batch(inputs, wire_frames.FORM_ARGS)) if inputs else []
+        return self._spawned(len(inputs), frames, kwargs or {})
+
+    def map(
+        self,
+        *input_iterators: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+        wrap_returned_exceptions: bool = True,
+    ) -> Map[R]:
+        """Run on workers for each item of the iterables zipped, and yield the results.
+
+        It starts when it is first iterated, with `for` or `async for`, and can be iterated once.
+
+        Args:
+            input_iterators: iterables, zipped to the shortest; they may be infinite, blocking or
+                async.
+            kwargs: keyword arguments that all inputs share; sent once.
+            order_outputs: yield in the order of the inputs, or as they are done.
+            return_exceptions: yield an exception in the place of its result instead of raising it.
+            wrap_returned_exceptions: wrap these in `UserCodeException`.
+
+        Raises:
+            InvalidError: there are no iterables, or one of them is none.
+        """
+        return Map(
+            self,
+            input_iterators,
+            shared=kwargs or {},
+            order_outputs=order_outputs,
+            return_exceptions=return_exceptions,
+            wrap_returned_exceptions=wrap_returned_exceptions,
+        )
+
+    def starmap(
+        self,
+        input_iterator: Any,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+        wrap_returned_exceptions: bool = True,
+    ) -> Map[R]:
+        """Do as `map` with one iterable whose items are tuples of arguments."""
+        return Map(
+            self,
+            (input_iterator,),
+            spread=True,
+            shared=kwargs or {},
+            order_outputs=order_outputs,
+            return_exceptions=return_exceptions,
+            wrap_returned_exceptions=wrap_returned_exceptions,
+        )
+
+    @twin
+    def for_each(
+        self,
+        *input_iterators: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        ignore_exceptions: bool = False,
+    ) -> Waiting[None]:
+        """Run on workers for each item of the iterables zipped, and wait; results are not kept.
+
+        Args:
+            input_iterators: as for `map`.
+            kwargs: as for `map`.
+            ignore_exceptions: go on where an input fails, and raise nothing.
+        """
+        __tracebackhide__ = True
+        run: Map[R] = Map(self, input_iterators, shared=kwargs or {}, title="for_each")
+        return run.drained(ignore_exceptions=ignore_exceptions)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Refuse to be a method: that would lose `self`."""
+        if instance is None:
+            return self
+        raise InvalidError(
+            f"{self._name} is a method; @app.function is for plain functions. Classes are not "
+            "available yet in this version."
+        )
+
+    # ---- the pool -------------------------------------------------------------------------------
+
+    @twin
+    def keep_warm(self, warm_pool_size: int) -> Waiting[PoolSettings]:
+        """Keep at least so many workers warm; the same as `update_autoscaler(min_containers=)`."""
+        return self._configured({"min_containers": warm_pool_size})
+
+    @twin
+    def update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: float | None = None,
+    ) -> Waiting[PoolSettings]:
+        """Change what is given of how many workers there are, at once.
+
+        Args:
+            min_containers: the warm floor.
+            max_containers: the ceiling.
+            buffer_containers: extra idle workers while the function is active.
+            scaledown_window: seconds for which a worker above the floor stays idle.
+
+        Returns:
+            The settings in force.
+        """
+        given = {
+            "min_containers": min_containers,
+            "max_containers": max_containers,
+            "buffer_containers": buffer_containers,
+            "scaledown_window": scaledown_window,
+        }
+        return self._configured({name: v for name, v in given.items() if v is not None})
+
+    @property
+    def autoscaler(self) -> Autoscaler:
+        """The same by other names: `.update(...)` and `.settings()`."""
+        return Autoscaler(self)
+
+    @twin
+    def get_current_stats(self) -> Waiting[FunctionStats]:
+        """Return how many inputs wait and how many workers there are."""
+        return self.pool_stats().then(FunctionStats.of)
+
+    def with_options(self, **given: Any) -> Function[P, R]:
+        """Return a variant of this function with a pool of its own; later values win.
+
+        Raises:
+            InvalidError: as `App.function`.
+        """
+        if self._app is None:
+            raise InvalidError(f"{self._name} is defined in another process; make variants there.")
+        options = options_.parse(given, self._options)
+        mark = digest_of(repr((options.changes_pool(), options.settings)).encode())[:8]
+        return Function(self.get_raw_f(), self._app, options, f"~{mark}")
+
+    # ---- what it is -----------------------------------------------------------------------------
+
+    def get_raw_f(self) -> Callable[P, Any]:
+        """Return the plain function.
+
+        In a worker, a function that only arrived by name is loaded first.
+        """
+        if self._raw is None:
+            from notebook_ext.arrival import load  # noqa: PLC0415  in workers only
+
+            self._raw = load(self._key)
+        return self._raw
+
+    @property
+    def version(self) -> str:
+        """The content hash of the code as it is now: what workers would run."""
+        return str(self._package(current_input.get()).spec.version)
+
+    def info(self) -> FunctionInfo:
+        """Return the name, module, signature, version and options."""
+        raw = self.get_raw_f()
+        return FunctionInfo(
+            self._name, self._module, str(inspect.signature(raw)), self.version, self._options
+        )
+
+    @property
+    def key(self) -> FunctionKey:
+        """What a redefinition keeps."""
+        return self._key
+
+    @property
+    def name(self) -> str:
+        """The name that messages and displays use."""
+        return self._name
+
+    @property
+    def has_code(self) -> bool:
+        """Whether it is defined here, rather than known by key."""
+        return self._app is not None
+
+    def __remote_reference__(self) -> FunctionKey:
+        """Return what other functions carry of it."""
+        return self._key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return referenced, (self._key, self._name, self._module)
+
+    def __repr__(self) -> str:
+        return f"<Function {self._module}.{self._name}>"
+
+    def read(self) -> Version:
+        """Return the function as it reads now: the same object as last time if nothing changed."""
+        with self._lock:
+            if self._capturer is None:
+                from notebook_ext.capture import Capturer  # noqa: PLC0415  cloudpickle: 20 ms
+
+                self._capturer = Capturer(cast("Any", self._raw))
+            captured = self._capturer.read()
+            if captured is not self._captured or self._version is None:
+                self._captured = captured
+                self._version = self._made(captured)
+            return self._version
+
+    # ---- behind them ----------------------------------------------------------------------------
+
+    def pool_stats(self) -> Waiting[messages.PoolStats]:
+        """Ask how the pool stands; for `get_current_stats` and the autoscaler."""
+        package = self._package(current_input.get())
+        pool = package.spec.pool
+        return sessions.current().ask("pool_stats", pool, messages.PoolStats, package)
+
+    def submission(self, session: Session, receiver: Any, shared: Mapping[str, Any]) -> Submission:
+        """Return a call of this function, as made here and now, without inputs; for maps."""
+        running = current_input.get()
+        package = self._package(running)
+        digest, objects = _shared_object(shared)
+        return Submission(
+            session.new_call(),
+            package,
+            receiver,
+            shared=digest,
+            context=self._context(),
+            parent=running.as_parent() if running is not None else None,
+            objects=objects,
+        )
+
+    def _package(self, running: RunningInput | None) -> Package:
+        if not self.has_code:
+            return arrived_package(self._key, running)
+        self._packed = packed(self, self._packed)
+        return self._packed[1]
+
+    def _context(self) -> Any:
+        surroundings = self._surroundings if self.has_code else None
+        if surroundings is None:
+            return CallContext(os.getcwd())  # noqa: PTH109  as in `Surroundings`
+        return surroundings.call_context()
+
+    def _made(self, captured: Captured) -> Version:
+        """Return the version that goes with what was captured."""
+        around = self._surroundings
+        encoded = captured.objects[captured.environment]
+        if around is None or around.source != captured.environment:
+            around = Surroundings(captured.environment, encoded, self._options.env)
+            self._surroundings = around
+        options = self._options
+        spec = FunctionSpec(
+            pool=pool_id(
+                self._key,
+                captured.version,
+                around.digest,
+                captured.imports,
+                options.changes_pool(),
+            ),
+            key=self._key,
+            name=self._name,
+            module=self._module,
+            version=captured.version,
+            code=captured.code,
+            environment=around.digest,
+            imports=captured.imports,
+            resources=options.resources,
+            settings=options.settings,
+            retries=options.retries,
+            timeout_seconds=options.timeout_seconds,
+            startup_timeout_seconds=options.startup_timeout_seconds or options.timeout_seconds,
+            rerun_on_crash=options.rerun_on_crash,
+            single_use=options.single_use,
+            nested_loops=options.nested_loops,
+        )
+        objects = {**captured.objects, around.digest: around.encoded}
+        return Version(spec, captured.snapshot, objects, captured.references)
+
+    def _spawned(
+        self, count: int, frames: Sequence[Frame], shared: Mapping[str, Any]
+    ) -> Waiting[FunctionCall[R]]:
+        session = sessions.current()
+        output = session.output(self._name)
+        said = self.submission(session, None, shared)
+        call: FunctionCall[R] = FunctionCall(said.call, self._name, count)
+        acceptance = Acceptance(output, call)
+        said.receiver = acceptance
+        said.attached = False
+        session.submit(said, count, frames)
+        call.follow(session, Outcomes(output, self._name))
+        waiting: Waiting[FunctionCall[R]] = acceptance.waiting
+        return waiting
+
+    def _configured(self, given: dict[str, Any]) -> Waiting[PoolSettings]:
+        settings = options_.check_settings(given, self._options.settings)
+        if not given:
+            return done(settings)
+        with self._lock:
+            self._options = dataclasses.replace(self._options, settings=settings)
+            self._version = None  # the next versions have them too
+        package = self._package(current_input.get())
+        changes = dict(given)
+        if "scaledown_window" in changes:
+            changes["scaledown_window_seconds"] = float(changes.pop("scaledown_window"))
+        return sessions.current().configure(package.spec.pool, package, changes)
+
+
+def referenced(key: FunctionKey, name: str, module: str) -> Function[Any, Any]:
+    """Return the function with this key: the one that is defined here, or a reference to it."""
+    known = _known.get(key)
+    if known is not None:
+        return known
+    function: Function[Any, Any] = object.__new__(Function)
+    function._raw = None
+    function._app = None
+    function._name = name
+    function._module = module
+    function._key = key
+    function._options = options_.Options()
+    return function
+
+
+_scope = ""
+_scope_pid = 0
+
+
+def scope() -> str:
+    """Return what keeps the functions of this process apart from those of others."""
+    global _scope, _scope_pid  # one a process, a new one after a fork
+    if _scope_pid != os.getpid():
+        _scope, _scope_pid = os.urandom(6).hex(), os.getpid()
+    return _scope
+
+
+def _announce(session: Session, call: Any, running: RunningInput, begins: bool) -> None:  # noqa: FBT001  a callback
+    session.announce(running, begins, (call,))
+
+
+def _encoded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
+    if kwargs:
+        return payload.encode_batch([(args, kwargs)], wire_frames.FORM_CALL)
+    return payload.encode_batch([args], wire_frames.FORM_ARGS)
+
+
+def _copied(frames: Sequence[Frame]) -> list[Frame]:
+    """Return frames that do not change when the caller's arrays do."""
+    return [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
+
+
+def _shared_object(shared: Mapping[str, Any]) -> tuple[Digest, dict[Digest, bytes]]:
+    """Return the object that holds the arguments which all inputs of a call share."""
+    if not shared:
+        return Digest(""), {}
+    data = _one_pickle(dict(shared))
+    digest = digest_of(data)
+    return digest, {digest: data}
+
+
+def _one_pickle(shared: dict[str, Any]) -> bytes:
+    """Return `shared` as one pickle, buffers and all: it is sent once."""
+    try:
+        data = pickle.dumps(shared, 5)
+        if b"__main__" not in data:
+            return data
+    except Exception:  # noqa: BLE001, S110  the other way has a good message
+        pass
+    import cloudpickle  # noqa: PLC0415  rarely needed here
+
+    payload.pickled(shared, "kwargs")  # raises with the path to the culprit
+    return cast("bytes", cloudpickle.dumps(shared, 5))

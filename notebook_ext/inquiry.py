@@ -1,0 +1,158 @@
+"""Ask the running broker a question without a session: what the command line and the status do.
+
+A session starts a broker where none runs and lives as long as the process. An inquiry finds one or
+does not, asks, and is gone. It makes no calls.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+import msgspec
+import zmq
+
+from kernel_worker import errors, rendezvous, settings
+from kernel_worker.wire import messages
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from kernel_worker.rendezvous import Connection
+
+LIMIT_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.02
+
+
+class Inquiry:
+    """A short connection to a broker that runs; a context manager."""
+
+    def __init__(self, connection: Connection, limit_seconds: float = LIMIT_SECONDS) -> None:
+        """Dial `connection`; every wait ends after `limit_seconds`."""
+        self._limit = limit_seconds
+        self._requests = 0
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        peer = f"cl-{secrets.token_hex(8)}"
+        self._socket.setsockopt(zmq.LINGER, 200)
+        self._socket.setsockopt(zmq.ROUTING_ID, peer.encode())
+        self._socket.connect(connection.address)
+        hello = messages.Hello("client", peer, pid=os.getpid(), machine=rendezvous.machine_id())
+        self._send(hello)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Say goodbye."""
+        self._send(messages.Bye())
+        self._context.destroy(linger=200)
+
+    def status(self) -> messages.Status:
+        """Return how the broker stands.
+
+        Raises:
+            ConnectionError: It did not answer in time.
+        """
+        return msgspec.msgpack.decode(self._ask("status"), type=messages.Status)
+
+    def stop(self) -> None:
+        """Ask the broker to end; returns when it has been told."""
+        self._requests += 1
+        self._send(messages.Ask(self._requests, "stop"))
+
+    def _ask(self, what: Literal["status"]) -> msgspec.Raw:
+        self._requests += 1
+        self._send(messages.Ask(self._requests, what))
+        deadline = time.monotonic() + self._limit
+        while time.monotonic() < deadline:
+            match self._receive(deadline):
+                case messages.Reply(request=self._requests, body=body, error=""):
+                    return body
+                case messages.Reply(error=name, body=body) if name:
+                    raise errors.Error(f"{name}: {msgspec.msgpack.decode(body)}")
+                case messages.Refused(reason=reason):
+                    raise errors.ConnectionError(f"the broker refused: {reason}")
+                case _:
+                    pass
+        raise errors.ConnectionError(f"the broker did not answer within {self._limit:g} s")
+
+    def _send(self, message: messages.Message) -> None:
+        self._socket.send(messages.encode(message))
+
+    def _receive(self, deadline: float) -> messages.Message | None:
+        if not self._socket.poll(max(0, round(1000 * (deadline - time.monotonic())))):
+            return None
+        return messages.decode_at_client(self._socket.recv_multipart()[0])
+
+
+def find() -> Connection | None:
+    """Return the broker of the settings in force, or None if none runs."""
+    return rendezvous.find(settings.load())
+
+
+def status() -> messages.Status | None:
+    """Return how the broker stands, or None if none runs; starts none.
+
+    Raises:
+        ConnectionError: It runs and did not answer in time.
+    """
+    connection = find()
+    if connection is None:
+        return None
+    with Inquiry(connection) as inquiry:
+        return inquiry.status()
+
+
+def stop(limit_seconds: float = 15.0) -> int | None:
+    """End the broker and wait until it is gone; return its pid, or None if none ran.
+
+    Raises:
+        ConnectionError: It was still there after `limit_seconds`.
+    """
+    connection = find()
+    if connection is None:
+        return None
+    with Inquiry(connection) as inquiry:
+        inquiry.stop()
+        deadline = time.monotonic() + limit_seconds
+        while _is_there(connection):
+            if time.monotonic() > deadline:
+                message = f"the broker (pid {connection.pid}) is still there"
+                raise errors.ConnectionError(message)
+            time.sleep(_POLL_SECONDS)
+    return connection.pid
+
+
+def _is_there(connection: Connection) -> bool:
+    found = find()
+    if found is not None and found.incarnation == connection.incarnation:
+        return True
+    return connection.machine == rendezvous.machine_id() and _lives(connection.pid)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether only the entry of a process is left, that its parent has not yet collected."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False

@@ -1,0 +1,288 @@
+"""The I/O thread: one socket to the broker, found or started again when the broker is gone.
+
+Theory. The thread sleeps in one poll over the socket, a wake-up descriptor and the broker's
+process. What other threads want is a function on a queue that this thread calls, so that the
+conversation needs no lock. Finding or starting a broker may take seconds and runs in a thread of
+its own; until there is a welcome, what is wanted only changes the conversation, which then says it.
+
+Guarantees: no user code runs here; an idle link wakes nobody; the broker's death is seen within
+milliseconds on its own machine.
+Not guaranteed: that messages were received; the conversation says them again to a new broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from kernel_worker.errors import ConnectionError, Error, ProtocolError  # noqa: A004  ours
+from kernel_worker.wire import messages
+from notebook_ext.conversation import Conversation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kernel_worker.rendezvous import Connection
+    from notebook_ext.conversation import Cut
+
+LARGE_BYTES = 64 * 1024
+"""Larger frames are sent without a copy."""
+_CLOSE_SECONDS = 2.0
+_PAUSE_SECONDS = 0.1
+
+
+class Link:
+    """The thread, its socket and its conversation."""
+
+    def __init__(
+        self,
+        hello: messages.Hello,
+        find: Callable[[], Connection],
+        timeout_seconds: float,
+        cut: Cut,
+    ) -> None:
+        """Start looking for the broker.
+
+        Args:
+            hello: what is said first on every connection.
+            find: returns where the broker listens, after starting one if need be; may block.
+            timeout_seconds: how long a connection may take before everything open fails.
+            cut: see `Conversation`.
+        """
+        self.conversation = Conversation(cut)
+        self.last_error: BaseException | None = None
+        self._hello = hello
+        self._find = find
+        self._timeout_seconds = timeout_seconds
+        self._wanted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._wake = _WakeUp()
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
+        self._poller.register(self._wake.descriptor, zmq.POLLIN)
+        self._broker_pid = -1
+        self._process: int | None = None
+        self._finding = False
+        self._deadline: float | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="notebook-ext link", daemon=True)
+        self._thread.start()
+
+    def post(self, function: Callable[..., object], *args: Any) -> None:
+        """Let the I/O thread call `function(*args)` soon, and send what it says."""
+        self._wanted.append((function, args))
+        self._wake.up()
+
+    def close(self) -> None:
+        """Say goodbye, end the thread and let go of the socket."""
+        if self._closing:
+            return
+        self._closing = True
+        self._wake.up()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=_CLOSE_SECONDS)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread takes wishes."""
+        return not self._closing and self._thread.is_alive()
+
+    # ---- the loop -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._turn(self._poller.poll(self._patience_ms()))
+        finally:
+            self._hang_up(farewell=True)
+            self.conversation.fail("ClientClosed", "The session was closed.")
+            self._wake.close()
+            self._context.term()
+
+    def _turn(self, ready: list[tuple[Any, int]]) -> None:
+        for source, _ in ready:
+            if source is self._socket:
+                self._receive()
+            elif source == self._wake.descriptor:
+                self._wake.clear()
+            elif source == self._process:
+                self._broker_died()
+        wanted = self._wanted
+        while wanted:
+            function, args = wanted.popleft()
+            function(*args)
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._give_up()
+        if self._socket is None and not self.conversation.is_idle:
+            self._look()
+        self._send()
+
+    def _patience_ms(self) -> int | None:
+        if self._deadline is None:
+            return None
+        return int(max(0.0, self._deadline - time.monotonic()) * 1000) + 1
+
+    def _send(self) -> None:
+        if not self.conversation.online or self._socket is None:
+            return
+        for frames in self.conversation.take():
+            last = len(frames) - 1
+            for at, frame in enumerate(frames):
+                more = zmq.SNDMORE if at < last else 0
+                small = len(frame) < LARGE_BYTES
+                self._socket.send(frame, more, copy=small)
+
+    def _receive(self) -> None:
+        socket = self._socket
+        while socket is not None and socket is self._socket:
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._take(frames)
+
+    def _take(self, frames: list[bytes]) -> None:
+        try:
+            message = messages.decode_at_client(frames[0])
+        except ProtocolError:
+            self.conversation.dropped_messages += 1
+            return
+        if isinstance(message, messages.Welcome):
+            self._deadline = None
+            self.conversation.connected(message.incarnation)
+        elif isinstance(message, messages.Refused):
+            self._hang_up()
+            self._fail("VersionError", message.reason)
+        else:
+            self.conversation.receive(message, frames[1:])
+
+    # ---- finding the broker ---------------------------------------------------------------------
+
+    def _look(self) -> None:
+        if self._finding:
+            return
+        self._finding = True
+        pause = 0.0 if self._deadline is None else _PAUSE_SECONDS
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._timeout_seconds
+        search = threading.Thread(
+            target=self._search, args=(pause,), name="notebook-ext search", daemon=True
+        )
+        search.start()
+
+    def _search(self, pause_seconds: float) -> None:
+        """Find the broker, in a thread of its own; not at once again where the last one died."""
+        time.sleep(pause_seconds)
+        try:
+            connection = self._find()
+        except BaseException as error:  # noqa: BLE001  told to those who wait
+            self.post(self._not_found, error)
+        else:
+            self.post(self._found, connection)
+
+    def _not_found(self, error: BaseException) -> None:
+        self._finding = False
+        name = type(error).__name__ if isinstance(error, Error) else "ConnectionError"
+        message = str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}"
+        self._fail(name, message)
+
+    def _found(self, connection: Connection) -> None:
+        self._finding = False
+        self._hang_up()
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.ROUTING_ID, self._hello.peer.encode())
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.connect(connection.address)
+        self._socket = socket
+        self._poller.register(socket, zmq.POLLIN)
+        self._watch(connection)
+        socket.send(messages.encode(self._hello))
+
+    def _watch(self, connection: Connection) -> None:
+        """Notice the end of the broker's process, where it runs on this machine."""
+        if connection.machine != self._hello.machine or not hasattr(os, "pidfd_open"):
+            return
+        try:
+            self._process = os.pidfd_open(connection.pid)
+        except OSError:
+            self.post(self._broker_died)
+        else:
+            self._poller.register(self._process, zmq.POLLIN)
+
+    def _broker_died(self) -> None:
+        # What it said before it died counts: it may hold outcomes.
+        self._receive()
+        self._hang_up()
+        self.conversation.lost()
+
+    def _give_up(self) -> None:
+        self._hang_up()
+        self._fail(
+            "ConnectionError",
+            f"The broker did not answer within {self._timeout_seconds:g} s "
+            "(setting connect_timeout).",
+        )
+
+    def _fail(self, error: str, message: str) -> None:
+        self._deadline = None
+        self.conversation.fail(error, message)
+
+    def _hang_up(self, *, farewell: bool = False) -> None:
+        """Let go of the socket."""
+        if self._process is not None:
+            self._poller.unregister(self._process)
+            os.close(self._process)
+            self._process = None
+        socket, self._socket = self._socket, None
+        if socket is None:
+            return
+        self._poller.unregister(socket)
+        if farewell and self.conversation.online:
+            with contextlib.suppress(zmq.ZMQError):
+                socket.send(messages.encode(messages.Bye()), zmq.NOBLOCK)
+            socket.close(linger=int(_CLOSE_SECONDS * 1000))
+        else:
+            socket.close(linger=0)
+        self.conversation.lost()
+
+
+class _WakeUp:
+    """A descriptor that other threads make readable."""
+
+    def __init__(self) -> None:
+        self._signalled = False
+        self._closed = False
+        if hasattr(os, "eventfd"):
+            self.descriptor = self._end = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        else:
+            self.descriptor, self._end = os.pipe()
+
+    def up(self) -> None:
+        if not self._signalled and not self._closed:
+            self._signalled = True
+            with contextlib.suppress(OSError):
+                os.write(self._end, b"\1\0\0\0\0\0\0\0")
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.descriptor, 8)
+        self._signalled = False
+
+    def close(self) -> None:
+        self._closed = True
+        os.close(self.descriptor)
+        if self._end != self.descriptor:
+            os.close(self._end)
+
+
+def no_broker(path: str) -> ConnectionError:
+    """Return the error of a process whose connection file is gone."""
+    return ConnectionError(f"There is no broker any more: {path} is gone.")

@@ -1,0 +1,360 @@
+"""The options of a function: what may be given to `@app.function`, checked when it is given.
+
+Theory: `parse` takes what was written (2024 or 2026 spelling) and returns `Options`, in which
+everything is in one form; `with_options` parses again and replaces what was given. Whatever cannot
+be is an `InvalidError` that names the option, the value and what is allowed, at the decorator, not
+at the first call. An option whose machinery does not exist yet is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from kernel_worker.errors import InvalidError
+from kernel_worker.model import PoolSettings, Resources, RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFAULT_TIMEOUT_SECONDS = 300.0
+_SPELLINGS_2024 = {
+    "keep_warm": "min_containers",
+    "concurrency_limit": "max_containers",
+    "container_idle_timeout": "scaledown_window",
+}
+_CLOUD_ONLY = ("region", "cloud", "client", "namespace", "environment_name")
+_NOT_YET = ("image", "schedule", "secrets", "volumes", "mounts", "network_file_systems")
+_GPU = re.compile(r"^(?P<kind>[A-Za-z][\w. -]*?)(?::(?P<count>\d+))?$")
+_warned: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often and how late an input whose attempt failed is tried again.
+
+    Args:
+        max_retries: how often, 0 to 10.
+        backoff_coefficient: by what each delay is longer than the last, 1.0 to 10.0.
+        initial_delay: seconds before the first retry, 0 to 60.
+        max_delay: seconds that no delay exceeds, 0 to 86,400.
+    """
+
+    max_retries: int
+    backoff_coefficient: float = 2.0
+    initial_delay: float = 1.0
+    max_delay: float = 60.0
+
+    def __post_init__(self) -> None:
+        _integer("max_retries", self.max_retries, 0, 10)
+        _number("backoff_coefficient", self.backoff_coefficient, 1.0, 10.0)
+        _number("initial_delay", self.initial_delay, 0.0, 60.0)
+        _number("max_delay", self.max_delay, 0.0, 86_400.0)
+
+    def policy(self) -> RetryPolicy:
+        """Return the form that travels."""
+        return RetryPolicy(
+            self.max_retries, self.backoff_coefficient, self.initial_delay, self.max_delay
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a function asks for, in one form."""
+
+    name: str | None = None
+    resources: Resources = field(default_factory=Resources)
+    settings: PoolSettings = field(default_factory=PoolSettings)
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    startup_timeout_seconds: float | None = None
+    rerun_on_crash: bool = True
+    single_use: bool = False
+    nested_loops: bool = False
+    env: tuple[tuple[str, str], ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+
+    def changes_pool(self) -> tuple[object, ...]:
+        """Return what a pool cannot change while it runs; two functions that differ here differ."""
+        settings = {"settings", "name", "tags"}
+        return tuple(getattr(self, f.name) for f in fields(self) if f.name not in settings)
+
+
+def parse(given: Mapping[str, Any], start: Options | None = None) -> Options:
+    """Return `start` (the defaults) with the options `given` in force.
+
+    Raises:
+        InvalidError: an option or a value that cannot be; the message says what is allowed.
+    """
+    options = start if start is not None else Options()
+    for name, value in _modern(given).items():
+        options = _READERS[name](options, name, value)
+    _check_settings(options.settings)
+    return options
+
+
+def check_settings(given: Mapping[str, Any], current: PoolSettings) -> PoolSettings:
+    """Return `current` with the autoscaler's options `given` in force.
+
+    Raises:
+        InvalidError: as `parse`.
+    """
+    return parse(given, Options(settings=current)).settings
+
+
+def _modern(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `given` in the names of 2026, without what has no meaning here."""
+    modern: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in _CLOUD_ONLY:
+            _warn_once(name, value)
+            continue
+        now = _SPELLINGS_2024.get(name, name)
+        if now in modern:
+            raise InvalidError(f"{name}={value!r}: {now} was given too, and is the same option")
+        if now in _NOT_YET:
+            _refuse_unbuilt(name, value)
+            continue
+        if now not in _READERS:
+            raise InvalidError(_unknown(name))
+        modern[now] = value
+    return modern
+
+
+def _warn_once(name: str, value: object) -> None:
+    if value is None or name in _warned:
+        return
+    _warned.add(name)
+    warnings.warn(
+        f"{name}={value!r} means something on a cloud only and is ignored here.",
+        UserWarning,
+        stacklevel=6,
+    )
+
+
+def _refuse_unbuilt(name: str, value: object) -> None:
+    if value is not None and value not in ((), []):
+        raise InvalidError(f"{name}={value!r}: {name} is not available yet in this version.")
+
+
+def _unknown(name: str) -> str:
+    known = [*_READERS, *_SPELLINGS_2024, *_NOT_YET]
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{name} is no option of a function.{hint} There are: {', '.join(_READERS)}."
+
+
+def _bad(name: str, value: object, allowed: str) -> InvalidError:
+    return InvalidError(f"{name}={value!r}: allowed is {allowed}.")
+
+
+def _number(name: str, value: object, low: float, high: float = math.inf) -> float:
+    """Return `value` if it is a number in [low, high]."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    if not good:
+        limit = (
+            f"a number from {low:g} on" if high == math.inf else f"a number, {low:g} to {high:g}"
+        )
+        raise _bad(name, value, limit)
+    assert isinstance(value, int | float)  # noqa: S101  just checked
+    return float(value)
+
+
+def _positive(name: str, value: object) -> float:
+    number = _number(name, value, 0)
+    if not 0 < number < math.inf:
+        raise _bad(name, value, "a number of seconds above 0")
+    return number
+
+
+def _integer(name: str, value: object, low: int, high: int | None = None) -> int:
+    """Return `value` if it is an int in [low, high]."""
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    if not good or (high is not None and value > high):  # type: ignore[operator]
+        limit = f"an int from {low} on" if high is None else f"an int, {low} to {high}"
+        raise _bad(name, value, limit)
+    assert isinstance(value, int)  # noqa: S101  just checked
+    return value
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _bad(name, value, "True or False")
+    return value
+
+
+def _read_name(options: Options, name: str, value: object) -> Options:
+    if value is None:
+        return options
+    if not isinstance(value, str) or not value or "/" in value:
+        raise _bad(name, value, "a non-empty str without a slash")
+    return replace(options, name=value)
+
+
+def _read_cpu(options: Options, name: str, value: object) -> Options:
+    if value is None:
+        return options
+    cpu = _number(name, value, 0)
+    if not 0 < cpu < math.inf:
+        raise _bad(name, value, "a number of cores above 0")
+    return replace(options, resources=_resources(options, cpu=cpu))
+
+
+def _read_memory(options: Options, name: str, value: object) -> Options:
+    if value is None:
+        return options
+    if isinstance(value, tuple):
+        raise InvalidError(f"{name}={value!r}: a limit is not available yet in this version.")
+    return replace(options, resources=_resources(options, memory_mib=_integer(name, value, 1)))
+
+
+def _read_gpu(options: Options, name: str, value: object) -> Options:
+    gpu, kind = _gpu(name, value)
+    return replace(options, resources=_resources(options, gpu=gpu, gpu_kind=kind))
+
+
+def _gpu(name: str, value: object) -> tuple[float, str]:
+    """Return how many devices (or which fraction of one) of which kind ("" is any)."""
+    allowed = 'None, "any", a kind such as "H200" or "H200:2", an int, or a fraction below 1'
+    if value is None:
+        return 0.0, ""
+    if isinstance(value, str) and (match := _GPU.match(value)):
+        count = int(match["count"] or 1)
+        if count:
+            return float(count), "" if match["kind"].lower() == "any" else match["kind"]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        number = float(value)
+        if number < 1 or number.is_integer():
+            return number, ""
+    raise _bad(name, value, allowed)
+
+
+def _resources(options: Options, **changed: Any) -> Resources:
+    import msgspec  # noqa: PLC0415  only where an option is given
+
+    return msgspec.structs.replace(options.resources, **changed)
+
+
+def _settings(options: Options, **changed: Any) -> Options:
+    import msgspec  # noqa: PLC0415  only where an option is given
+
+    return replace(options, settings=msgspec.structs.replace(options.settings, **changed))
+
+
+def _read_count(options: Options, name: str, value: object) -> Options:
+    if value is None:
+        return options
+    return _settings(options, **{name: _integer(name, value, 0)})
+
+
+def _read_ceiling(options: Options, name: str, value: object) -> Options:
+    return _settings(options, **{name: None if value is None else _integer(name, value, 1)})
+
+
+def _read_window(options: Options, name: str, value: object) -> Options:
+    if value is None:
+        return options
+    return _settings(options, scaledown_window_seconds=_positive(name, value))
+
+
+def _read_timeout(options: Options, name: str, value: object) -> Options:
+    return options if value is None else replace(options, timeout_seconds=_positive(name, value))
+
+
+def _read_startup(options: Options, name: str, value: object) -> Options:
+    seconds = None if value is None else _positive(name, value)
+    return replace(options, startup_timeout_seconds=seconds)
+
+
+def _read_retries(options: Options, name: str, value: object) -> Options:
+    if value is None:
+        return replace(options, retries=RetryPolicy())
+    if isinstance(value, Retries):
+        return replace(options, retries=value.policy())
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10:  # noqa: PLR2004  documented
+        raise _bad(name, value, "an int, 0 to 10, or Retries(...)")
+    return replace(options, retries=Retries(value, 1.0).policy())
+
+
+def _read_rerun(options: Options, name: str, value: object) -> Options:
+    return replace(options, rerun_on_crash=_flag(name, value))
+
+
+def _read_single(options: Options, name: str, value: object) -> Options:
+    return replace(options, single_use=_flag(name, value))
+
+
+def _read_loops(options: Options, name: str, value: object) -> Options:
+    return replace(options, nested_loops=_flag(name, value))
+
+
+def _read_concurrent(options: Options, name: str, value: object) -> Options:
+    if value is not None and _integer(name, value, 1) != 1:
+        raise InvalidError(f"{name}={value!r}: more than 1 is not available yet in this version.")
+    return options
+
+
+def _read_env(options: Options, name: str, value: object) -> Options:
+    return replace(options, env=_pairs(name, value))
+
+
+def _read_tags(options: Options, name: str, value: object) -> Options:
+    return replace(options, tags=_pairs(name, value))
+
+
+def _pairs(name: str, value: object) -> tuple[tuple[str, str], ...]:
+    pairs = {} if value is None else value
+    if not isinstance(pairs, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, str) for k, v in pairs.items()
+    ):
+        raise _bad(name, value, "a dict of str to str")
+    return tuple(sorted(pairs.items()))
+
+
+def _read_generator(options: Options, name: str, value: object) -> Options:
+    if value is not None and _flag(name, value):
+        raise InvalidError("is_generator=True: generators are not available yet in this version.")
+    return options
+
+
+def _read_serialized(options: Options, name: str, value: object) -> Options:
+    _flag(name, value)  # every function travels by value
+    return options
+
+
+def _check_settings(settings: PoolSettings) -> None:
+    """Raise `InvalidError` where two settings contradict each other."""
+    ceiling = settings.max_containers
+    if ceiling is not None and settings.min_containers > ceiling:
+        raise InvalidError(
+            f"min_containers={settings.min_containers}: allowed is at most "
+            f"max_containers={ceiling}."
+        )
+
+
+_READERS: dict[str, Callable[[Options, str, Any], Options]] = {
+    "name": _read_name,
+    "cpu": _read_cpu,
+    "memory": _read_memory,
+    "gpu": _read_gpu,
+    "min_containers": _read_count,
+    "max_containers": _read_ceiling,
+    "buffer_containers": _read_count,
+    "scaledown_window": _read_window,
+    "timeout": _read_timeout,
+    "startup_timeout": _read_startup,
+    "rerun_on_crash": _read_rerun,
+    "retries": _read_retries,
+    "allow_concurrent_inputs": _read_concurrent,
+    "single_use_containers": _read_single,
+    "nested_loops": _read_loops,
+    "env": _read_env,
+    "tags": _read_tags,
+    "is_generator": _read_generator,
+    "serialized": _read_serialized,
+}

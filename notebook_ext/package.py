@@ -1,0 +1,231 @@
+"""What a call takes along of its function and of all the functions that it refers to.
+
+Theory. A function that refers to other remote functions carries their keys only. When a call is
+made at the root of a tree (in a notebook, a script), every function that it can reach is read, and
+a *table* says which version of each the whole tree sees. A call that is nested in an input of a
+worker goes by the table of its tree, so that functions that arrived there by key need no code.
+
+A package is made again only where one of the functions reads differently from the last time.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from kernel_worker import context
+from kernel_worker.errors import InvalidError, NotFoundError
+from kernel_worker.model import (
+    CallContext,
+    Digest,
+    Environment,
+    FunctionKey,
+    FunctionSpec,
+    PoolId,
+    digest_of,
+)
+from notebook_ext.submission import Package
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from kernel_worker.context import RunningInput
+    from notebook_ext.function import Function
+
+Table = dict[FunctionKey, tuple[FunctionSpec, Digest]]
+
+
+class Version(NamedTuple):
+    """A function as it reads now."""
+
+    spec: FunctionSpec
+    snapshot: Digest
+    objects: Mapping[Digest, bytes]
+    references: tuple[object, ...]
+
+
+def packed(
+    root: Function[Any, Any], last: tuple[tuple[Version, ...], Package] | None
+) -> tuple[tuple[Version, ...], Package]:
+    """Return what a call of `root` takes along, and the versions that it was made from.
+
+    Args:
+        root: the function that is called; its code is here.
+        last: what this returned the last time; returned again where nothing has changed.
+    """
+    functions, versions, arrived = _reach(root)
+    if last is not None and not arrived and _same(versions, last[0]):
+        return last
+    if len(functions) == 1 and not versions[0].references:
+        only = versions[0]
+        return versions, Package(only.spec, only.snapshot, objects=only.objects)
+    table: Table = dict(_current_table()) if arrived else {}
+    inherited = list(table.values())
+    objects: dict[Digest, bytes] = {}
+    for version in versions:
+        table[version.spec.key] = (version.spec, version.snapshot)
+        objects.update(version.objects)
+    encoded = msgspec.msgpack.encode(table)
+    digest = digest_of(encoded)
+    objects[digest] = encoded
+    package = Package(
+        spec=versions[0].spec,
+        snapshot=versions[0].snapshot,
+        table=digest,
+        nested=tuple(version.spec for version in versions[1:]),
+        pools=tuple(spec.pool for spec, _ in table.values()),
+        requires=(*objects, *_digests(inherited)),
+        objects=objects,
+    )
+    return versions, package
+
+
+def arrived_package(key: FunctionKey, running: RunningInput | None) -> Package:
+    """Return what a call takes along of a function that arrived here by key.
+
+    Raises:
+        InvalidError: this is no worker, so nobody knows the function's code.
+        NotFoundError: the tree of calls that runs here does not refer to it.
+    """
+    if running is None:
+        raise InvalidError(
+            f"{key.rpartition('/')[2]} was defined in another process; here it is only a name."
+        )
+    table = table_of(running)
+    found = table.get(key)
+    if found is None:
+        raise NotFoundError(
+            f"{key.rpartition('/')[2]} is not known to this tree of calls; functions are found "
+            "when a function refers to them by name."
+        )
+    return _arrived(running.table, *found)
+
+
+@functools.lru_cache(maxsize=256)
+def _arrived(table: Digest, spec: FunctionSpec, snapshot: Digest) -> Package:
+    entries = list(_read_table(table).values())
+    return Package(
+        spec=spec,
+        snapshot=snapshot,
+        table=table,
+        pools=tuple(entry.pool for entry, _ in entries),
+        requires=tuple(_digests(entries)),
+        inherited=True,
+    )
+
+
+def table_of(running: RunningInput) -> Table:
+    """Return the table of the tree of calls that `running` belongs to."""
+    return _read_table(running.table) if running.table else {}
+
+
+def _current_table() -> Table:
+    running = context.current_input.get()
+    return table_of(running) if running is not None else {}
+
+
+@functools.lru_cache(maxsize=32)
+def _read_table(digest: Digest) -> Table:
+    identity = context.worker_identity
+    encoded = identity.objects.get(digest) if identity is not None else None
+    if encoded is None:
+        from notebook_ext import session  # noqa: PLC0415  it is rarely missing
+
+        encoded = session.current().ask("object", digest, bytes).join()
+    return msgspec.msgpack.decode(encoded, type=Table)
+
+
+def _reach(
+    root: Function[Any, Any],
+) -> tuple[list[Function[Any, Any]], tuple[Version, ...], bool]:
+    """Return the functions that `root` reaches, itself first, as they read now.
+
+    The last part says whether some of them arrived here by key and have no code here.
+    """
+    functions = [root]
+    seen = {root.key}
+    versions: list[Version] = []
+    arrived = False
+    for function in functions:  # grows while it is walked
+        version = function.read()
+        versions.append(version)
+        for reference in version.references:
+            key = reference.__remote_reference__()  # type: ignore[attr-defined]
+            if key in seen:
+                continue
+            seen.add(key)
+            if reference.has_code:  # type: ignore[attr-defined]
+                functions.append(reference)  # type: ignore[arg-type]
+            else:
+                arrived = True
+    return functions, tuple(versions), arrived
+
+
+def _same(versions: tuple[Version, ...], last: tuple[Version, ...]) -> bool:
+    return len(versions) == len(last) and all(a is b for a, b in zip(versions, last, strict=True))
+
+
+def _digests(entries: Iterable[tuple[FunctionSpec, Digest]]) -> list[Digest]:
+    """Return the objects that these functions need."""
+    found = [
+        digest
+        for spec, snapshot in entries
+        for digest in (spec.code, spec.environment, snapshot)
+        if digest
+    ]
+    return list(dict.fromkeys(found))
+
+
+def pool_id(*parts: object) -> PoolId:
+    """Return the id of the pool for a function version with one set of options."""
+    return PoolId(f"po-{digest_of(repr(parts).encode())[:20]}")
+
+
+class Surroundings:
+    """The environment of workers, and what a call says of how its own differs."""
+
+    def __init__(self, source: Digest, encoded: bytes, env: tuple[tuple[str, str], ...]) -> None:
+        """Read an encoded `Environment` and add the variables of the option `env`."""
+        self.source = source
+        environment = msgspec.msgpack.decode(encoded, type=Environment)
+        self._started_with = environment.variables
+        self._wanted = dict(env)
+        self.digest = source
+        self.encoded = encoded
+        if env:
+            environment = msgspec.structs.replace(
+                environment, variables={**environment.variables, **self._wanted}
+            )
+            self.encoded = msgspec.msgpack.encode(environment)
+            self.digest = digest_of(self.encoded)
+        self._seen: object = None
+        self._different: tuple[tuple[str, str | None], ...] = ()
+
+    def call_context(self) -> CallContext:
+        """Return the surroundings of a call that is made here and now."""
+        try:
+            directory = os.getcwd()  # noqa: PTH109  half the cost, at every call
+        except OSError:
+            directory = ""
+        raw = getattr(os.environ, "_data", None)  # comparing decoded copies costs 50 µs
+        if raw is None or raw != self._seen:
+            self._different = self._difference()
+            self._seen = dict(raw) if raw is not None else None
+        return CallContext(directory, self._different)
+
+    def _difference(self) -> tuple[tuple[str, str | None], ...]:
+        here = dict(os.environ)
+        before = self._started_with
+        changed: list[tuple[str, str | None]] = [
+            (name, value)
+            for name, value in here.items()
+            if before.get(name) != value and name not in self._wanted and name not in _NOT_SENT
+        ]
+        gone = [name for name in before if name not in here and name not in self._wanted]
+        return tuple(sorted([*changed, *((name, None) for name in gone)]))
+
+
+_NOT_SENT = frozenset({"JPY_PARENT_PID", "JPY_SESSION_NAME", "NOTEBOOK_EXT_SESSION"})

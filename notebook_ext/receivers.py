@@ -1,0 +1,192 @@
+"""Where the answers to a call that is no map go: one outcome, or all that become known.
+
+Receivers run in the I/O thread. They keep frames as they came; whoever waits unpickles.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kernel_worker.model import Outcome
+from notebook_ext import exception
+from notebook_ext.outcome import exception_of, value_at
+from notebook_ext.submission import Ended
+from notebook_ext.twin import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kernel_worker.wire.frames import Frame
+    from kernel_worker.wire.messages import CallProgress
+    from notebook_ext.output import CallOutput
+
+Result = tuple["Sequence[Frame]", int] | Ended
+"""How one input ended: a batch and the value's position in it, or what went wrong."""
+
+
+def open_result(result: Result, name: str) -> Any:
+    """Return the value of an input that succeeded; raise what stands for one that did not."""
+    __tracebackhide__ = True
+    if isinstance(result, Ended):
+        raise exception_of(result, name)
+    return value_at(*result)
+
+
+def raise_rejection(error: str, message: str) -> Any:
+    """Raise the error that the broker, or the session, named."""
+    __tracebackhide__ = True
+    raise exception.named(error)(message)
+
+
+class Answer:
+    """What every receiver does with output and with bad news about the whole call."""
+
+    def __init__(self, output: CallOutput) -> None:
+        """Write to `output`."""
+        self._output = output
+        self._reason = ""
+
+    def accepted(self) -> None:
+        """Attached calls are not accepted; nothing to do."""
+
+    def wrote(self, index: int, stream: str, text: bytes) -> None:
+        """Show it."""
+        self._output.write(index, stream, text)
+
+    def progressed(self, progress: CallProgress) -> None:
+        """Say once what a call waits for that has waited for long."""
+        if progress.waiting_for and not self._reason:
+            self._reason = progress.waiting_for
+            self._output.notice(f"notebook_ext: waiting for {progress.waiting_for}")
+
+
+class SingleAnswer(Answer):
+    """The one outcome of `f.remote(...)`."""
+
+    def __init__(self, output: CallOutput, name: str) -> None:
+        """Start without it."""
+        super().__init__(output)
+        self._name = name
+        self.waiting: Waiting[Any] = Waiting()
+
+    def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:  # noqa: ARG002
+        """Let the caller go on."""
+        self._settle(partial(value_at, frames, position), failed=False)
+
+    def ended(self, end: Ended) -> None:
+        """Let the caller raise."""
+        self._settle(partial(open_result, end, self._name), failed=True)
+
+    def rejected(self, error: str, message: str) -> None:
+        """Let the caller raise."""
+        self._settle(partial(raise_rejection, error, message), failed=True)
+
+    def _settle(self, result: Callable[[], Any], *, failed: bool) -> None:
+        self._output.after(partial(self.waiting.complete, result, failed=failed))
+
+
+class Acceptance(Answer):
+    """The answer to `f.spawn(...)`: durable or not. Outcomes go to `Outcomes`."""
+
+    def __init__(self, output: CallOutput, call: Any) -> None:
+        """Start without it; the caller gets `call`."""
+        super().__init__(output)
+        self._call = call
+        self.waiting: Waiting[Any] = Waiting()
+
+    def accepted(self) -> None:
+        """Let the caller go on."""
+        self.waiting.complete(lambda: self._call)
+
+    def rejected(self, error: str, message: str) -> None:
+        """Let the caller raise."""
+        self.waiting.complete(partial(raise_rejection, error, message), failed=True)
+
+    def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:
+        """Outcomes are told to those who are attached."""
+
+    def ended(self, end: Ended) -> None:
+        """Outcomes are told to those who are attached."""
+
+
+class Outcomes(Answer):
+    """The outcomes of a spawned call, by index, as they become known; they stay."""
+
+    def __init__(self, output: CallOutput, name: str) -> None:
+        """Start with none."""
+        super().__init__(output)
+        self._name = name
+        self._lock = threading.Lock()
+        self._known: dict[int, Result] = {}
+        self._cancelled: list[Ended] = []
+        self._rejection: tuple[str, str] | None = None
+        self._waiting: dict[int, list[Waiting[Any]]] = {}
+
+    def when(self, index: int, waiting: Waiting[Any]) -> None:
+        """Complete `waiting` with the outcome of the input at `index`."""
+        with self._lock:
+            found = self._find(index)
+            if found is None:
+                others = [each for each in self._waiting.get(index, ()) if not each.done]
+                self._waiting[index] = [*others, waiting]
+        if found is not None:
+            waiting.complete(found.open, failed=found.failed)
+
+    def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:
+        """Keep the values."""
+        with self._lock:
+            for offset in range(count):
+                self._known.setdefault(start + offset, (frames, position + offset))
+        self._output.after(self._tell)
+
+    def ended(self, end: Ended) -> None:
+        """Keep how they ended."""
+        with self._lock:
+            if end.outcome is Outcome.CANCELLED:
+                self._cancelled.append(end)
+            else:
+                for index in range(end.index, end.index + end.count):
+                    self._known.setdefault(index, end)
+        self._output.after(self._tell)
+
+    def rejected(self, error: str, message: str) -> None:
+        """Nobody knows the call, or nobody can be asked."""
+        with self._lock:
+            self._rejection = (error, message)
+        self._output.after(self._tell)
+
+    @property
+    def rejection(self) -> tuple[str, str] | None:
+        """Why nothing more will be heard, as (name of the error, message)."""
+        return self._rejection
+
+    def _tell(self) -> None:
+        ready: list[tuple[Waiting[Any], _Found]] = []
+        with self._lock:
+            for index in list(self._waiting):
+                found = self._find(index)
+                if found is not None:
+                    ready += [(waiting, found) for waiting in self._waiting.pop(index)]
+        for waiting, found in ready:
+            waiting.complete(found.open, failed=found.failed)
+
+    def _find(self, index: int) -> _Found | None:
+        known = self._known.get(index)
+        if known is not None:
+            failed = isinstance(known, Ended)
+            return _Found(partial(open_result, known, self._name), failed)
+        for end in self._cancelled:
+            if end.index <= index < end.index + end.count:
+                return _Found(partial(open_result, end, self._name), failed=True)
+        if self._rejection is not None:
+            return _Found(partial(raise_rejection, *self._rejection), failed=True)
+        return None
+
+
+class _Found(NamedTuple):
+    """An outcome: what opens it, and whether that raises."""
+
+    open: Callable[[], Any]
+    failed: bool

@@ -1,0 +1,260 @@
+"""A process's connection to a broker: what functions and calls go through.
+
+There is one session per process, made by the first call. A process that was forked makes its own,
+and a process that is a worker talks to the broker that gave it its input. `close` says goodbye (the
+attached calls end, the spawned ones go on); it runs at exit by itself.
+
+Guarantees: safe from any thread; nothing here waits but through the `Waiting` that it returns.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import itertools
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from kernel_worker import context, rendezvous
+from kernel_worker.errors import ConnectionError  # noqa: A004  ours
+from kernel_worker.model import CallId, ClientId
+from kernel_worker.wire import frames as wire_frames
+from kernel_worker.wire import messages, payload
+from notebook_ext import exception
+from notebook_ext.config import current as current_settings
+from notebook_ext.link import Link
+from notebook_ext.output import CallOutput, Printer
+from notebook_ext.twin import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kernel_worker.context import RunningInput
+    from kernel_worker.model import PoolId, PoolSettings
+    from kernel_worker.rendezvous import Connection
+    from kernel_worker.settings import Settings
+    from kernel_worker.wire.frames import Frame
+    from notebook_ext.submission import Package, Receiver, Submission
+
+
+class Session:
+    """One connection. `current()` returns the one that calls go through."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Start looking for a broker, or for the one of the worker that this process is."""
+        self.settings = settings if settings is not None else current_settings()
+        self.pid = os.getpid()
+        token = os.urandom(6).hex()
+        self.client = ClientId(f"cl-{token}")
+        self._call_prefix = f"fc-{token}"
+        self._numbers = itertools.count(1)
+        self._requests = itertools.count(1)
+        self._printer = Printer()
+        self._waits: dict[RunningInput, list[tuple[CallId, ...]]] = {}
+        self._waits_lock = threading.Lock()
+        hello = messages.Hello("client", self.client, pid=self.pid, machine=rendezvous.machine_id())
+        self._link = Link(hello, self._find, self.settings.connect_timeout_seconds, cut)
+        self._conversation = self._link.conversation
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether calls of this process can go through it."""
+        return self.pid == os.getpid() and self._link.is_alive
+
+    def close(self) -> None:
+        """Say goodbye: attached calls end, spawned ones go on. Repeatable."""
+        if self.pid == os.getpid():
+            self._link.close()
+            self._printer.close()
+
+    # ---- calls ----------------------------------------------------------------------------------
+
+    def new_call(self) -> CallId:
+        """Return the id of a call that nobody has made."""
+        return CallId(f"{self._call_prefix}{next(self._numbers):x}")
+
+    def submit(
+        self, said: Submission, count: int, frames: Sequence[Frame], *, closed: bool = True
+    ) -> None:
+        """Make a call with its first inputs."""
+        self._link.post(self._submit, said, count, frames, closed)
+
+    def post(self, function: Any, *args: Any) -> None:
+        """Let the I/O thread call `function(*args)`."""
+        self._link.post(function, *args)
+
+    def submit_now(
+        self, said: Submission, count: int, frames: Sequence[Frame], *, closed: bool
+    ) -> None:
+        """Do as `submit`; in the I/O thread only."""
+        self._conversation.submit(said, count, frames, closed=closed)
+
+    def add(self, call: CallId, count: int, frames: Sequence[Frame]) -> None:
+        """Add inputs to an open call; in the I/O thread only."""
+        self._conversation.add(call, count, frames)
+
+    def close_inputs(self, call: CallId) -> None:
+        """The call gets no more inputs; in the I/O thread only."""
+        self._conversation.close(call)
+
+    def cancel(self, call: CallId, *, terminate: bool = False) -> None:
+        """End a call."""
+        self._link.post(self._cancel, call, terminate)
+
+    def attach(self, call: CallId, receiver: Receiver) -> None:
+        """Tell `receiver` the outcomes of a spawned call."""
+        self._link.post(self._conversation.attach, call, receiver)
+
+    def detach(self, call: CallId, receiver: Receiver) -> None:
+        """Tell `receiver` nothing more."""
+        self._link.post(self._conversation.detach, call, receiver)
+
+    def output(self, prefix: str) -> CallOutput:
+        """Return where a call's output goes that is made here and now."""
+        shown = prefix if self.settings.log_prefix else ""
+        return CallOutput(self._printer, contextvars.copy_context(), shown)
+
+    def announce(self, running: RunningInput, begins: bool, calls: tuple[CallId, ...]) -> None:  # noqa: FBT001  a callback
+        """Say that an input of this worker begins, or ends, to wait for `calls`.
+
+        Threads and tasks of one input may wait at the same time; it runs once none does.
+        """
+        with self._waits_lock:
+            waits = self._waits.setdefault(running, [])
+            if begins:
+                waits.append(calls)
+            else:
+                waits.remove(calls)
+            everything = tuple(call for each in waits for call in each)
+            if not waits:
+                del self._waits[running]
+            parent = running.as_parent()
+            said: messages.Blocked | messages.Resumed = messages.Resumed(parent)
+            if everything:
+                said = messages.Blocked(parent, everything)
+            self._link.post(self._conversation.tell, said)
+
+    # ---- questions ------------------------------------------------------------------------------
+
+    def ask(
+        self, what: Any, subject: str, answer: type, package: Package | None = None
+    ) -> Waiting[Any]:
+        """Ask the broker; the result is an `answer` (`bytes` for an object)."""
+        message = messages.Ask(next(self._requests), what, subject)
+        return self._question(message, answer, package)
+
+    def status(self) -> Waiting[messages.Status]:
+        """Ask for the state of the broker, its hosts, pools, workers and calls."""
+        return self.ask("status", "", messages.Status)
+
+    def configure(
+        self, pool: PoolId, package: Package, changes: Mapping[str, Any]
+    ) -> Waiting[PoolSettings]:
+        """Change a pool's settings; the result is what is in force."""
+        from kernel_worker.model import PoolSettings  # noqa: PLC0415  as a value here
+
+        message = messages.ConfigurePool(next(self._requests), pool, **changes)
+        return self._question(message, PoolSettings, package)
+
+    def _question(
+        self,
+        message: messages.Ask | messages.ConfigurePool,
+        answer: type,
+        package: Package | None,
+    ) -> Waiting[Any]:
+        waiting: Waiting[Any] = Waiting()
+
+        def take(reply: messages.Reply, frames: list[bytes]) -> None:
+            waiting.complete(lambda: read_reply(reply, frames, answer))
+
+        self._link.post(self._conversation.ask, message, take, package)
+        return waiting
+
+    # ---- in the I/O thread ----------------------------------------------------------------------
+
+    def _submit(
+        self,
+        said: Submission,
+        count: int,
+        frames: Sequence[Frame],
+        closed: bool,  # noqa: FBT001  posted
+    ) -> None:
+        self._conversation.submit(said, count, frames, closed=closed)
+
+    def _cancel(self, call: CallId, terminate: bool) -> None:  # noqa: FBT001  posted
+        self._conversation.cancel(call, terminate=terminate)
+
+    def _find(self) -> Connection:
+        identity = context.worker_identity
+        if identity is None:
+            return rendezvous.find_or_start(self.settings)
+        found = rendezvous.read_connection(identity.connection_file)
+        if found is None:
+            raise ConnectionError(f"The broker of this worker is gone: {identity.connection_file}")
+        return found
+
+
+def cut(frames: Sequence[Frame], start: int, stop: int) -> list[Frame]:
+    """Return the batch of the items `[start, stop)` of a batch, and of these alone."""
+    head = wire_frames.header(frames)
+    if not head.whole:
+        return wire_frames.cut(frames, start, stop)[1]
+    # Plain values: no code of users runs here.
+    reader = payload.BatchReader(frames)
+    return payload.encode_batch([reader[at] for at in range(start, stop)], head.form)
+
+
+def read_reply(reply: messages.Reply, frames: list[bytes], answer: type) -> Any:
+    """Return the body of a reply as `answer`, or raise what it says."""
+    __tracebackhide__ = True
+    if reply.error:
+        text = msgspec.msgpack.decode(reply.body)
+        raise exception.named(reply.error)(str(text))
+    if answer is bytes:
+        return frames[0]
+    return msgspec.msgpack.decode(reply.body, type=answer)
+
+
+_lock = threading.Lock()
+_current: Session | None = None
+
+
+def current() -> Session:
+    """Return the session that this process's calls go through; make it if there is none."""
+    global _current  # one per process
+    session = _current
+    if session is not None and session.is_usable:
+        return session
+    with _lock:
+        if _current is None or not _current.is_usable:
+            _current = Session()
+        return _current
+
+
+def close() -> None:
+    """Close the session, if there is one; the next call makes another."""
+    global _current  # noqa: PLW0603  one per process
+    with _lock:
+        session, _current = _current, None
+    if session is not None:
+        session.close()
+
+
+def _forget() -> None:
+    """Leave the parent's session alone in a process that was forked."""
+    global _current, _lock
+    _current = None
+    _lock = threading.Lock()
+
+
+atexit.register(close)
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,90 @@
+"""A call as it is handed to the conversation, and the shape of what comes back.
+
+Values and one protocol: nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from kernel_worker.model import CallContext, Digest, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kernel_worker.model import CallId, FunctionSpec, ParentInput, PoolId
+    from kernel_worker.wire.frames import Frame
+    from kernel_worker.wire.messages import CallProgress
+
+
+class Receiver(Protocol):
+    """Where the answers to one call go."""
+
+    def accepted(self) -> None:
+        """The spawned call is durable."""
+
+    def rejected(self, error: str, message: str) -> None:
+        """The call cannot be; `error` is a class name of the error tree. Nothing else follows."""
+
+    def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:
+        """`[start, start + count)` succeeded; the values begin at `position` of the batch."""
+
+    def ended(self, end: Ended) -> None:
+        """Inputs ended otherwise."""
+
+    def progressed(self, progress: CallProgress) -> None:
+        """How the call stands."""
+
+    def wrote(self, index: int, stream: str, text: bytes) -> None:
+        """An input wrote this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How `[index, index + count)` ended, where it is no success."""
+
+    index: int
+    count: int
+    outcome: Outcome
+    attempt: int
+    message: str
+    exception: bytes | None
+    """What the function raised, for `wire.failures`."""
+    inputs: Sequence[Frame] = ()
+    """The batch that holds the input (for people: what were its arguments), if it is at hand …"""
+    position: int = 0
+    """… and where in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A function as a call needs it: its version, and what lies behind its captured names."""
+
+    spec: FunctionSpec
+    snapshot: Digest = Digest("")
+    table: Digest = Digest("")
+    nested: tuple[FunctionSpec, ...] = ()
+    """The functions that it refers to, directly or not, and whose code is here."""
+    pools: tuple[PoolId, ...] = ()
+    """All pools of the table."""
+    requires: tuple[Digest, ...] = ()
+    """All objects that the table's functions need."""
+    objects: Mapping[Digest, bytes] = field(default_factory=dict)
+    inherited: bool = False
+    """The broker has it from the call in which this one is nested."""
+
+
+@dataclass(slots=True)
+class Submission:
+    """A call as the user made it."""
+
+    call: CallId
+    package: Package
+    receiver: Receiver
+    attached: bool = True
+    shared: Digest = Digest("")
+    context: CallContext = CallContext()
+    parent: ParentInput | None = None
+    objects: Mapping[Digest, bytes] = field(default_factory=dict)
+    """Objects of this call alone (its shared arguments)."""

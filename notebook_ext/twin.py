@@ -1,0 +1,271 @@
+"""One body, two surfaces: `f.remote(x)` waits in this thread, `await f.remote.aio(x)` in this task.
+
+A body starts an operation and returns the `Waiting` that it completes. What differs between the
+surfaces is only how one waits: with a plain lock, which a signal interrupts, or with a future of
+the running loop. Neither needs the other: no loop is pumped or nested, so the blocking surface
+works in a notebook cell, inside whose thread a loop is running.
+
+Guarantees: a waiting that is given up (a signal, a cancelled task) is told so by `abandon`. The
+operation is started before `.aio(...)` returns, so that `[f.remote.aio(x) for x in xs]` runs all.
+Not guaranteed: anything about which thread completes a waiting; `decode` runs where one waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from kernel_worker.context import current_input
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+    from kernel_worker.context import RunningInput
+
+S = TypeVar("S")
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Waiting(Generic[T_co]):
+    """An operation that was started; completed once, by any thread."""
+
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "_gate",
+        "_open",
+        "_result",
+        "abandoned",
+        "announce",
+        "done",
+        "failed",
+    )
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._open = [True]
+        self._result: Callable[[], T_co] | None = None
+        self._callbacks: list[Callable[[], object]] = []
+        self.done = False
+        """Whether it was completed …"""
+        self.failed = False
+        """… and `result` will raise, as far as that is known before it is called."""
+        self.abandoned: Callable[[], object] | None = None
+        """Called, in the thread that waited, when that gives up."""
+        self.announce: Callable[[RunningInput, bool], object] | None = None
+        """Called as a worker's input begins (True) and ends (False) to wait."""
+
+    def complete(self, result: Callable[[], T_co], *, failed: bool = False) -> bool:
+        """Let everybody who waits go on with what `result` returns or raises.
+
+        Returns:
+            False where it was completed before; then nothing changes.
+        """
+        try:
+            self._open.pop()  # one of several threads gets it
+        except IndexError:
+            return False
+        self._result = result
+        self.failed = failed
+        self.done = True
+        self._gate.release()
+        if self._callbacks:
+            self._call_back()
+        return True
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Wait in this thread; return whether the operation is done.
+
+        Raises:
+            KeyboardInterrupt: or whatever else a signal handler raises; it is abandoned then.
+        """
+        __tracebackhide__ = True
+        if self.done:
+            return True
+        running = current_input.get() if self.announce is not None else None
+        try:
+            if running is None:
+                return self._pass(timeout_seconds)
+            return self._pass_as(running, timeout_seconds)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def result(self) -> T_co:
+        """Return what the operation gave or raise what it raised; only once it is done."""
+        __tracebackhide__ = True
+        assert self._result is not None  # noqa: S101  what `done` says
+        return self._result()
+
+    def join(self) -> T_co:
+        """Wait in this thread and return the result."""
+        __tracebackhide__ = True
+        if not self.done:
+            self.wait()
+        return self.result()
+
+    def abandon(self) -> None:
+        """Say that nobody waits any more."""
+        if self.abandoned is not None and not self.done:
+            self.abandoned()
+
+    def add_callback(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once this is done: at once, or in the thread that completes it."""
+        self._callbacks.append(callback)
+        if self.done:
+            self._call_back()
+
+    def then(self, change: Callable[[T_co], T]) -> Waiting[T]:
+        """Return a waiting for what `change`, called where one waits, makes of the result."""
+        changed: Waiting[T] = Waiting()
+        changed.announce = self.announce
+        changed.abandoned = self.abandon
+        self.add_callback(
+            lambda: changed.complete(lambda: change(self.result()), failed=self.failed)
+        )
+        return changed
+
+    def dropping_result(self) -> Waiting[None]:
+        """Return a waiting for the end of this, whatever it gives or raises."""
+        ended: Waiting[None] = Waiting()
+        self.add_callback(lambda: ended.complete(lambda: None))
+        return ended
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        """Wait in the running task."""
+        return self._settle().__await__()
+
+    async def settled(self) -> None:
+        """Wait in the running task, without asking for the result."""
+        __tracebackhide__ = True
+        if self.done:
+            return
+        running = current_input.get() if self.announce is not None else None
+        if running is not None and self.announce is not None:
+            self.announce(running, True)
+        try:
+            await self._in_loop()
+        except BaseException:
+            self.abandon()
+            raise
+        finally:
+            if running is not None and self.announce is not None:
+                self.announce(running, False)
+
+    async def _settle(self) -> T_co:
+        __tracebackhide__ = True
+        await self.settled()
+        return self.result()
+
+    async def _in_loop(self) -> None:
+        import asyncio  # noqa: PLC0415  a script that never awaits does not need it
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def release() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def release_soon() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(release)
+
+        self.add_callback(release_soon)
+        await future
+
+    def _pass(self, timeout_seconds: float | None) -> bool:
+        __tracebackhide__ = True
+        if not self._gate.acquire(timeout=-1 if timeout_seconds is None else timeout_seconds):
+            return False
+        self._gate.release()
+        return True
+
+    def _pass_as(self, running: RunningInput, timeout_seconds: float | None) -> bool:
+        """Wait as an input of a worker, whose slot is free meanwhile."""
+        __tracebackhide__ = True
+        assert self.announce is not None  # noqa: S101  asked before
+        self.announce(running, True)
+        try:
+            return self._pass(timeout_seconds)
+        finally:
+            self.announce(running, False)
+
+    def _call_back(self) -> None:
+        """Call what waits to be called, each exactly once, whoever else does the same now."""
+        while self._callbacks:
+            try:
+                callback = self._callbacks.pop(0)
+            except IndexError:  # another thread was quicker
+                return
+            callback()
+
+
+def done(value: T) -> Waiting[T]:
+    """Return a waiting that needs no waiting."""
+    waiting: Waiting[T] = Waiting()
+    waiting.complete(lambda: value)
+    return waiting
+
+
+class BoundTwin(Generic[P, T]):
+    """One operation of one object, with its two surfaces."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: Callable[P, Waiting[T]]) -> None:
+        self._body = body
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do it and wait for the result."""
+        __tracebackhide__ = True
+        return self._body(*args, **kwargs).join()
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """Do it; the result is awaited."""
+        __tracebackhide__ = True
+        return self._body(*args, **kwargs)
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Waiting[T]:
+        """Do it; whoever wants the result waits for what this returns."""
+        __tracebackhide__ = True
+        return self._body(*args, **kwargs)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self._body.__doc__
+
+    @property
+    def __wrapped__(self) -> Callable[P, Waiting[T]]:
+        """The body: where `help` and signatures look."""
+        return self._body
+
+    def __repr__(self) -> str:
+        return f"<{getattr(self._body, '__qualname__', self._body)}, also as .aio>"
+
+
+class Twin(Generic[S, P, T]):
+    """What `@twin` makes of a method: gives `BoundTwin`s."""
+
+    def __init__(self, body: Callable[Concatenate[S, P], Waiting[T]]) -> None:
+        self._body = body
+        self.__doc__ = body.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type[S]) -> Twin[S, P, T]: ...
+    @overload
+    def __get__(self, instance: S, owner: type[S] | None = None) -> BoundTwin[P, T]: ...
+    def __get__(
+        self, instance: S | None, owner: type[S] | None = None
+    ) -> BoundTwin[P, T] | Twin[S, P, T]:
+        if instance is None:
+            return self
+        return BoundTwin(self._body.__get__(instance, owner))
+
+
+def twin(body: Callable[Concatenate[S, P], Waiting[T]]) -> Twin[S, P, T]:
+    """Make the two surfaces of a method that starts an operation and returns its `Waiting`."""
+    return Twin(body)
