@@ -1,0 +1,57 @@
+# `make demo` and `make lab` are for users, the rest is for developers. All of them set up first.
+
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+# Not PYTHON: where that is set, it is the interpreter to make .venv with.
+VENV_PYTHON := $(BIN)/python
+
+.PHONY: help setup quick demo lab test lint format pytest coverage screenshot bench wheel clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+setup: ## make .venv with everything in it (quick when nothing has changed)
+	@tools/setup.sh
+
+quick:
+	@tools/setup.sh --quick
+
+demo: quick ## run notebooks/quickstart.ipynb here, in the terminal
+	@$(VENV_PYTHON) -m tools.run_notebook notebooks/quickstart.ipynb
+
+lab: quick ## open the quickstart in JupyterLab
+	@$(VENV_PYTHON) -m jupyterlab notebooks/quickstart.ipynb
+
+test: setup lint pytest ## everything that CI checks
+
+lint: setup ## ruff, mypy and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+pytest: setup ## all tests, the quick ones first
+	$(VENV_PYTHON) -m pytest
+
+coverage: setup ## the pure rooms by their own test files
+	$(VENV_PYTHON) -m pytest --cov --cov-report=term-missing \
+	  tests/core tests/wire tests/notebook_ext/test_conversation.py
+
+screenshot: setup ## take docs/quickstart.png anew
+	$(VENV_PYTHON) -m tests.browser.screenshot notebooks/quickstart.ipynb docs/quickstart.png
+
+bench: setup ## measure against the peers: a table and a JSON
+	$(VENV_PYTHON) -m pip install --quiet ".[bench]"
+	$(VENV_PYTHON) -m benchmarks
+
+wheel: setup ## build the wheel into dist/
+	$(VENV_PYTHON) -m pip install --quiet build
+	$(VENV_PYTHON) -m build --wheel
+
+clean: ## remove everything that the above made
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,128 @@
+"""kill -9 of the notebook and of the broker: what ends, what goes on, what can be found again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.acceptance.cells import typed, value
+from tests.acceptance.conftest import HEAD, ScriptRunner
+from tests.acceptance.places import IDLE_EXIT_SECONDS, Place
+from tests.conftest import KernelStarter
+from tests.waiting import wait_until
+
+DEFINITIONS = """
+import os, time
+
+@app.function()
+def marks_for_ever(path):
+    while True:
+        with open(path, 'a') as file:
+            file.write('.')
+        time.sleep(0.02)
+
+@app.function()
+def waits_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    return 'found ' + os.path.basename(path)
+"""
+
+FIND_AGAIN = """
+import sys
+import notebook_ext as nb
+print(nb.FunctionCall.from_id({call!r}).get(timeout=30))
+"""
+
+
+def test_kill_9_of_the_notebook_ends_what_it_waited_for_and_nothing_else(
+    start_kernel: KernelStarter, own_place: Place, run_script: ScriptRunner, tmp_path: Path
+) -> None:
+    marks, gate = tmp_path / "marks", tmp_path / "gate"
+    kernel = start_kernel(tmp_path, own_place.variables)
+    typed(kernel, HEAD + DEFINITIONS)
+    call = value(kernel, f"call = waits_for.spawn({str(gate)!r})\ncall.object_id")
+    kernel.begin(f"marks_for_ever.remote({str(marks)!r})")
+    wait_until(marks.exists, what="the attached input runs")
+    kernel.kill()
+    worker = own_place.processes()
+    wait_until(lambda: _rests(marks), 10, "the attached call is cancelled")
+    gate.touch()
+    found = run_script(FIND_AGAIN.format(call=call), own_place.variables)
+    assert found == "found gate\n"
+    assert worker
+    wait_until(
+        lambda: not own_place.processes(), IDLE_EXIT_SECONDS + 10, "no orphan after the idle time"
+    )
+
+
+def _rests(path: Path) -> bool:
+    """Return whether nothing was written to `path` for half a second."""
+    before = path.stat().st_mtime_ns
+    try:
+        wait_until(lambda: path.stat().st_mtime_ns != before, 0.5)
+    except AssertionError:
+        return True
+    return False
+
+
+def test_results_of_spawned_calls_are_found_again_after_kill_9_of_the_broker(
+    start_kernel: KernelStarter, own_place: Place, run_script: ScriptRunner, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    kernel = start_kernel(tmp_path, own_place.variables)
+    typed(kernel, HEAD + DEFINITIONS)
+    finished, running = value(
+        kernel,
+        f"""
+        finished = waits_for.spawn('/')
+        finished.get()
+        running = waits_for.spawn({str(gate)!r})
+        finished.object_id, running.object_id
+        """,
+    )
+    os.kill(own_place.broker_pid(), signal.SIGKILL)
+    gate.touch()
+    assert run_script(FIND_AGAIN.format(call=finished), own_place.variables) == "found \n"
+    assert run_script(FIND_AGAIN.format(call=running), own_place.variables) == "found gate\n"
+    # The notebook that was there before reconnects by itself, and its objects work on.
+    assert value(kernel, "running.get(timeout=30), finished.get(timeout=30)") == (
+        "found gate",
+        "found ",
+    )
+    assert value(kernel, "waits_for.remote('/')") == "found "
+
+
+def test_an_attached_map_survives_kill_9_of_the_broker(
+    start_kernel: KernelStarter, own_place: Place, tmp_path: Path
+) -> None:
+    kernel = start_kernel(tmp_path, own_place.variables)
+    typed(
+        kernel,
+        HEAD + "\nimport os, signal, time\n"
+        "@app.function()\ndef steady(x):\n    time.sleep(0.01)\n    return x",
+    )
+    typed(kernel, "steady.remote(0)")
+    results = value(
+        kernel,
+        f"""
+        results = []
+        for result in steady.map(range(200)):
+            results.append(result)
+            if len(results) == 50:
+                os.kill({own_place.broker_pid()}, signal.SIGKILL)
+        results == list(range(200))
+        """,
+    )
+    assert results is True
+
+
+def test_a_script_that_ends_leaves_nothing_after_the_idle_time(
+    own_place: Place, run_script: ScriptRunner
+) -> None:
+    script = HEAD + "\n@app.function()\ndef f(x): return x + 1\nprint(f.remote(1))"
+    assert run_script(script, own_place.variables) == "2\n"
+    wait_until(
+        lambda: not own_place.processes(), IDLE_EXIT_SECONDS + 10, "no orphan after the idle time"
+    )

@@ -1,0 +1,73 @@
+"""A remote failure looks like a local one: the type, the cell, the line; none of our frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.cells import typed
+from tests.acceptance.conftest import HEAD
+from tests.conftest import KernelStarter
+from tests.plain_kernel import PlainKernel
+
+CELL_2 = """\
+class MyError(ValueError):
+    pass
+
+def helper(x):
+    raise MyError(f"no {x}")  # the culprit
+
+@app.function()
+def calls_helper(x):
+    return helper(x)
+"""
+
+
+@pytest.fixture
+def third_cell(start_kernel: KernelStarter, tmp_path: Path) -> PlainKernel:
+    """Return a kernel whose cells 1 and 2 have been run, so that the next one is cell 3."""
+    kernel = start_kernel(tmp_path)
+    typed(kernel, HEAD)
+    typed(kernel, CELL_2)
+    return kernel
+
+
+def test_a_remote_traceback_shows_the_cells_lines_and_none_of_our_frames(
+    third_cell: PlainKernel,
+) -> None:
+    error = third_cell.run("calls_helper.remote(7)").error
+    assert error is not None
+    assert (error.name, error.value) == ("MyError", "no 7")
+    assert "Cell In[3], line 1" in error.traceback
+    assert "Cell In[2], line 9" in error.traceback
+    assert "Cell In[2], line 5" in error.traceback
+    assert 'raise MyError(f"no {x}")  # the culprit' in error.traceback
+    assert "notebook_ext" not in error.traceback
+    assert "kernel_worker" not in error.traceback
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "calls_helper.remote(7)",
+        "list(calls_helper.map([7]))",
+        "calls_helper.spawn(7).get()",
+        "nb.gather(calls_helper.spawn(7))",
+        "await calls_helper.remote.aio(7)",
+    ],
+)
+def test_the_original_type_is_caught_by_its_class(third_cell: PlainKernel, call: str) -> None:
+    cell = typed(third_cell, f"try:\n    {call}\nexcept MyError as error:\n    print(error)")
+    assert cell.stdout == "no 7\n"
+    error = third_cell.run(call).error
+    assert error is not None
+    assert "Cell In[2], line 5" in error.traceback
+    assert "notebook_ext" not in error.traceback
+
+
+def test_what_cannot_travel_is_named_by_its_path(third_cell: PlainKernel) -> None:
+    error = third_cell.run("import threading\ncalls_helper.remote([threading.Lock()])").error
+    assert error is not None
+    assert error.name == "SerializationError"
+    assert "args[0][0]" in error.value

@@ -1,0 +1,26 @@
+"""What a data scientist meets first: the quickstart, in JupyterLab, in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import NotebookOpener
+
+QUICKSTART = Path(__file__).parents[2] / "notebooks" / "quickstart.ipynb"
+
+
+@pytest.mark.timeout(300)
+def test_the_quickstart_runs_and_its_progress_reaches_the_end(
+    open_notebook: NotebookOpener,
+) -> None:
+    notebook = open_notebook(path=QUICKSTART)
+    notebook.run_all(timeout=240)
+    search = notebook.index_of("score.map(")
+    progress = notebook.cell(search).get_by_role("progressbar")
+    assert progress.get_attribute("aria-valuemax") == "200"
+    assert progress.get_attribute("aria-valuenow") == "200"
+    notebook.cell(search).get_by_text("100 %").wait_for()
+    shown_on_purpose = notebook.index_of("score.remote(Cs[137]")
+    assert notebook.all_errors() == {shown_on_purpose: ["InvalidParameterError"]}

@@ -1,0 +1,31 @@
+"""What a test run may not leave behind: processes and files of its own brokers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+KEPT = ("lock", "start.lock", "broker.log")
+"""Lock files stay (removing one under a waiting process would give two owners), and the log."""
+
+
+def processes(directory: Path) -> dict[int, str]:
+    """Return pid and command line of every other process whose environment names `directory`."""
+    found: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if str(directory).encode() in (entry / "environ").read_bytes():
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                found[int(entry.name)] = command.decode(errors="replace").strip()
+        except OSError:  # it ended meanwhile, or is another user's
+            continue
+    return found
+
+
+def files(directory: Path) -> list[Path]:
+    """Return what lies below `directory` and should not."""
+    return [
+        path for path in sorted(directory.rglob("*")) if not path.is_dir() and path.name not in KEPT
+    ]

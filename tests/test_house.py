@@ -1,0 +1,119 @@
+"""The rules of the house, each held by a test: what a reviewer would otherwise have to look for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.plain_kernel import PlainKernel
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGES = ("kernel_worker", "notebook_ext")
+
+SHOWN_ELSEWHERE: dict[str, str] = {}
+"""Source files without a test file of the same name, and what shows their behaviour instead."""
+
+# Written in pieces, so that this file does not break its own rule.
+FOREIGN = re.compile(r"/(?:work|root)/|py" r"pi\.|python" r"hosted\.|(?:extra-)?index" r"-url")
+"""Paths of one machine, and addresses that packages come from: the user's environment has those."""
+
+VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
+
+
+def sources() -> list[Path]:
+    """Return every Python file of the packages, relative to the root."""
+    found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return sorted(path.relative_to(ROOT) for path in found)
+
+
+def kept_files() -> list[Path]:
+    """Return the files of the project: what git keeps, or would keep."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listing.returncode:
+        pytest.skip("no git, or no repository: nothing says which files are kept")
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def mirror(source: Path) -> Path:
+    """Return where the tests of `source` belong: rooms below tests/, the client in a folder."""
+    parts = source.parts[1:] if source.parts[0] == "kernel_worker" else source.parts
+    return Path("tests", *parts[:-1], f"test_{source.name}")
+
+
+def test_every_source_file_has_its_test_file_or_a_reason() -> None:
+    tested = {str(path) for path in sources() if (ROOT / mirror(path)).exists()}
+    plain = {str(path) for path in sources() if path.stem not in {"__init__", "__main__"}}
+    assert sorted(plain - tested - SHOWN_ELSEWHERE.keys()) == []
+    assert sorted(SHOWN_ELSEWHERE.keys() - (plain - tested)) == [], "entries that can go"
+
+
+def test_files_are_named_by_their_noun() -> None:
+    assert [path for path in sources() if VAGUE & set(path.with_suffix("").parts)] == []
+
+
+def test_the_import_contracts_are_kept() -> None:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_no_file_names_a_machine_or_a_package_index() -> None:
+    found = {}
+    for path in kept_files():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        if hit := FOREIGN.search(text):
+            found[str(path.relative_to(ROOT))] = hit.group()
+    assert found == {}
+
+
+def test_nothing_that_is_installed_or_made_is_kept() -> None:
+    made = {".venv", "__pycache__", ".ipynb_checkpoints", "dist", "build"}
+    assert [path for path in kept_files() if made & set(path.relative_to(ROOT).parts)][:3] == []
+
+
+def test_the_readme_gives_the_reason_for_each_dependency() -> None:
+    table = README.split("| package |")[1].split("\n\n")[0]
+    explained = set(re.findall(r"^\| ([\w-]+) \| .{10,} \|$", table, re.MULTILINE))
+    assert explained == {re.split(r"[<>=\[]", each)[0] for each in PROJECT["dependencies"]}
+
+
+def test_the_readme_names_the_make_targets_that_there_are() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z]+)", README)) - targets <= {"installs"}
+
+
+def test_the_readme_shows_files_that_are_there() -> None:
+    links = re.findall(r"\]\(([^):#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_blocks_of_the_readme_run(kernel: PlainKernel) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 3
+    for block in blocks:
+        error = kernel.run(block).error
+        assert error is None, f"{block}\n{error.traceback}"
+
+
+def test_ci_runs_make_test_and_nothing_else() -> None:
+    lines = (ROOT / ".ci/run").read_text().splitlines()
+    commands = [line for line in lines if line and not line.startswith("#")]
+    assert commands == ["set -eu", 'cd "$(dirname "$0")/.."', "exec make test"]
