@@ -1,0 +1,128 @@
+"""The process in which one system is measured: a request line in, an answer line out.
+
+Started as `python -m benchmarks.peer NAME`. Requests are JSON objects with a `do`; an answer is
+the measurement or `{"error": …}`. Standard output belongs to the answers: whatever the libraries
+print goes to standard error. Every measurement checks the results that it times.
+
+The same code measures every system; only `benchmarks.systems` differs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import work
+from benchmarks.systems import SYSTEMS, WORKERS, System
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Answer = dict[str, Any]
+
+
+def load(system: System) -> Answer:
+    """Import the library; the seconds that took, and its version."""
+    begun = time.perf_counter()
+    version = system.load()
+    return {"version": version, "seconds": time.perf_counter() - begun}
+
+
+def first_result(system: System) -> Answer:
+    """Start the system from nothing and run one call; the seconds until its result."""
+    begun = time.perf_counter()
+    system.open()
+    _expect(system.call(work.noop, 7), 7)
+    return {"seconds": time.perf_counter() - begun}
+
+
+def latency(system: System, count: int) -> Answer:
+    """Run `count` calls one after the other; the seconds of each."""
+    durations = []
+    for value in range(count):
+        begun = time.perf_counter()
+        result = system.call(work.noop, value)
+        durations.append(time.perf_counter() - begun)
+        _expect(result, value)
+    return {"durations": durations}
+
+
+def map_noops(system: System, count: int, limit_seconds: float, chunk: int | None) -> Answer:
+    """Map a no-op over `count` inputs, or over fewer where that would exceed `limit_seconds`.
+
+    Grows by tens from a thousand, so that a slow system is measured on what it can do in the
+    time; the answer says how many inputs the seconds belong to.
+    """
+    size = 1_000
+    while True:
+        seconds = _time_map(system, min(size, count), chunk)
+        if seconds is None:
+            return {"count": 0, "seconds": None}
+        if size >= count or seconds * 10 > limit_seconds:
+            return {"count": min(size, count), "seconds": seconds}
+        size *= 10
+
+
+def _time_map(system: System, count: int, chunk: int | None) -> float | None:
+    arguments = range(count)
+    begun = time.perf_counter()
+    if chunk is None:
+        results: list[int] | None = system.map(work.noop, arguments)
+    else:
+        results = system.map_chunked(arguments, chunk)
+    seconds = time.perf_counter() - begun
+    if results is None:
+        return None
+    _expect(results == list(arguments), True)
+    return seconds
+
+
+def tasks(system: System, kind: str, lengths: list[float]) -> Answer:
+    """Map tasks of the given lengths; the seconds, and what an ideal schedule needs for them."""
+    function: Callable[[float], float] = {"sleep": work.sleep, "burn": work.burn}[kind]
+    system.map(function, [0.0] * 4)  # the workers of this function are there before the clock
+    begun = time.perf_counter()
+    executed = system.map(function, lengths)
+    seconds = time.perf_counter() - begun
+    _expect(len(executed), len(lengths))
+    return {"seconds": seconds, "ideal_seconds": sum(executed) / WORKERS}
+
+
+def close(system: System) -> Answer:
+    """End what the system started."""
+    system.close()
+    return {}
+
+
+ACTIONS: dict[str, Callable[..., Answer]] = {
+    action.__name__: action for action in (load, first_result, latency, map_noops, tasks, close)
+}
+
+
+def _expect(value: object, expected: object) -> None:
+    if value != expected:
+        raise AssertionError(f"a wrong result: {value!r}, expected {expected!r}")
+
+
+def serve(name: str) -> None:
+    """Answer requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    system = SYSTEMS[name]()
+    for line in sys.stdin:
+        request = json.loads(line)
+        action = ACTIONS[request.pop("do")]
+        try:
+            answer = action(system, **request)
+        except Exception as error:  # noqa: BLE001  a peer that fails is reported, whatever it is
+            traceback.print_exc()
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -1,0 +1,223 @@
+"""One adapter per system: how it is opened, called, mapped over and closed, with two workers.
+
+Every adapter does what the system's own documentation shows for this, with its defaults. A system
+that is not installed raises `ImportError` on `load`, before anything is started.
+"""
+
+# ruff: noqa: D102, PLC0415  `System` documents the methods; a peer is imported when it is visited
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+from benchmarks import work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+WORKERS = 2
+
+
+class System(Protocol):
+    """What is measured. `load` imports, `open` starts what the system needs; one at a time."""
+
+    def load(self) -> str:
+        """Import the library and return its version."""
+
+    def open(self) -> None:
+        """Start two workers, or what will start them."""
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Run one call and wait for its result."""
+
+    def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        """Run `function` on each of `arguments`; the results in order, the system's defaults."""
+
+    def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
+        """Map `work.noop` in chunks of `size` as the system offers it; None where it need not."""
+
+    def close(self) -> None:
+        """End everything that `open` started."""
+
+
+class NotebookExt:
+    """This project, by its public API."""
+
+    def load(self) -> str:
+        import notebook_ext
+
+        self._nb = notebook_ext
+        return str(notebook_ext.__version__)
+
+    def open(self) -> None:
+        self._app = self._nb.App("benchmarks")
+        self._functions: dict[Callable[[Any], Any], Any] = {}
+
+    def _remote(self, function: Callable[[Any], Any]) -> Any:
+        if function not in self._functions:
+            self._functions[function] = self._app.function(max_containers=WORKERS)(function)
+        return self._functions[function]
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        return self._remote(function).remote(argument)
+
+    def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        return list(self._remote(function).map(arguments))
+
+    def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:  # noqa: ARG002
+        return None
+
+    def close(self) -> None:
+        """Leave the broker to the run's sweep: it is meant to outlive its clients."""
+
+
+class ProcessPool:
+    """`concurrent.futures.ProcessPoolExecutor`: no broker, no network, the parent's fork."""
+
+    def load(self) -> str:
+        import concurrent.futures
+        import platform
+
+        self._executor_type: Any = concurrent.futures.ProcessPoolExecutor
+        return f"Python {platform.python_version()}"
+
+    def open(self) -> None:
+        self._executor = self._executor_type(max_workers=WORKERS)
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        return self._executor.submit(function, argument).result()
+
+    def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        return list(self._executor.map(function, arguments))
+
+    def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
+        return list(self._executor.map(work.noop, arguments, chunksize=size))
+
+    def close(self) -> None:
+        self._executor.shutdown()
+
+
+class Loky(ProcessPool):
+    """loky's executor, which joblib uses: the same interface as `ProcessPool`."""
+
+    def load(self) -> str:
+        import loky
+
+        self._executor_type = loky.ProcessPoolExecutor
+        return str(loky.__version__)
+
+
+class IPyParallel:
+    """ipyparallel: a controller, two engines, a load-balanced view."""
+
+    def load(self) -> str:
+        import ipyparallel
+
+        self._module = ipyparallel
+        return str(ipyparallel.__version__)
+
+    def open(self) -> None:
+        self._cluster = self._module.Cluster(n=WORKERS, log_level=40)
+        self._client = self._cluster.start_and_connect_sync(activate=False)
+        self._view = self._client.load_balanced_view()
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        return self._view.apply_sync(function, argument)
+
+    def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        return list(self._view.map_sync(function, arguments))
+
+    def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
+        return list(self._view.map_sync(work.noop, arguments, chunksize=size))
+
+    def close(self) -> None:
+        self._client.close()
+        self._cluster.stop_cluster_sync()
+
+
+class Dask:
+    """Dask's distributed: a local cluster of two single-threaded worker processes."""
+
+    def load(self) -> str:
+        import distributed
+
+        self._module: Any = distributed
+        return str(self._module.__version__)
+
+    def open(self) -> None:
+        self._cluster = self._module.LocalCluster(
+            n_workers=WORKERS,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            host="127.0.0.1",
+        )
+        self._client = self._module.Client(self._cluster)
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        return self._client.submit(function, argument, pure=False).result()
+
+    def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        futures = self._client.map(function, arguments, pure=False)
+        return list(self._client.gather(futures))
+
+    def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
+        chunks = [list(arguments[at : at + size]) for at in range(0, len(arguments), size)]
+        return [value for chunk in self.map(work.noop_each, chunks) for value in chunk]
+
+    def close(self) -> None:
+        self._client.close()
+        self._cluster.close()
+
+
+class Ray:
+    """Ray on this machine: two CPUs, dashboard off, on loopback, in the run's own directory."""
+
+    def load(self) -> str:
+        os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+        import ray
+
+        self._ray = ray
+        return str(ray.__version__)
+
+    def open(self) -> None:
+        self._ray.init(
+            num_cpus=WORKERS,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            object_store_memory=256 * 1024 * 1024,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=os.path.join(os.environ["HOME"], "ray"),  # noqa: PTH118  a plain string
+        )
+        self._functions: dict[Callable[[Any], Any], Any] = {}
+
+    def _remote(self, function: Callable[[Any], Any]) -> Any:
+        if function not in self._functions:
+            self._functions[function] = self._ray.remote(function)
+        return self._functions[function]
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        return self._ray.get(self._remote(function).remote(argument))
+
+    def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        remote = self._remote(function)
+        return list(self._ray.get([remote.remote(argument) for argument in arguments]))
+
+    def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
+        chunks = [list(arguments[at : at + size]) for at in range(0, len(arguments), size)]
+        return [value for chunk in self.map(work.noop_each, chunks) for value in chunk]
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+SYSTEMS: dict[str, type[System]] = {
+    "notebook-ext": NotebookExt,
+    "ProcessPoolExecutor": ProcessPool,
+    "loky": Loky,
+    "ipyparallel": IPyParallel,
+    "Dask": Dask,
+    "Ray": Ray,
+}

@@ -1,0 +1,46 @@
+"""The work that every system is given: functions small enough that the system is what is measured.
+
+A task that has a length returns the length that it really had, so that an efficiency compares
+with what was executed and not with what was asked for (a 1 ms sleep lasts longer than 1 ms).
+"""
+
+from __future__ import annotations
+
+import time
+
+
+def noop(value: int) -> int:
+    """Return `value`."""
+    return value
+
+
+def noop_each(values: list[int]) -> list[int]:
+    """Return what `noop` returns for each of `values`: a chunk made by hand."""
+    return [noop(value) for value in values]
+
+
+def sleep(seconds: float) -> float:
+    """Sleep for `seconds` and return how many it took."""
+    begun = time.perf_counter()
+    time.sleep(seconds)
+    return time.perf_counter() - begun
+
+
+def burn(seconds: float) -> float:
+    """Compute until this thread has used `seconds` of CPU time, and return how much it used.
+
+    CPU time, not wall time: a task that is preempted has not done its work yet.
+    """
+    begun = time.thread_time()
+    while (used := time.thread_time() - begun) < seconds:
+        pass
+    return used
+
+
+def skewed_lengths(count: int = 1_000, long: int = 20) -> list[float]:
+    """Return `count` lengths in seconds: quick ones (1 ms), then `long` long ones (50 ms).
+
+    The long ones come last: a system that hands work out in large portions leaves them all to one
+    worker, and the other one idle.
+    """
+    return [0.001] * (count - long) + [0.050] * long
