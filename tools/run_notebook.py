@@ -2,7 +2,8 @@
 
     python -m tools.run_notebook notebooks/quickstart.ipynb
 
-The notebook file is not changed. The kernel, its broker and all that they write live in a
+With `--save` the file gets the outputs (paths below the clone made relative); else it is left as it
+is. The kernel, its broker and all that they write live in a
 directory of this run's own, which is removed at the end together with what runs in it.
 Exits with 1 if a cell failed that is not tagged `raises-exception`.
 """
@@ -10,6 +11,7 @@ Exits with 1 if a cell failed that is not tagged `raises-exception`.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -91,10 +93,11 @@ def _text_of(kind: str, content: Mapping[str, Any]) -> str:
     return ""
 
 
-def run(path: Path) -> bool:
+def run(path: Path, *, save: bool) -> bool:
     """Run the notebook; return whether all of its cells did what they should."""
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     client = PrintingClient(notebook, path.parent)
+    client.store_widget_state = False  # the display's still picture is what a saved one shows
     manager = client.create_kernel_manager()
     manager.transport, manager.ip = "ipc", f"{os.environ['JUPYTER_RUNTIME_DIR']}/k"  # no port
     started = time.monotonic()
@@ -103,6 +106,9 @@ def run(path: Path) -> bool:
     except CellExecutionError:
         client.terminal.rule(f"\n{path.name}: the last cell above failed", colour=31)
         return False
+    if save:
+        saved = json.dumps(notebook, indent=1, ensure_ascii=False)
+        path.write_text(saved.replace(f"{Path.cwd()}/", "") + "\n")
     seconds = time.monotonic() - started
     client.terminal.rule(f"\n{path.name}: every cell ran, in {seconds:.0f} s", colour=32)
     return True
@@ -112,10 +118,11 @@ def main() -> int:
     """Run the notebook that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("notebook", type=Path)
-    path = parser.parse_args().notebook.resolve()
+    parser.add_argument("--save", action="store_true", help="write the outputs into the file")
+    arguments = parser.parse_args()
     with own_directories():
-        os.environ["NOTEBOOK_EXT_PROGRESS"] = "text"
-        return 0 if run(path) else 1
+        os.environ["NOTEBOOK_EXT_PROGRESS"] = "auto" if arguments.save else "text"
+        return 0 if run(arguments.notebook.resolve(), save=arguments.save) else 1
 
 
 if __name__ == "__main__":
