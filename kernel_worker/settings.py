@@ -225,10 +225,11 @@ def _count(name: str, value: object, origin: str) -> int:
 
 
 def _devices(name: str, value: object, origin: str) -> tuple[int, ...]:
+    listed: object = value
     if isinstance(value, str):
-        value = [] if value.strip().lower() == "none" else value.split(",")
+        listed = [] if value.strip().lower() == "none" else value.split(",")
     try:
-        indices = tuple(sorted({int(each) for each in value}))  # type: ignore[attr-defined]
+        indices = tuple(sorted({int(each) for each in listed}))  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         indices = (-1,)
     if any(index < 0 for index in indices):

@@ -8,13 +8,17 @@ at once.
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from kernel_worker.settings import Settings
 
-_set: dict[str, object] = {}
-_loaded: Settings | None = None
+
+class _State:
+    """What was set here, and what that makes together with the other sources."""
+
+    chosen: ClassVar[dict[str, object]] = {}
+    loaded: Settings | None = None
 
 
 def current() -> Settings:
@@ -23,18 +27,16 @@ def current() -> Settings:
     Raises:
         InvalidError: a value somewhere is not allowed; the message says where and what is.
     """
-    global _loaded  # noqa: PLW0603  read once
-    if _loaded is None:
+    if _State.loaded is None:
         from kernel_worker import settings  # noqa: PLC0415  not for an import alone
 
-        _loaded = settings.load(_set)
-    return _loaded
+        _State.loaded = settings.load(_State.chosen)
+    return _State.loaded
 
 
 def reload() -> Settings:
     """Read environment variables and `pyproject.toml` again."""
-    global _loaded  # noqa: PLW0603  read once
-    _loaded = None
+    _State.loaded = None
     return current()
 
 
@@ -49,11 +51,11 @@ class Config:
         return getattr(current(), _full_name(name))
 
     def __setattr__(self, name: str, value: object) -> None:
-        global _loaded  # noqa: PLW0603  read once
         from kernel_worker import settings  # noqa: PLC0415  not for an import alone
 
-        _loaded = settings.load({**_set, name: value})
-        _set[name] = value
+        chosen = {**_State.chosen, name: value}
+        _State.loaded = settings.load(chosen)
+        _State.chosen = chosen
 
     def __dir__(self) -> list[str]:
         return _names()

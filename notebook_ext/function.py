@@ -32,7 +32,7 @@ from notebook_ext.maps import Map
 from notebook_ext.package import Surroundings, Version, arrived_package, packed, pool_id
 from notebook_ext.receivers import Acceptance, Outcomes, SingleAnswer
 from notebook_ext.submission import Package, Submission
-from notebook_ext.twin import Waiting, done, twin
+from notebook_ext.twin import Waiting, done, stream, twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,6 +76,18 @@ class Function(Generic[P, R]):
         self._surroundings: Surroundings | None = None
         functools.update_wrapper(self, raw)
         _known[self._key] = self
+
+    @classmethod
+    def reference(cls, key: FunctionKey, name: str, module: str) -> Function[Any, Any]:
+        """Return a function that is known here by its key alone."""
+        function: Function[Any, Any] = object.__new__(cls)
+        function._raw = None
+        function._app = None
+        function._name = name
+        function._module = module
+        function._key = key
+        function._options = options_.Options()
+        return function
 
     # ---- calls ----------------------------------------------------------------------------------
 
@@ -139,6 +151,7 @@ class Function(Generic[P, R]):
         frames = _copied(payload.encode_batch(inputs, wire_frames.FORM_ARGS)) if inputs else []
         return self._spawned(len(inputs), frames, kwargs or {})
 
+    @stream
     def map(
         self,
         *input_iterators: Any,
@@ -171,6 +184,7 @@ class Function(Generic[P, R]):
             wrap_returned_exceptions=wrap_returned_exceptions,
         )
 
+    @stream
     def starmap(
         self,
         input_iterator: Any,
@@ -439,17 +453,7 @@ class Function(Generic[P, R]):
 
 def referenced(key: FunctionKey, name: str, module: str) -> Function[Any, Any]:
     """Return the function with this key: the one that is defined here, or a reference to it."""
-    known = _known.get(key)
-    if known is not None:
-        return known
-    function: Function[Any, Any] = object.__new__(Function)
-    function._raw = None
-    function._app = None
-    function._name = name
-    function._module = module
-    function._key = key
-    function._options = options_.Options()
-    return function
+    return _known.get(key) or Function.reference(key, name, module)
 
 
 _scope = ""

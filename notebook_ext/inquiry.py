@@ -62,7 +62,8 @@ class Inquiry:
         Raises:
             ConnectionError: It did not answer in time.
         """
-        return msgspec.msgpack.decode(self._ask("status"), type=messages.Status)
+        found = msgspec.msgpack.decode(self._ask("status"), type=messages.Status)
+        return msgspec.structs.replace(found, clients=found.clients - 1)  # this one is not meant
 
     def stop(self) -> None:
         """Ask the broker to end; returns when it has been told."""

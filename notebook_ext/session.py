@@ -224,36 +224,36 @@ def read_reply(reply: messages.Reply, frames: list[bytes], answer: type) -> Any:
     return msgspec.msgpack.decode(reply.body, type=answer)
 
 
-_lock = threading.Lock()
-_current: Session | None = None
+class _Current:
+    """The session of this process, if there is one."""
+
+    session: Session | None = None
+    lock = threading.Lock()
 
 
 def current() -> Session:
     """Return the session that this process's calls go through; make it if there is none."""
-    global _current  # one per process
-    session = _current
+    session = _Current.session
     if session is not None and session.is_usable:
         return session
-    with _lock:
-        if _current is None or not _current.is_usable:
-            _current = Session()
-        return _current
+    with _Current.lock:
+        if _Current.session is None or not _Current.session.is_usable:
+            _Current.session = Session()
+        return _Current.session
 
 
 def close() -> None:
     """Close the session, if there is one; the next call makes another."""
-    global _current  # noqa: PLW0603  one per process
-    with _lock:
-        session, _current = _current, None
+    with _Current.lock:
+        session, _Current.session = _Current.session, None
     if session is not None:
         session.close()
 
 
 def _forget() -> None:
     """Leave the parent's session alone in a process that was forked."""
-    global _current, _lock
-    _current = None
-    _lock = threading.Lock()
+    _Current.session = None
+    _Current.lock = threading.Lock()
 
 
 atexit.register(close)

@@ -90,8 +90,11 @@ class Waiting(Generic[T_co]):
             if running is None:
                 return self._pass(timeout_seconds)
             return self._pass_as(running, timeout_seconds)
-        except BaseException:
+        except BaseException as interrupt:
             self.abandon()
+            if isinstance(interrupt, KeyboardInterrupt):
+                # IPython always shows the last frame, hidden or not, and it is ours.
+                interrupt._render_traceback_ = _short  # type: ignore[attr-defined]
             raise
 
     def result(self) -> T_co:
@@ -163,6 +166,8 @@ class Waiting(Generic[T_co]):
     async def _in_loop(self) -> None:
         import asyncio  # noqa: PLC0415  a script that never awaits does not need it
 
+        from notebook_ext import wakeup  # noqa: PLC0415  as above
+
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
@@ -175,7 +180,8 @@ class Waiting(Generic[T_co]):
                 loop.call_soon_threadsafe(release)
 
         self.add_callback(release_soon)
-        await future
+        with wakeup.by_signals(loop):
+            await future
 
     def _pass(self, timeout_seconds: float | None) -> bool:
         __tracebackhide__ = True
@@ -202,6 +208,11 @@ class Waiting(Generic[T_co]):
             except IndexError:  # another thread was quicker
                 return
             callback()
+
+
+def _short() -> list[str]:
+    """Return how IPython shows the interrupt of a wait."""
+    return ["KeyboardInterrupt"]
 
 
 def done(value: T) -> Waiting[T]:
@@ -269,3 +280,58 @@ class Twin(Generic[S, P, T]):
 def twin(body: Callable[Concatenate[S, P], Waiting[T]]) -> Twin[S, P, T]:
     """Make the two surfaces of a method that starts an operation and returns its `Waiting`."""
     return Twin(body)
+
+
+class BoundStream(Generic[P, T]):
+    """One operation that returns something to iterate with `for` and `async for` alike."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: Callable[P, T]) -> None:
+        self._body = body
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what to iterate."""
+        __tracebackhide__ = True
+        return self._body(*args, **kwargs)
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what to iterate, with `async for`."""
+        __tracebackhide__ = True
+        return self._body(*args, **kwargs)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self._body.__doc__
+
+    @property
+    def __wrapped__(self) -> Callable[P, T]:
+        """The body: where `help` and signatures look."""
+        return self._body
+
+    def __repr__(self) -> str:
+        return f"<{getattr(self._body, '__qualname__', self._body)}, also as .aio>"
+
+
+class Stream(Generic[S, P, T]):
+    """What `@stream` makes of a method: gives `BoundStream`s."""
+
+    def __init__(self, body: Callable[Concatenate[S, P], T]) -> None:
+        self._body = body
+        self.__doc__ = body.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type[S]) -> Stream[S, P, T]: ...
+    @overload
+    def __get__(self, instance: S, owner: type[S] | None = None) -> BoundStream[P, T]: ...
+    def __get__(
+        self, instance: S | None, owner: type[S] | None = None
+    ) -> BoundStream[P, T] | Stream[S, P, T]:
+        if instance is None:
+            return self
+        return BoundStream(self._body.__get__(instance, owner))
+
+
+def stream(body: Callable[Concatenate[S, P], T]) -> Stream[S, P, T]:
+    """Make the two surfaces of a method that returns something to iterate either way."""
+    return Stream(body)

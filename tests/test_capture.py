@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import gc
 import importlib
@@ -9,6 +10,7 @@ import json
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -59,234 +61,43 @@ def version(function: Callable[..., Any]) -> str:
 
 # ---- what runs ------------------------------------------------------------------------------
 
-CASES: dict[str, tuple[str, tuple[Any, ...], Any]] = {
-    "plain": ("def f(x): return x + 1", (1,), 2),
-    "helpers and globals": ("K = 3\ndef g(x): return x * K\ndef f(x): return g(x) + 1", (2,), 7),
-    "recursion": ("def f(n): return n if n < 2 else f(n - 1) + f(n - 2)", (10,), 55),
-    "mutual recursion": (
-        "def even(n): return n == 0 or odd(n - 1)\ndef odd(n): return n != 0 and even(n - 1)\nf = odd",
-        (7,),
-        True,
-    ),
-    "lambda": ("k = 2\nf = lambda x: x * k", (4,), 8),
-    "closure": ("def make(n):\n    def f(x): return x + n\n    return f\nf = make(5)", (1,), 6),
-    "shared cell": (
-        "def make():\n    n = 0\n    def up():\n        nonlocal n\n        n += 1\n"
-        "    def f(_):\n        up(); up()\n        return n\n    return f\nf = make()",
-        (0,),
-        2,
-    ),
-    "nested function": ("K = 2\ndef f(x):\n    def g(): return x * K\n    return g()", (3,), 6),
-    "comprehension": ("K = 2\ndef f(n): return [i * K for i in range(n)]", (3,), [0, 2, 4]),
-    "partial": (
-        "import functools\ndef g(a, b): return a - b\nf = functools.partial(g, b=1)",
-        (3,),
-        2,
-    ),
-    "partial of a builtin": ("import functools\nf = functools.partial(pow, 2)", (5,), 32),
-    "bound method": (
-        "class C:\n    def __init__(self, k): self.k = k\n    def m(self, x): return x * self.k\n"
-        "f = C(3).m",
-        (2,),
-        6,
-    ),
-    "callable object": ("class C:\n    def __call__(self, x): return x + 2\nf = C()", (1,), 3),
-    "class as function": (
-        "class C:\n    def __init__(self, x): self.x = x\nf = lambda x: C(x).x",
-        (1,),
-        1,
-    ),
-    "async": (
-        "import asyncio\nasync def f(x):\n    await asyncio.sleep(0)\n    return x + 1",
-        (1,),
-        2,
-    ),
-    "import inside": ("def f(x):\n    import math\n    return math.floor(x)", (1.5,), 1),
-    "module global": ("import math as m\ndef f(x): return m.floor(x)", (1.5,), 1),
-    "submodule by attribute": (
-        "import concurrent.futures\ndef f(x): return concurrent.futures.Future.__name__",
-        (1,),
-        "Future",
-    ),
-    "imported function": ("from math import floor\ndef f(x): return floor(x)", (1.5,), 1),
-    "defaults": ("def f(x, y=2, *, z=3): return x + y + z", (1,), 6),
-    "mutable default": ("def f(x, seen=[]):\n    seen.append(x)\n    return seen", (1,), [1]),
-    "sentinel default": (
-        "MISSING = object()\ndef f(x, y=MISSING): return y is MISSING",
-        (1,),
-        True,
-    ),
-    "function attribute": ("def f(x): return x * f.k\nf.k = 4", (2,), 8),
-    "decorated": (
-        "import functools\ndef twice(g):\n    @functools.wraps(g)\n    def w(*a): return g(*a) * 2\n"
-        "    return w\n@twice\ndef f(x): return x + 1",
-        (1,),
-        4,
-    ),
-    "lru_cache": (
-        "import functools\n@functools.lru_cache\ndef fib(n): return n if n < 2 else fib(n-1) + fib(n-2)\n"
-        "def f(n): return fib(n)",
-        (20,),
-        6765,
-    ),
-    "cached function itself": (
-        "import functools\n@functools.cache\ndef f(n): return n + 1",
-        (1,),
-        2,
-    ),
-    "dispatch by a dict of functions": (
-        "def a(x): return x + 1\ndef b(x): return x - 1\ntable = {'a': a, 'b': b}\n"
-        "def f(k, x): return table[k](x)",
-        ("b", 1),
-        0,
-    ),
-    "method of a captured object": (
-        "def h(x): return x * 10\nclass C:\n    def m(self, x): return h(x)\nobj = C()\n"
-        "def f(x): return obj.m(x)",
-        (2,),
-        20,
-    ),
-    "function in an attribute": (
-        "class C: pass\nc = C()\nc.f = lambda x: x + K\nK = 5\ndef f(x): return c.f(x)",
-        (1,),
-        6,
-    ),
-    "dataclass": (
-        "import dataclasses\n@dataclasses.dataclass\nclass D:\n    a: int\n    b: list ="
-        " dataclasses.field(default_factory=list)\n    c: int = 3\n"
-        "def f(x):\n    d = D(x); d.b.append(1)\n    return dataclasses.astuple(dataclasses.replace(d, c=4))",
-        (1,),
-        (1, [1], 4),
-    ),
-    "subclass of a dataclass made there": (
-        "import dataclasses\n@dataclasses.dataclass\nclass D:\n    a: int\n"
-        "def f(x):\n    @dataclasses.dataclass\n    class E(D):\n        b: int\n    return E(1, x).b",
-        (2,),
-        2,
-    ),
-    "enum": (
-        "import enum\nclass Color(enum.Enum):\n    RED = 1\n    BLUE = 2\n    def other(self): return Color.BLUE\n"
-        "def f(x): return Color(x).other() is Color['BLUE']",
-        (1,),
-        True,
-    ),
-    "flag": (
-        "import enum\nclass P(enum.Flag):\n    R = 1\n    W = 2\ndef f(x): return (P.R | P.W).value",
-        (1,),
-        3,
-    ),
-    "namedtuple": (
-        "import collections, typing\nA = collections.namedtuple('A', 'x y')\n"
-        "class B(typing.NamedTuple):\n    x: int\n    y: int = 2\ndef f(x): return A(x, 1).x + B(x).y",
-        (1,),
-        3,
-    ),
-    "abstract class": (
-        "import abc\nclass A(abc.ABC):\n    @abc.abstractmethod\n    def m(self): ...\n"
-        "class B(A):\n    def m(self): return 1\n"
-        "def f(x):\n    try: A()\n    except TypeError: return B().m()",
-        (1,),
-        1,
-    ),
-    "protocol": (
-        "import typing\n@typing.runtime_checkable\nclass S(typing.Protocol):\n    def m(self) -> int: ...\n"
-        "class C:\n    def m(self): return 1\ndef f(x): return isinstance(C(), S)",
-        (1,),
-        True,
-    ),
-    "generic class": (
-        "import typing\nT = typing.TypeVar('T')\nclass Box(typing.Generic[T]):\n"
-        "    def __init__(self, v: T) -> None: self.v = v\ndef f(x): return Box[int](x).v",
-        (1,),
-        1,
-    ),
-    "super, property, classmethod, staticmethod, slots": (
-        "class A:\n    __slots__ = ('v',)\n    def __init__(self, v): self.v = v\n"
-        "    @property\n    def p(self): return self.v\n    @classmethod\n    def c(cls, v): return cls(v)\n"
-        "    @staticmethod\n    def s(v): return v + 1\n"
-        "class B(A):\n    __slots__ = ()\n    def __init__(self, v): super().__init__(v * 2)\n"
-        "def f(x): return B.c(B.s(x)).p",
-        (1,),
-        4,
-    ),
-    "init_subclass registry": (
-        "class Base:\n    registry = {}\n    def __init_subclass__(cls): Base.registry[cls.__name__] = cls\n"
-        "class One(Base): pass\ndef f(x): return sorted(Base.registry)",
-        (1,),
-        ["One"],
-    ),
-    "metaclass": (
-        "class M(type):\n    def __call__(cls, x): return ('made', x)\nclass C(metaclass=M): pass\n"
-        "def f(x): return C(x)",
-        (1,),
-        ("made", 1),
-    ),
-    "generator helper": (
-        "def g(n):\n    yield from range(n)\ndef f(n): return list(g(n))",
-        (3,),
-        [0, 1, 2],
-    ),
-    "global that it sets": (
-        "model = None\ndef f(x):\n    global model\n    if model is None: model = x\n    return model",
-        (3,),
-        3,
-    ),
-    "name of main": ("def f(x): return __name__", (1,), "__main__"),
-    "pickle of a notebook class inside": (
-        "import pickle\nclass C:\n    v = 1\ndef f(x): return pickle.loads(pickle.dumps(C())).v",
-        (1,),
-        1,
-    ),
-    "match": (
-        "class P:\n    __match_args__ = ('x',)\n    def __init__(self, x): self.x = x\n"
-        "def f(v):\n    match P(v):\n        case P(x): return x",
-        (9,),
-        9,
-    ),
-    "set constant": ("def f(x): return x in {'a', 'b', 'c'}", ("b",), True),
-    "global statement in a class body": (
-        "K = 4\ndef f(x):\n    class C:\n        k = K\n    return C.k",
-        (1,),
-        4,
-    ),
-    "string annotations": (
-        "import typing\nclass C: pass\ndef f(x: 'C') -> 'C':\n    return typing.get_type_hints(f)['x'] is C",
-        (1,),
-        True,
-    ),
-    "logger": (
-        "import logging\nlog = logging.getLogger('q')\ndef f(x): return log.name",
-        (1,),
-        "q",
-    ),
-    "regular expression": (
-        "import re\nr = re.compile('a+')\ndef f(s): return r.match(s).end()",
-        ("aab",),
-        2,
-    ),
-}
+FOLDER = Path(__file__).parent
+
+
+def sections(name: str) -> dict[str, str]:
+    """Return the sections of a file of cells, by what follows their `# %%`."""
+    parts = re.split(r"^# %% (.+)\n", (FOLDER / name).read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def notes(cell: str, kind: str) -> list[Any]:
+    """Return the literals in the comments of this kind."""
+    return [ast.literal_eval(text) for text in re.findall(rf"^# {kind}: (.+)$", cell, re.MULTILINE)]
+
+
+CASES = sections("capture_cells.txt")
+CHANGES = sections("capture_changes.txt")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_runs_elsewhere_as_here(case: str, notebook: Notebook, child: Child) -> None:
-    cell, args, expected = CASES[case]
-    notebook.run(cell)
+    (args,), (expected,) = notes(CASES[case], "call"), notes(CASES[case], "gives")
+    notebook.run(CASES[case])
     captured = Capturer(notebook["f"]).read()
     assert child.call(captured, *args) == expected
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_running_a_cell_again_keeps_the_version(case: str, notebook: Notebook) -> None:
-    cell, _, _ = CASES[case]
-    notebook.run(cell)
+    notebook.run(CASES[case])
     first = version(notebook["f"])
-    notebook.run(cell)
+    notebook.run(CASES[case])
     assert version(notebook["f"]) == first
 
 
 def test_versions_agree_between_kernels(notebook: Notebook) -> None:
     here = {}
-    for case, (cell, _, _) in CASES.items():
+    for case, cell in CASES.items():
         there = Notebook(pid=1)
         sys.modules["__main__"] = there.module
         there.run(cell)
@@ -302,7 +113,7 @@ def test_versions_agree_between_kernels(notebook: Notebook) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        input=json.dumps({case: cell for case, (cell, _, _) in CASES.items()}),
+        input=json.dumps(CASES),
         capture_output=True,
         text=True,
         check=True,
@@ -346,7 +157,8 @@ def test_numpy_arrays_arrive_writable(notebook: Notebook, child: Child) -> None:
 
 def test_instances_keep_their_class_both_ways(notebook: Notebook, child: Child) -> None:
     notebook.run(
-        "class P:\n    count = 0\n    def __init__(self, x): self.x = x\n    def get(self): return self.x\n"
+        "class P:\n    count = 0\n    def __init__(self, x): self.x = x\n"
+        "    def get(self): return self.x\n"
         "def f(p): return isinstance(p, P), P(p.x + 1), P"
     )
     kind = notebook["P"]
@@ -380,6 +192,26 @@ def test_instances_keep_their_class_after_the_cell_ran_again(
     child.call(Capturer(notebook["f"]).read())
     notebook.run(cell)
     assert type(child.call(Capturer(notebook["f"]).read())) is notebook["P"]
+
+
+def test_a_class_whose_methods_reach_what_cannot_leave_the_worker(
+    notebook: Notebook, child: Child
+) -> None:
+    notebook.run(
+        "import threading\nlock = None\nclass P:\n    def m(self): return lock\n"
+        "def f():\n    global lock\n    lock = threading.Lock()\n    return P()"
+    )
+    assert type(child.call(Capturer(notebook["f"]).read())) is notebook["P"]
+
+
+def test_an_argument_class_that_changes_is_seen(notebook: Notebook, child: Child) -> None:
+    notebook.run("K = 1\nclass P:\n    def m(self): return K\ndef f(p): return p.m()")
+    captured = Capturer(notebook["f"]).read()
+    assert child.call(captured, notebook["P"]()) == 1
+    notebook.names["K"] = 2
+    assert child.call(captured, notebook["P"]()) == 2
+    notebook.run("P.m = lambda self: 3")
+    assert child.call(captured, notebook["P"]()) == 3
 
 
 def test_a_class_that_only_the_arguments_know(notebook: Notebook, child: Child) -> None:
@@ -418,84 +250,10 @@ def test_unchanged_is_the_same_object(notebook: Notebook) -> None:
     assert capturer.read() is capturer.read()
 
 
-CHANGES = {
-    "global": ("K = 1\ndef f(): return K", "K = 2", 1, 2, True),
-    "list in place": ("K = [1]\ndef f(): return sum(K)", "K.append(5)", 1, 6, True),
-    "nested dict in place": (
-        "K = {'a': {'b': 1}}\ndef f(): return K['a']['b']",
-        "K['a']['b'] = 2",
-        1,
-        2,
-        True,
-    ),
-    "attribute of an object": (
-        "class C: pass\nc = C()\nc.x = 1\ndef f(): return c.x",
-        "c.x = 2",
-        1,
-        2,
-        True,
-    ),
-    "class attribute": ("class C:\n    x = 1\ndef f(): return C.x", "C.x = 2", 1, 2, True),
-    "function attribute": ("def f(): return f.k\nf.k = 1", "f.k = 2", 1, 2, True),
-    "mutable default in place": (
-        "def f(k=[1]): return k[0]",
-        "f.__defaults__[0][0] = 2",
-        1,
-        2,
-        True,
-    ),
-    "tuple with a list": ("K = ([1],)\ndef f(): return K[0][0]", "K[0][0] = 2", 1, 2, True),
-    "bytearray": ("K = bytearray(b'a')\ndef f(): return K[0]", "K[0] = 98", 97, 98, True),
-    "helper": ("def g(): return 1\ndef f(): return g()", "def g(): return 2", 1, 2, False),
-    "helper of a helper": (
-        "def h(): return 1\ndef g(): return h()\ndef f(): return g()",
-        "def h(): return 2",
-        1,
-        2,
-        False,
-    ),
-    "helper becomes a value": (
-        "def g(): return 1\ndef f(): return g if g == 2 else g()",
-        "g = 2",
-        1,
-        2,
-        False,
-    ),
-    "code replaced in place": (
-        "def g(): return 1\ndef f(): return g()",
-        "g.__code__ = (lambda: 2).__code__",
-        1,
-        2,
-        False,
-    ),
-    "method": (
-        "class C:\n    def m(self): return 1\ndef f(): return C().m()",
-        "C.m = lambda self: 2",
-        1,
-        2,
-        False,
-    ),
-    "default": ("def g(k=1): return k\ndef f(): return g()", "g.__defaults__ = (2,)", 1, 2, False),
-    "function in a list": (
-        "def a(): return 1\ndef b(): return 2\nK = [a]\ndef f(): return K[0]()",
-        "K[0] = b",
-        1,
-        2,
-        False,
-    ),
-    "class redefined": (
-        "class C:\n    def m(self): return 1\ndef f(): return C().m()",
-        "class C:\n    def m(self): return 2",
-        1,
-        2,
-        False,
-    ),
-}
-
-
 @pytest.mark.parametrize("case", CHANGES, ids=str)
 def test_change_is_seen_by_the_next_read(case: str, notebook: Notebook, child: Child) -> None:
-    cell, change, before, after, same_version = CHANGES[case]
+    before, after = notes(CHANGES[case], "gives")
+    cell, what, change = re.split(r"^# then: (\w+)\n", CHANGES[case], flags=re.MULTILINE)
     notebook.run(cell)
     capturer = Capturer(notebook["f"])
     first = capturer.read()
@@ -503,7 +261,7 @@ def test_change_is_seen_by_the_next_read(case: str, notebook: Notebook, child: C
     notebook.run(change)
     second = capturer.read()
     assert child.call(second) == after
-    assert (second.version == first.version) is same_version
+    assert (second.version == first.version) is (what == "values")
 
 
 def test_closure_value_is_seen(notebook: Notebook, child: Child) -> None:
@@ -718,7 +476,9 @@ UNPICKLABLE = {
     "class C: pass\nclient = C()\nclient._lock = Lock()\ndef f(): return client": (
         r"^global 'client'\._lock \(a _thread\.lock\) cannot be pickled"
     ),
-    "table = {'a': [1, Lock()]}\ndef f(): return table": r"^global 'table'\['a'\]\[1\] \(a _thread\.lock\)",
+    "table = {'a': [1, Lock()]}\ndef f(): return table": (
+        r"^global 'table'\['a'\]\[1\] \(a _thread\.lock\)"
+    ),
     "def make(x):\n    def f(): return x\n    return f\nf = make(Lock())": (
         r"^closure variable 'x' of make\.<locals>\.f \(a _thread\.lock\)"
     ),
@@ -819,3 +579,40 @@ def test_partial_of_a_method_keeps_kind() -> None:
     from kernel_worker.wire.bundle import Bundle  # noqa: PLC0415
 
     assert msgspec.msgpack.decode(captured.objects[captured.code], type=Bundle).is_async
+
+
+IPYTHON = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+from kernel_worker.wire import failures
+from notebook_ext.capture import Capturer
+from tests.capture_kit import Child
+
+shell = InteractiveShell.instance(colors="nocolor")
+child = Child()
+shell.user_ns["remote"] = lambda f, *a: child.call(Capturer(f).read(), *a)
+for cell in sys.stdin.read().split("# %%\\n")[1:]:
+    shell.run_cell(cell, store_history=True)
+child.__exit__()
+"""
+
+
+def test_ipython_shows_the_line_of_the_cell() -> None:
+    cells = (
+        "# %%\ndef helper(x):\n    y = x\n    return int(y + 'p')\n"
+        "# %%\nclass MyError(Exception): pass\n\ndef f(x):\n    try:\n        return helper(x)\n"
+        "    except ValueError as e:\n        raise MyError('oh') from e\n"
+        "# %%\nremote(f, 'k')\n"
+        "# %%\ntry: remote(f, 'k')\nexcept MyError as e: print('caught', type(e) is MyError)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", IPYTHON], input=cells, capture_output=True, text=True, check=True
+    )
+    text = done.stdout
+    assert "Cell In[1], line 3, in helper(" in text, text + done.stderr
+    assert "----> 3 return int(y + 'p')" in text
+    assert "Cell In[2], line 7, in f(" in text
+    assert "raise MyError('oh') from e" in text
+    assert "ValueError: invalid literal for int() with base 10: 'kp'" in text
+    assert "MyError: oh" in text
+    assert "caught True" in text

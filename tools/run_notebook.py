@@ -11,7 +11,6 @@ Exits with 1 if a cell failed that is not tagged `raises-exception`.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -62,7 +61,7 @@ class PrintingClient(NotebookClient):
 
     def __init__(self, notebook: nbformat.NotebookNode, directory: Path) -> None:
         resources = {"metadata": {"path": str(directory)}}
-        super().__init__(notebook, timeout=CELL_SECONDS, resources=resources)
+        super().__init__(notebook, timeout=CELL_SECONDS, resources=resources, record_timing=False)
         self.terminal = Terminal()
         self.on_cell_start = self._show_source
 
@@ -107,7 +106,7 @@ def run(path: Path, *, save: bool) -> bool:
         client.terminal.rule(f"\n{path.name}: the last cell above failed", colour=31)
         return False
     if save:
-        saved = json.dumps(notebook, indent=1, ensure_ascii=False)
+        saved: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
         path.write_text(saved.replace(f"{Path.cwd()}/", "") + "\n")
     seconds = time.monotonic() - started
     client.terminal.rule(f"\n{path.name}: every cell ran, in {seconds:.0f} s", colour=32)

@@ -95,7 +95,9 @@ install_chromium() {
 if ! complete; then
     usable_venv || make_venv
     say "installing notebook-ext and what its demo and tests need (a few minutes at first)"
-    "$venv/bin/python" -m pip install --quiet --editable ".[lab,test]"
+    rm -rf "$venv/tmp" && mkdir "$venv/tmp"  # what an interrupted pip leaves is here, not in /tmp
+    TMPDIR=$clone/$venv/tmp "$venv/bin/python" -m pip install --quiet --editable ".[lab,test]"
+    rm -rf "$venv/tmp"
     wanted >"$stamp.new"
     mv "$stamp.new" "$stamp"
     say "$venv is complete"

@@ -41,8 +41,7 @@ class Admission:
         event = self._admit(routing, hello)
         broker = self._broker
         welcome = messages.Welcome(broker.connection.incarnation, broker.connection.machine)
-        broker.send(routing, messages.encode(welcome))
-        broker.sockets.resume(routing)
+        broker.sockets.greet(routing, messages.encode(welcome))
         broker.handle(event)
 
     def refuse(self, routing: bytes, reason: str) -> None:

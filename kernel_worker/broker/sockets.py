@@ -103,12 +103,16 @@ class Sockets:
             if problem == errno.EHOSTUNREACH:
                 self._lose(peer)
 
-    def resume(self, peer: bytes) -> None:
-        """Send what waits for `peer`, which has just been heard of."""
+    def greet(self, peer: bytes, header: bytes) -> None:
+        """Send a message to `peer`, which has just been heard of, and then what waits for it."""
         queue = self._queues.get(peer)
-        if queue is not None:
-            queue.reachable = True
-            self._drain(peer, queue)
+        if queue is None:
+            self.send(peer, header)
+            return
+        queue.messages.appendleft([peer, header])
+        queue.size_bytes += len(peer) + len(header)
+        queue.reachable = True
+        self._drain(peer, queue)
 
     def retry(self) -> None:
         """Send what waits for slow peers as far as they take it now."""

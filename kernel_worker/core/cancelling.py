@@ -41,9 +41,7 @@ def end_waiting(state: State, call: Call, outcome: Outcome, message: str = "") -
     _end_waiting(state, call, outcome, message, has_payload=False)
 
 
-def end_pool_waiting(
-    state: State, pool: Pool, message: str, *, has_payload: bool = False
-) -> None:
+def end_pool_waiting(state: State, pool: Pool, message: str, *, has_payload: bool = False) -> None:
     """End everything that waits for a pool whose function cannot be set up."""
     for call in list(pool.calls.values()):
         _end_waiting(state, call, Outcome.INIT_FAILED, message, has_payload=has_payload)
@@ -108,9 +106,7 @@ def _end_waiting(
     call.delays.clear()
     for start, stop, attempt in sorted(ends):
         call.states.move(start, stop, cause)
-        report_end(
-            state, call, (start, stop), outcome, attempt, message, has_payload=has_payload
-        )
+        report_end(state, call, (start, stop), outcome, attempt, message, has_payload=has_payload)
     state.note_waiting(call)
     state.touch(call.pool)
 

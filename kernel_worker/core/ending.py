@@ -28,9 +28,7 @@ def report_end(  # noqa: PLR0917  the six things that a report says
     count = stop - start
     fact = records.InputEnded(call.id, start, count, outcome, attempt, message)
     state.record(call, fact)
-    state.emit(
-        effects.ReportEnd(call.id, start, count, outcome, attempt, message, has_payload)
-    )
+    state.emit(effects.ReportEnd(call.id, start, count, outcome, attempt, message, has_payload))
     settle_outcomes(state, call, start, stop)
 
 
@@ -38,7 +36,7 @@ def settle_outcomes(state: State, call: Call, start: int, stop: int) -> None:
     """Let the payloads of reported inputs go, and those run on who waited for an outcome."""
     state.emit(effects.DropInputs(call.id, start, stop))
     call.forget_lives(start, stop)
-    for worker_id in sorted(call.waiters):
+    for worker_id in sorted(call.waiters) if call.waiters else ():
         worker = state.workers[worker_id]
         state.stop_awaiting(worker)
         # It runs on whether there is a slot or not: the handover.

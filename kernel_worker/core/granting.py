@@ -31,10 +31,11 @@ _UNKNOWN_CHARGE_SECONDS: Final = 0.005
 
 def grant_all(state: State) -> None:
     """Grant every lease that may be granted now."""
-    while (choice := _choose(state)) is not None:
+    while state.backlogged and (choice := _choose(state)) is not None:
         pool, worker, call = choice
         _grant(state, call, worker, lease_size(call, _sharers(state, pool)))
-    _prefetch(state)
+    if len(state.backlogged) == 1:
+        _prefetch(state)
     _take_back(state)
 
 
@@ -98,9 +99,7 @@ def _grant(state: State, call: Call, worker: Worker, limit: int) -> None:
     state.note_waiting(call)
     state.settle(worker)
     state.emit(
-        effects.GrantLease(
-            worker.id, lease.id, call.id, taken.start, taken.stop, taken.attempt
-        )
+        effects.GrantLease(worker.id, lease.id, call.id, taken.start, taken.stop, taken.attempt)
     )
 
 
@@ -109,8 +108,6 @@ def _grant(state: State, call: Call, worker: Worker, limit: int) -> None:
 
 def _prefetch(state: State) -> None:
     """Give busy workers a second lease, where it is short and nobody else waits for the CPU."""
-    if len(state.backlogged) != 1:
-        return
     pool = next(iter(state.backlogged.values()))
     if not pool.may_batch or pool.nested or pool.count(Condition.STARTING):
         return
@@ -145,26 +142,24 @@ def _take_back(state: State) -> None:
     for pool in state.called.values():
         if pool.backlog or not pool.count(Condition.IDLE) or not pool.count(Condition.BUSY):
             continue
-        idle = sum(
-            worker.host.has_cpu(pool.spec.resources.cpu) and not worker.draining
-            for worker in pool.workers_in(Condition.IDLE).values()
-        )
-        if idle:
-            _take_back_for(state, pool, idle)
+        held = [
+            lease
+            for worker in pool.workers_in(Condition.BUSY).values()
+            for lease in worker.leases.values()
+            if _unstarted(lease) > 0
+        ]
+        if held:
+            _take_back_for(state, pool, held)
 
 
-def _take_back_for(state: State, pool: Pool, idle: int) -> None:
-    held = [
-        lease
-        for worker in pool.workers_in(Condition.BUSY).values()
-        for lease in worker.leases.values()
-    ]
-    asked = sum(lease.asked_back and not lease.returned for lease in held)
-    candidates = sorted(
-        (lease for lease in held if not lease.asked_back and _unstarted(lease)),
-        key=_seconds_left,
-        reverse=True,
+def _take_back_for(state: State, pool: Pool, held: list[Lease]) -> None:
+    idle = sum(
+        worker.host.has_cpu(pool.spec.resources.cpu) and not worker.draining
+        for worker in pool.workers_in(Condition.IDLE).values()
     )
+    asked = sum(lease.asked_back and not lease.returned for lease in held)
+    candidates = [lease for lease in held if not lease.asked_back]
+    candidates.sort(key=_seconds_left, reverse=True)
     for lease in candidates[: max(0, idle - asked)]:
         due = lease.granted_at + TAKE_BACK_AFTER_SECONDS
         if state.now >= due or _seconds_left(lease) > 2 * TARGET_SECONDS:

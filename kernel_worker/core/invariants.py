@@ -110,9 +110,7 @@ def _open_calls_are_not_over(state: State) -> str:
 
 def _ceilings_hold(state: State) -> str:
     for pool in state.pools.values():
-        granted = sum(
-            not worker.resumed for worker in pool.workers_in(Condition.BUSY).values()
-        )
+        granted = sum(not worker.resumed for worker in pool.workers_in(Condition.BUSY).values())
         if granted > pool.ceiling and pool.settings == pool.spec.settings:
             return f"{pool.id} runs {granted} of {pool.ceiling}"
     return ""

@@ -123,14 +123,20 @@ class Pool:
         """Return the workers of one condition, the one that entered it first first."""
         return self.by_condition[condition]
 
-    def count(self, *conditions: Condition) -> int:
-        """Return how many workers are in any of `conditions`."""
-        return sum(len(self.by_condition[c]) for c in conditions)
+    def count(self, condition: Condition) -> int:
+        """Return how many workers are in one condition."""
+        return len(self.by_condition[condition])
 
     @property
     def unblocked(self) -> int:
         """How many workers count against the ceiling."""
-        return self.count(Condition.STARTING, Condition.IDLE, Condition.BUSY)
+        by = self.by_condition
+        return len(by[Condition.STARTING]) + len(by[Condition.IDLE]) + len(by[Condition.BUSY])
+
+    @property
+    def spare(self) -> int:
+        """How many workers run nothing, or will soon be there to run something."""
+        return len(self.by_condition[Condition.STARTING]) + len(self.by_condition[Condition.IDLE])
 
     @property
     def alive(self) -> int:

@@ -29,10 +29,14 @@ _STARTUP_GRACE_SECONDS: Final = 1.0
 
 def scale_all(state: State) -> None:
     """Start and stop workers of the pools that something happened to."""
-    pools = {**state.backlogged, **state.dirty}
+    state.dirty.update(state.backlogged)
+    if len(state.dirty) == 1:
+        _scale(state, state.dirty.popitem()[1])
+        return
+    pools = dict(state.dirty)
     state.dirty.clear()
     # Those with work before those that keep a floor: what was made free for work is not refilled.
-    for pool in sorted(pools.values(), key=lambda pool: not pool.backlog):
+    for pool in sorted(pools.values(), key=lambda pool: (not pool.backlog, pool.served_seconds)):
         if pool.id in state.pools:
             _scale(state, pool)
 
@@ -49,7 +53,10 @@ def _scale(state: State, pool: Pool) -> None:
         pool.over_since = None
     elif pool.over_since is None:
         pool.over_since = state.now
-    missing = desired_workers(pool, state.slots(pool), state.now) - pool.unblocked
+    # Where nothing waits and nothing is kept warm, none can be missing.
+    missing = 0
+    if pool.backlog or pool.settings.min_containers or pool.settings.buffer_containers:
+        missing = desired_workers(pool, state.slots(pool), state.now) - pool.unblocked
     if missing > 0:
         _start(state, pool, missing)
     else:
@@ -80,13 +87,11 @@ def _start(state: State, pool: Pool, missing: int) -> None:
 
 def _useful_starts(state: State, pool: Pool) -> int:
     """Return how many more workers could run something soon."""
-    waiting = pool.count(Condition.STARTING, Condition.IDLE)
+    waiting = pool.spare
     cpu = pool.spec.resources.cpu
     if cpu <= EPSILON:
         return pool.backlog
-    free = sum(
-        math.floor(max(0.0, host.cpu_free) / cpu + EPSILON) for host in state.hosts.values()
-    )
+    free = sum(math.floor(max(0.0, host.cpu_free) / cpu + EPSILON) for host in state.hosts.values())
     return max(0 if waiting else 1, free - waiting)
 
 
@@ -115,7 +120,7 @@ def _start_on(state: State, pool: Pool, host: Host, devices: tuple[int, ...]) ->
 
 def _make_room(state: State, pool: Pool) -> None:
     """End or drain others' workers whose memory or devices the pool's work needs."""
-    if pool.count(Condition.IDLE, Condition.STARTING):
+    if pool.spare:
         return
     for host in state.hosts.values():
         leaving = [w for w in host.workers.values() if _is_leaving(w)]
@@ -194,6 +199,8 @@ def _fewest(host: Host, wanted: Resources, candidates: list[Worker]) -> list[Wor
 
 
 def _stop_idle(state: State, pool: Pool) -> None:
+    if not pool.count(Condition.IDLE):
+        return
     surplus = pool.unblocked - pool.kept(state.now)
     for worker in list(pool.workers_in(Condition.IDLE).values()):
         if surplus <= 0:
@@ -210,7 +217,7 @@ def _stop_due(pool: Pool, worker: Worker) -> float:
     """Return until when an idle worker that nothing keeps may live."""
     if pool.superseded and not pool.calls:
         return worker.since
-    if pool.over_since is not None:
+    if pool.over_since is not None and pool.unblocked > pool.ceiling:
         return max(worker.since, pool.over_since) + HANDOVER_SECONDS
     return worker.since + pool.settings.scaledown_window_seconds
 

@@ -105,8 +105,7 @@ class Scheduler:
         if state.clients - state.nested_clients or state.calls:
             return False
         return not any(
-            pool.floor(state.now) or pool.count(Condition.STARTING)
-            for pool in state.pools.values()
+            pool.floor(state.now) or pool.count(Condition.STARTING) for pool in state.pools.values()
         )
 
     # -- one turn

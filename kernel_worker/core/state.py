@@ -212,6 +212,8 @@ class State:
 
     def take_newly_waiting(self) -> list[Call]:
         """Return the open calls that began to wait in this turn and do so still."""
+        if not self._newly_waiting:
+            return []
         waiting = [call for call in self._newly_waiting if call.waiting_since == self.now]
         self._newly_waiting.clear()
         return [call for call in waiting if call.id in self.calls]

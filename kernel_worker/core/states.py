@@ -9,7 +9,9 @@ from __future__ import annotations
 from kernel_worker.core.transitions import TERMINAL, Cause, InputState, step
 
 _BLOCK = 65_536
-_LIVE = tuple(s for s in InputState if s not in TERMINAL and s is not InputState.ABSENT)
+# The values of `InputState` are in this order: absent, live ones, terminal ones.
+_STATES = tuple(InputState)
+_FIRST_LIVE, _FIRST_ENDED = int(InputState.PENDING), int(min(TERMINAL))
 
 
 class InputStates:
@@ -38,13 +40,12 @@ class InputStates:
     @property
     def live(self) -> int:
         """How many inputs have arrived and have no outcome."""
-        counts = self.counts
-        return sum(counts[state] for state in _LIVE)
+        return sum(self.counts[_FIRST_LIVE:_FIRST_ENDED])
 
     @property
     def ended(self) -> int:
         """How many inputs have an outcome."""
-        return sum(self.counts[state] for state in TERMINAL)
+        return sum(self.counts[_FIRST_ENDED:])
 
     def at(self, index: int) -> InputState | None:
         """Return the state at `index`, or None where it has been forgotten."""
@@ -83,16 +84,27 @@ class InputStates:
 
     def move(self, start: int, stop: int, cause: Cause) -> None:
         """Change the states of `[start, stop)`, or raise `InvalidTransition` and change none."""
-        runs = self.runs(start, stop)
-        targets = [step(state, cause) for _, _, state in runs]
-        for (low, high, state), target in zip(runs, targets, strict=True):
-            count = high - low
-            low -= self._forgotten  # noqa: PLW2901  from a position to an offset
-            self._bytes[low : low + count] = bytes((target,)) * count
+        low, high = start - self._forgotten, stop - self._forgotten
+        if low < high and self._bytes.count(self._bytes[low], low, high) == high - low:
+            state = _STATES[self._bytes[low]]
+            self._set(low, high, state, step(state, cause))
+        else:
+            runs = self.runs(start, stop)
+            targets = [step(state, cause) for _, _, state in runs]
+            for (first, last, state), target in zip(runs, targets, strict=True):
+                self._set(first - self._forgotten, last - self._forgotten, state, target)
+        if len(self._bytes) >= _BLOCK:
+            self._trim()
+
+    def _set(self, low: int, high: int, state: int, target: int) -> None:
+        count = high - low
+        if count == 1:
+            self._bytes[low] = target
+        else:
+            self._bytes[low:high] = bytes((target,)) * count
+        if state:
             self.counts[state] -= count
-            self.counts[target] += count
-        self.counts[InputState.ABSENT] = 0
-        self._trim()
+        self.counts[target] += count
 
     def _trim(self) -> None:
         """Forget blocks at the front in which every input is over."""
@@ -100,7 +112,7 @@ class InputStates:
             return
         self._trim_at = self.ended + _BLOCK
         while len(self._bytes) >= _BLOCK and not any(
-            self._bytes.count(state, 0, _BLOCK) for state in (*_LIVE, InputState.ABSENT)
+            self._bytes.count(state, 0, _BLOCK) for state in range(_FIRST_ENDED)
         ):
             del self._bytes[:_BLOCK]
             self._forgotten += _BLOCK

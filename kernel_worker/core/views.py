@@ -230,7 +230,7 @@ def _pool_view(state: State, pool: Pool) -> PoolView:
         backlog=pool.backlog,
         running=_running_inputs(pool),
         idle=pool.count(Condition.IDLE),
-        busy=pool.count(Condition.BUSY, Condition.BLOCKED),
+        busy=pool.count(Condition.BUSY) + pool.count(Condition.BLOCKED),
         starting=pool.count(Condition.STARTING),
         waiting_for=why_waiting(state, pool),
     )

@@ -1,10 +1,10 @@
 """The host agent: it starts, watches, stops, kills and reaps the workers of one machine.
 
 Theory. One thread, one poll: the broker's socket, stdin (the broker's life), a socket per template,
-the pipe behind SIGCHLD, and the next timer. It wakes up for nothing else, so that an idle host costs
-no processor time. Workers are forked by templates (`templates`), which reap them and say how they
-ended; what the agent reaps itself are base templates, children of templates that died, and what
-users' functions left behind (`orphans`).
+the pipe behind SIGCHLD, and the next timer. It wakes up for nothing else, so that an idle host
+costs no processor time. Workers are forked by templates (`templates`), which reap them and say how
+they ended; what the agent reaps itself are base templates, children of templates that died, and
+what users' functions left behind (`orphans`).
 
 Time limits are exact without a wake-up per input: the progress page says when the input that runs
 was started, so the next moment at which a worker can be over its limit is known; an idle worker is
@@ -25,7 +25,7 @@ import signal
 import sys
 import time
 from functools import partial
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import zmq
 
@@ -34,7 +34,7 @@ from kernel_worker.host import orphans, workers
 from kernel_worker.host.templates import Failed, State, Template, Templates
 from kernel_worker.host.timers import Timers
 from kernel_worker.host.workers import Worker
-from kernel_worker.model import CallId, Digest, HostId, LeaseId, WorkerId
+from kernel_worker.model import CallId, Digest, HostId, LeaseId, PoolId, WorkerId
 from kernel_worker.wire import local, messages
 from kernel_worker.wire import page as pages
 
@@ -55,7 +55,7 @@ _END_SECONDS = 5.0
 class Agent:
     """One host's agent; `run` returns when it has ended everything."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  made in one place
         self,
         host: HostId,
         address: str,
@@ -83,6 +83,7 @@ class Agent:
         self._pids: dict[int, Worker | Template] = {}
         self._is_ending = False
         self._oom_kills = workers.oom_kills()
+        self._retiring: set[PoolId] = set()
         self.templates = Templates(lifeline[0], self._watch, self._unwatch, self._allow)
 
     def run(self) -> None:
@@ -99,8 +100,10 @@ class Agent:
         self._end()
 
     def _turn(self) -> None:
-        sources = [(self._socket, zmq.POLLIN), *((file, zmq.POLLIN) for file in self._sources)]
-        for source, _ in zmq.zmq_poll(sources, self._patience_ms()):
+        sources: list[Any] = [(self._socket, zmq.POLLIN)]
+        sources += [(file, zmq.POLLIN) for file in self._sources]
+        ready: list[Any] = zmq.zmq_poll(sources, self._patience_ms())
+        for source, _ in ready:
             if source is self._socket:
                 self._hear()
             elif source in self._sources:
@@ -140,7 +143,8 @@ class Agent:
             case messages.Interrupt():
                 self._interrupt(message)
             case messages.RetirePool():
-                retire = partial(self.templates.retire, message.pool)
+                self._retiring.add(message.pool)
+                retire = partial(self._retire, message.pool)
                 self._timers.at(time.monotonic() + RETIRED_SECONDS, retire)
             case messages.Welcome():
                 pass
@@ -152,6 +156,12 @@ class Agent:
             case _:
                 assert_never(message)
 
+    def _retire(self, pool: PoolId) -> None:
+        """Let a pool's template go, unless the pool has come back meanwhile."""
+        if pool in self._retiring:
+            self._retiring.discard(pool)
+            self.templates.retire(pool)
+
     # ---- starting ---------------------------------------------------------------------------
 
     def _start(self, asked: messages.StartWorker) -> None:
@@ -162,6 +172,7 @@ class Agent:
             self._refuse(asked.worker, Failed(str(error), _captured(error)))
             return
         environment, code = self._objects[spec.environment], self._objects[spec.code]
+        self._retiring.discard(spec.pool)
         template = self.templates.function(spec, environment, code)
         template.users += 1
         self._workers[asked.worker] = worker = Worker(asked, template)
@@ -195,7 +206,7 @@ class Agent:
         objects: list[int] = []
         if load is not None:
             for digest in (worker.spec.environment, worker.spec.code):
-                objects.append(local.anonymous_file(self._objects[digest], "object"))
+                objects += [local.anonymous_file(self._objects[digest], "object")]
 
         def message(request: int) -> local.ForkWorker:
             return local.ForkWorker(
@@ -300,7 +311,9 @@ class Agent:
         if worker.id in self._workers and worker.page.running() == place:
             worker.timed_out = True
             limit = worker.spec.timeout_seconds
-            worker.kill(f"killed: did not stop {GRACE_SECONDS:g} s after its timeout of {limit:g} s")
+            worker.kill(
+                f"killed: did not stop {GRACE_SECONDS:g} s after its timeout of {limit:g} s"
+            )
 
     # ---- templates --------------------------------------------------------------------------
 
@@ -315,6 +328,8 @@ class Agent:
     def _allow(self, template: Template, seconds: float) -> None:
         """A template begins to load."""
         self._pids[template.pid] = template
+        if template.state is State.FAILED:  # it was quicker than its parent's answer
+            workers.kill_group(template.pid)
 
         def give_up() -> None:
             if template.is_settled:
@@ -350,6 +365,7 @@ class Agent:
                 template.settle(State.READY)
             case local.Unsafe():
                 template.reason = message.reason
+                self.templates.drop(template)  # nobody needs the process: it is known why
                 template.settle(State.UNSAFE)
             case local.LoadFailed():
                 failed = Failed(message.message, local.content_of(files[0]))
@@ -366,7 +382,7 @@ class Agent:
         if isinstance(owner, Worker):
             self._worker_exited(owner, status)
         elif owner is not None:
-            self._template_exited(owner, pid, status)
+            self._template_exited(owner, status)
 
     def _worker_exited(self, worker: Worker, status: int) -> None:
         cause = workers.cause_of(status, worker, self._oom_kills)
@@ -384,7 +400,7 @@ class Agent:
         )
         self._sweep()
 
-    def _template_exited(self, template: Template, pid: int, status: int) -> None:
+    def _template_exited(self, template: Template, status: int) -> None:
         if not template.is_settled:
             code = os.waitstatus_to_exitcode(status)
             how = f"killed by {workers.signal_name(-code)}" if code < 0 else f"exit code {code}"
@@ -399,7 +415,6 @@ class Agent:
                     break
         self.templates.gone(template, failed)
         self._adopt_children()
-        del pid
 
     def _adopt_children(self) -> None:
         """Find out about children of a template that died before it could say how they ended."""

@@ -1,9 +1,10 @@
 """What users' functions leave behind: processes that outlive their worker and become ours.
 
-The agent is a child subreaper, so that such a process becomes its child. What stayed in the worker's
-process group dies with the worker; this is about those that made a session of their own. They are
-ended when their worker has: the worker stands in their environment if they were executed, and in
-their session if they stayed in it. Of what tells neither, nothing is ended while a worker lives.
+The agent is a child subreaper, so that such a process becomes its child. What stayed in the
+worker's process group dies with the worker; this is about those that made a session of their own.
+They are ended when their worker has: the worker stands in their environment if they were executed,
+and in their session if they stayed in it. Of what tells neither, nothing is ended while a worker
+lives.
 """
 
 from __future__ import annotations

@@ -20,9 +20,8 @@ import importlib
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -31,10 +30,11 @@ from kernel_worker.model import Environment
 from kernel_worker.wire import local
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from kernel_worker.model import FunctionSpec, PoolId
+
+K = TypeVar("K")
 
 _PROGRAM = "kernel_worker.worker.template"
 """By name: the rooms host and worker do not import each other."""
@@ -157,8 +157,13 @@ class Templates:
         template.pools.add(spec.pool)
         return template
 
-    def fork(self, template: Template, message: Callable[[int], local.ToTemplate],
-             files: list[int], then: Callable[[int], None]) -> None:
+    def fork(
+        self,
+        template: Template,
+        message: Callable[[int], local.ToTemplate],
+        files: list[int],
+        then: Callable[[int], None],
+    ) -> None:
         """Ask a template that is ready to fork; `then` gets the pid of the child.
 
         Raises:
@@ -196,21 +201,25 @@ class Templates:
 
     def gone(self, template: Template, failed: Failed) -> None:
         """A template's process has ended; whoever waits for it, or for one below it, hears why."""
-        for group in (self._bases, self._imports, self._functions):
-            for key in [k for k, t in group.items() if t is template]:  # type: ignore[attr-defined]
-                del group[key]  # type: ignore[attr-defined]
+        self._leave(template)
+        if template.state is State.UNSAFE:
+            return  # its process was let go; what is known of it is kept
+        _remove(self._bases, template)
+        _remove(self._imports, template)
+        _remove(self._functions, template)
         if template.end.fileno() >= 0:
             self.drop(template)
-        if template.parent is not None:
-            template.parent.users -= 1
         if not template.is_settled:
             template.failed = failed
             template.settle(State.FAILED)
         template.state = State.FAILED
 
-    def all(self) -> list[Template]:
-        """Return all that there are."""
-        return [*self._functions.values(), *self._imports.values(), *self._bases.values()]
+    @staticmethod
+    def _leave(template: Template) -> None:
+        """A template needs its parent no longer."""
+        if template.parent is not None:
+            template.parent.users -= 1
+            template.parent = None
 
     # ---- making -----------------------------------------------------------------------------
 
@@ -238,6 +247,9 @@ class Templates:
         def begin(parent: Template) -> None:
             if parent.state is not State.READY:
                 template.reason, template.failed = parent.reason, parent.failed
+                template.far_end.close()
+                self.drop(template)
+                self._leave(template)
                 template.settle(parent.state)
                 return
             self._begin(template, parent, load, contents, seconds)
@@ -277,7 +289,7 @@ class Templates:
             f"from {_PROGRAM} import start; start({file}, {self._alive})"
         )
         try:
-            process = subprocess.Popen(  # noqa: S603  the caller's own interpreter
+            process = subprocess.Popen(
                 [environment.python, "-c", code],
                 stdin=subprocess.DEVNULL,
                 env=environment.variables,
@@ -319,9 +331,9 @@ def fork_base(alive: int, alive_write: int) -> Template:
     return template
 
 
-def own_python() -> str:
-    """Return the interpreter of this process."""
-    return sys.executable
+def _remove(group: dict[K, Template], template: Template) -> None:
+    for key in [key for key, found in group.items() if found is template]:
+        del group[key]
 
 
 def _startup(variables: dict[str, str]) -> tuple[tuple[str, str], ...]:

@@ -12,8 +12,6 @@ from kernel_worker.wire import local
 from kernel_worker.wire import page as pages
 
 if TYPE_CHECKING:
-    import socket
-
     from kernel_worker.host.templates import Template
     from kernel_worker.wire.messages import StartWorker
 
@@ -128,7 +126,7 @@ def signal_name(number: int) -> str:
 
 
 def oom_kills() -> int:
-    """Return how many processes this machine's kernel has killed for memory; 0 if it does not say."""
+    """Return how many processes the kernel has killed for memory; 0 if it does not say."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):

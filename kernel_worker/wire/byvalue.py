@@ -4,7 +4,8 @@ Theory. `cloudpickle` sends such a class with every instance and, on the other s
 that it made before by a tracker id. But it also *assigns the class's attributes again*, at every
 load: the notebook's own class would get its methods replaced by copies from a worker, with globals
 of their own. Here a class is filled in only where it was made by unpickling; one that was defined
-here, or that came with a function's code (`worker.binding`), is left as it is.
+here, or that came with a function's code (`worker.binding`), is left as it is. The definition that
+travels with an instance is made once and stays closed where the class is known.
 
 Guarantees: an instance that comes back is an instance of the very class that it left with, and
 that class is untouched.
@@ -15,15 +16,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import io
+import pickle
 import types
 import weakref
-from typing import TYPE_CHECKING, Any
+import zlib
+from operator import is_
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudpickle import cloudpickle
 
+from kernel_worker.errors import DeserializationError
+
 if TYPE_CHECKING:
-    import pickle
     from collections.abc import Callable
 
     BufferCallback = Callable[[pickle.PickleBuffer], object]
@@ -38,8 +44,11 @@ DATACLASS_SENTINELS = {
     dataclasses._HAS_DEFAULT_FACTORY_CLASS: "_HAS_DEFAULT_FACTORY",  # type: ignore[attr-defined]  # noqa: SLF001
 }
 
-_made_here: weakref.WeakSet[type] = weakref.WeakSet()
-"""Classes that exist in this process because a value brought them."""
+_made_here: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
+"""Classes that are in this process because a value brought them, with the definition's digest."""
+
+_given: weakref.WeakSet[type] = weakref.WeakSet()
+"""Classes that are in this process because a function's code brought them."""
 
 
 def dumps(value: object, buffer_callback: BufferCallback | None = None) -> bytes:
@@ -56,6 +65,7 @@ def tracker_of(kind: type) -> str:
 
 def track(kind: type, tracker: str) -> None:
     """Let values that name the class `tracker` be of `kind`, and the other way round."""
+    _given.add(kind)
     with cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK:  # noqa: SLF001
         cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID[tracker] = kind  # noqa: SLF001
         cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS[kind] = tracker  # noqa: SLF001
@@ -73,10 +83,7 @@ def is_builtin_type(kind: object) -> bool:
 
 def is_class(thing: object) -> bool:
     """Say whether `thing` is a class, without asking proxies that lie about it."""
-    try:
-        return issubclass(type(thing), type)
-    except TypeError:
-        return False
+    return issubclass(type(thing), type)
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -96,7 +103,18 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 class ValuePickler(ByValuePickler):
-    """Pickles arguments, results and exceptions."""
+    """Pickles arguments, results and exceptions; classes are named, with a ready definition."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how `obj` is rebuilt, or NotImplemented for pickle's own way."""
+        if is_class(obj) and not is_builtin_type(obj) and not is_by_reference(obj):
+            definition = _definers[-1](obj)
+            return defined_class, (tracker_of(obj), definition.digest, definition.packed)
+        return super().reducer_override(obj)
+
+
+class DefinitionPickler(ByValuePickler):
+    """Pickles a class with all that it is made of."""
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how `obj` is rebuilt, or NotImplemented for pickle's own way."""
@@ -104,6 +122,73 @@ class ValuePickler(ByValuePickler):
         if not is_class(obj) or not isinstance(reduced, tuple):
             return reduced
         return _class_by_value(reduced)
+
+
+class Definition(NamedTuple):
+    """A class as bytes; opened only by a process that does not know the class."""
+
+    digest: bytes
+    packed: bytes
+
+
+def define(kind: type) -> Definition:
+    """Return the definition of a class as it is now."""
+    with io.BytesIO() as file:
+        DefinitionPickler(file, 5).dump(kind)
+        packed = zlib.compress(file.getvalue())
+    return Definition(hashlib.blake2b(packed, digest_size=8).digest(), packed)
+
+
+_defined: weakref.WeakKeyDictionary[type, tuple[tuple[Any, ...], Definition]]
+_defined = weakref.WeakKeyDictionary()
+
+
+def define_once(kind: type) -> Definition:
+    """Return the definition of a class, made again only when an attribute was assigned.
+
+    Right for a worker, where a class is what a notebook sent; where it is written, what its methods
+    reach may change as well.
+    """
+    attributes = tuple(vars(kind).values())
+    known = _defined.get(kind)
+    if known is None or len(known[0]) != len(attributes) or not all(map(is_, known[0], attributes)):
+        known = _defined[kind] = (attributes, _define_leniently(kind))
+    return known[1]
+
+
+def _define_leniently(kind: type) -> Definition:
+    """Return a definition; none where what a method reaches in this worker cannot be pickled.
+
+    Whoever sent the class here does not need it.
+    """
+    try:
+        return define(kind)
+    except Exception:
+        if kind in _given or kind in _made_here:
+            return Definition(b"", b"")
+        raise
+
+
+_definers: list[Callable[[type], Definition]] = [define_once]
+
+
+def use_definer(definer: Callable[[type], Definition]) -> None:
+    """Let `definer` say what definition of a class travels with its instances."""
+    _definers[:] = [definer]
+
+
+def defined_class(tracker: str, digest: bytes, packed: bytes) -> type:
+    """Return the class that is known as `tracker`, made from its definition where it is not."""
+    known = _known(tracker)
+    if known is None and not packed:
+        message = "an instance of a class that only the notebook which defined it can load"
+        raise DeserializationError(message)
+    if known is None or (packed and known in _made_here and _made_here[known] != digest):
+        made: type = pickle.loads(zlib.decompress(packed))
+        if made in _made_here:
+            _made_here[made] = digest
+        return made
+    return known
 
 
 def _class_by_value(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -152,7 +237,7 @@ def _known(tracker: str) -> type | None:
 
 
 def _made(kind: type) -> type:
-    _made_here.add(kind)
+    _made_here[kind] = b""
     return kind
 
 

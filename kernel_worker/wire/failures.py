@@ -22,7 +22,7 @@ import linecache
 import pickle
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -39,6 +39,7 @@ _MACHINERY = (f"{Path(contextlib.__file__).parent / 'asyncio'}/",)
 _MAX_EXCEPTIONS = 64
 _MAX_FRAMES = 60
 _NONE = -1
+_NO_MEMBER = Exception("no member yet")
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True):
@@ -229,9 +230,8 @@ def rebuild(frame: bytes | bytearray | memoryview, note: str = "") -> BaseExcept
     try:
         described = _decoder.decode(frame)
         built = [_build(one) for one in described]
-        for position, one in enumerate(described):
-            if one.members:
-                built[position] = _group(built[position], [built[i] for i in one.members])
+        for position in range(len(built)):
+            _fill_group(position, described, built)
         for exc, one in zip(built, described, strict=True):
             _dress(exc, one, built)
         top = built[0]
@@ -282,7 +282,7 @@ def _assembled(kind: Any, args: tuple[Any, ...], state: dict[str, Any]) -> BaseE
     """Return an exception of `kind` without calling its `__init__`."""
     exc: BaseException
     if issubclass(kind, BaseExceptionGroup):
-        exc = kind.__new__(kind, args[0], [Exception()])
+        exc = kind.__new__(kind, args[0], [_NO_MEMBER])
     else:
         exc = kind.__new__(kind, *args)
         exc.args = args
@@ -290,13 +290,17 @@ def _assembled(kind: Any, args: tuple[Any, ...], state: dict[str, Any]) -> BaseE
     return exc
 
 
-def _group(shell: BaseException, members: list[BaseException]) -> BaseException:
-    if not isinstance(shell, BaseExceptionGroup):
-        return shell
+def _fill_group(position: int, described: list[Described], built: list[BaseException]) -> None:
+    """Replace a group that has no members yet by one that has, its inner groups first."""
+    shell, one = built[position], described[position]
+    if not isinstance(shell, BaseExceptionGroup) or shell.exceptions != (_NO_MEMBER,):
+        return
+    for member in one.members:
+        _fill_group(member, described, built)
     kind = type(shell)
-    group = kind.__new__(kind, shell.message, members)
+    group = kind.__new__(kind, shell.message, [built[member] for member in one.members])
     vars(group).update(vars(shell))
-    return group
+    built[position] = group
 
 
 def _dress(exc: BaseException, described: Described, built: list[BaseException]) -> None:
@@ -349,13 +353,11 @@ def _stopped(frame: Frame) -> types.TracebackType:
         co_linetable=_location_table(len(code.co_code) // 2, first, frame),
     )
     scope = {"__name__": frame.name, "__file__": frame.file, "__builtins__": builtins}
-    try:
-        exec(code, {**scope, "__stop__": _Stop()})  # noqa: S102  our own two instructions
-    except _Stop as stop:
-        below = stop.__traceback__.tb_next if stop.__traceback__ else None
-        if below is not None:
-            return below
-    raise AssertionError(frame)
+    stop = _Stop()
+    with contextlib.suppress(_Stop):
+        exec(code, {**scope, "__stop__": stop})  # noqa: S102  our own two instructions
+    here = cast("types.TracebackType", stop.__traceback__)
+    return cast("types.TracebackType", here.tb_next)
 
 
 class _Stop(Exception):  # noqa: N818  never seen by anybody

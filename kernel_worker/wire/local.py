@@ -181,5 +181,3 @@ def close_all(files: list[int]) -> None:
     for file in files:
         with contextlib.suppress(OSError):
             os.close(file)
-
-

@@ -5,15 +5,15 @@ the worker died, also while C code holds the GIL. Slots are 64-bit words, writte
 the worker's main thread; `CLOCK_MONOTONIC` is one clock for all processes of a machine.
 
 Guaranteed: what `running` names is the input that runs, from before its arguments are unpickled
-until after its result is pickled. Not guaranteed: that two slots belong together while the worker runs:
-`Page.running` reads twice and compares.
+until after its result is pickled. Not guaranteed: that two slots belong together while the worker
+runs: `Page.running` reads twice and compares.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from typing import NamedTuple
+from dataclasses import dataclass
 
 SIZE_BYTES = 4096
 LEASE = 0
@@ -29,7 +29,8 @@ _CALL_START = 64
 _MAX_CALL_BYTES = 256
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Place:
     """The input that runs."""
 
     lease: int

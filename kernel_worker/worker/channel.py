@@ -16,7 +16,7 @@ import os
 import threading
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -47,7 +47,7 @@ class Channel:
         self._posted: deque[list[Frame]] = deque()
         self._received: deque[list[bytes]] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._sources = [(self._socket, zmq.POLLIN), (self._wake, zmq.POLLIN)]
+        self._sources: list[Any] = [(self._socket, zmq.POLLIN), (self._wake, zmq.POLLIN)]
 
     def send(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
         """Send now, after what was posted."""
@@ -106,7 +106,7 @@ class Channel:
                     return None
 
     def fetch_locked(self) -> deque[list[bytes]]:
-        """Take in what has arrived, while the lock is held; return all that nobody looked at yet."""
+        """Take in what has arrived, while the lock is held; return all that is not read yet."""
         while self._socket.poll(0):
             self._received.append(self._socket.recv_multipart())
         return self._received

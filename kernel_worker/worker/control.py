@@ -1,8 +1,8 @@
 """The control thread: what must happen while the main thread is inside user code.
 
-It serves the host agent (`Stop`, `TakeBack`, `Interrupt`), reads the pipes behind stdout and stderr,
-and every now and then sends what lies finished. It sleeps without a timeout while the worker has
-been idle for a second; a lease that begins then wakes it (`rouse`).
+It serves the host agent (`Stop`, `TakeBack`, `Interrupt`), reads the pipes behind stdout and
+stderr, and every now and then sends what lies finished. It sleeps without a timeout while the
+worker has been idle for a second; a lease that begins then wakes it (`rouse`).
 
 Not guaranteed: that it gets to run while C code holds the GIL; the host agent's knowledge (the
 progress page, the pidfd) does not depend on it.
@@ -77,7 +77,7 @@ class Control:
             return _URGENT_MS
         now = time.monotonic()
         self._sleeps = True  # before the look at the work: whoever begins some looks after it
-        if self._executor.work is not None or self._executor.has_returns:
+        if self._executor.work is not None:
             self._busy_at = now
         if now - self._busy_at < _AWAKE_SECONDS:
             self._sleeps = False

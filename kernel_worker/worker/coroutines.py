@@ -24,7 +24,11 @@ class Coroutines:
         """Return what `coroutine` returns, or raise what it raises."""
         loop = self._loop or self._make_loop()
         task = loop.create_task(coroutine)
-        self._interrupts.cancel_task = lambda: loop.call_soon_threadsafe(task.cancel) and None
+
+        def cancel() -> None:
+            loop.call_soon_threadsafe(task.cancel)
+
+        self._interrupts.cancel_task = cancel
         try:
             return loop.run_until_complete(task)
         finally:

@@ -68,7 +68,7 @@ class Interrupts:
         """Take the signals over; call it on the main thread."""
         signal.signal(SIGNAL, self._on_signal)
         signal.signal(signal.SIGINT, self._on_sigint)
-        signal.siginterrupt(SIGNAL, True)  # noqa: FBT003
+        signal.siginterrupt(SIGNAL, True)
 
     def request(self, work: Work, index: int, kind: Kind) -> None:
         """Ask for one input of the lease that runs; any thread but the main one."""

@@ -102,9 +102,7 @@ def run(
     faulthandler.enable(2)
     page.slots[pages.READY] = 1
     gc.enable()
-    channel.send(
-        messages.Hello("worker", start.worker, pid=os.getpid(), machine=start.machine)
-    )
+    channel.send(messages.Hello("worker", start.worker, pid=os.getpid(), machine=start.machine))
     _serve(channel, control, executor, objects)
     _end(channel, 0)
 
@@ -130,7 +128,7 @@ def _serve(channel: Channel, control: Control, executor: Executor, objects: Obje
                 case messages.Welcome():
                     pass
         except (ProtocolError, IndexError) as error:
-            sys.__stderr__ and os.write(2, f"bad message: {error}\n".encode())
+            os.write(2, f"bad message: {error}\n".encode())
 
 
 def _replace_descriptors(files: Files) -> None:
@@ -145,6 +143,7 @@ def _replace_descriptors(files: Files) -> None:
 def _set_variables(start: local.ForkWorker, threads: dict[str, str | None]) -> None:
     os.environ.pop("JPY_PARENT_PID", None)  # ipykernel would end a process whose parent is 1
     os.environ["NOTEBOOK_EXT_WORKER"] = start.worker
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the host agent numbers them
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, start.devices))
     for name in THREAD_VARIABLES:
         os.environ[name] = threads.get(name) or str(_thread_count(start.spec.resources.cpu))
@@ -169,7 +168,7 @@ def _raise_threads(cpu: float, threads: dict[str, str | None]) -> None:
     count = int(chosen) if chosen.isdigit() else _thread_count(cpu)
     if count <= 1 or not any(name in sys.modules for name in _NUMERIC):
         return
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415  only where it is needed
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415  only where it is needed
 
     threadpool_limits(limits=count)
     if (torch := sys.modules.get("torch")) is not None:

@@ -146,6 +146,11 @@ class Pipe:
                     context.current_input.reset(token)
             return len(data) == _READ_BYTES
 
+    def settle(self) -> None:
+        """Wait until what another thread has read is attributed."""
+        with self._lock:
+            pass
+
 
 class Stream(io.TextIOBase):
     """`sys.stdout` or `sys.stderr` of a worker."""

@@ -52,7 +52,7 @@ _PLAIN_TYPES = payload.PLAIN_TYPES
 class Executor:
     """Runs leases; what other threads ask about them comes in here too."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  the parts of a worker meet here
         self,
         worker: WorkerId,
         spec: FunctionSpec,
@@ -84,7 +84,9 @@ class Executor:
         self._finished: deque[LeaseId] = deque(maxlen=_REMEMBERED)
         self._returned: dict[LeaseId, bool] = {}
         self._wanted: dict[LeaseId, dict[int, interrupting.Kind]] = {}
-        self._timeout_text = f"{spec.name} ran longer than its timeout of {spec.timeout_seconds:g} s"
+        self._timeout_text = (
+            f"{spec.name} ran longer than its timeout of {spec.timeout_seconds:g} s"
+        )
         loops = frozenset({Executor._run_plain.__code__, Executor._run_each.__code__})
         transparent = frozenset({_framed.__code__, _FRAME_CODE})
         self.interrupts = interrupting.Interrupts(page, loops, transparent, self._timeout_text)
@@ -321,9 +323,11 @@ class Executor:
         for _ in range(_MAX_READS):
             ready = self._poll.poll(0)
             if not ready:
-                return
+                break
             for file, _event in ready:
                 self._pipes[file].read()
+        for pipe in self._pipes.values():
+            pipe.settle()
 
     # ---- other threads ----------------------------------------------------------------------
 
@@ -408,4 +412,4 @@ def _framed(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_FRAME_CODE = _framed(len).__code__  # type: ignore[attr-defined]  # it is a plain function
+_FRAME_CODE = _framed(len).__code__

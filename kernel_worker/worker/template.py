@@ -107,6 +107,7 @@ class Template:
             return
         finally:
             local.close_all(files)
+        sys.stdout.flush()  # or each fork would have it
         gc.collect()
         gc.freeze()
         reason = why_unsafe()

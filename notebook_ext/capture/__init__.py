@@ -15,6 +15,7 @@ sent.
 Not guaranteed: names that are reached through `eval`, `globals()[...]` or strings.
 """
 
+from notebook_ext.capture import definitions  # noqa: F401  from now on, classes travel up to date
 from notebook_ext.capture.capturer import Captured, Capturer
 
 __all__ = ["Captured", "Capturer"]

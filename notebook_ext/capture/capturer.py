@@ -125,6 +125,7 @@ def _version(reach: Reach, modules: Found, options: bytes) -> Digest:
 
 # ---- the code object ------------------------------------------------------------------------
 
+
 class _Code(NamedTuple):
     """The code object of a version, and what it imports."""
 

@@ -75,7 +75,7 @@ def find(names: Iterable[str]) -> Found:
 
 
 def _public(name: str) -> str:
-    """Return the part of a module's name that is not private: `sklearn.svm._classes` is `sklearn.svm`."""
+    """Return the public part of a module's name: of `sklearn.svm._classes`, `sklearn.svm`."""
     parts = name.split(".")
     private = [index for index, part in enumerate(parts) if index and part.startswith("_")]
     return ".".join(parts[: private[0]] if private else parts)

@@ -122,10 +122,8 @@ class Watch:
                 code is not parts[0]
                 or defaults is not parts[1]
                 or keyword_defaults is not parts[2]
-                or ((attribute_dict or attributes)
-                and not _same(attribute_dict, attributes))
-                or (keywords
-                and not _same(keyword_defaults, keywords))
+                or ((attribute_dict or attributes) and not _same(attribute_dict, attributes))
+                or (keywords and not _same(keyword_defaults, keywords))
             ):
                 return False
         return True

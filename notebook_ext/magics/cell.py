@@ -18,6 +18,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import linecache
 import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
@@ -87,7 +88,8 @@ def _marked(module: ast.Module) -> str | None:
     match module.body[:1]:
         case [ast.Expr(ast.Call(ast.Name(id=name), [ast.Constant(str() as line)]))]:
             return line if name == MARK else None
-    return None
+        case _:
+            return None
 
 
 def _statement(function: str, *arguments: object, at: ast.stmt) -> ast.stmt:
@@ -111,12 +113,20 @@ def prepare(line: str, count: int) -> None:
     Raises:
         UsageError: what cannot be, in one line.
     """
+    _show_as_typed(line, sys._getframe(1).f_code.co_filename)  # noqa: SLF001  the cell's name
     _to_warm.clear()
     wanted = _read(line)
     if "name" in wanted.given and count > 1:
         raise UsageError(f"%%remote: --name is for one function, and this cell defines {count}")
     if not count:
         sys.stderr.write("%%remote: this cell defines no function; all of it runs here.\n")
+
+
+def _show_as_typed(line: str, filename: str) -> None:
+    """Let tracebacks show the cell's first line as it was typed, in a form that still parses."""
+    cached = linecache.cache.get(filename)
+    if cached is not None and len(cached) == 4 and cached[2]:  # noqa: PLR2004  a loaded entry
+        cached[2][0] = f"#%%remote {line}".rstrip() + "\n"
 
 
 def decorate(line: str) -> Callable[[Any], Any]:

@@ -28,7 +28,9 @@ class RemoteMagics(Magics):
     @cell_magic
     def remote(self, line: str, cell: str) -> None:  # noqa: D102  the help is below
         # A typed cell never comes here (see `magics.cell`); `run_cell_magic` from a program does.
-        result = self.shell.run_cell(f"%%remote {line}\n{cell}", store_history=False)
+        assert self.shell is not None  # noqa: S101  a magic that runs has its shell
+        source = f"%%remote {line}\n{cell}"
+        result = self.shell.run_cell(source, store_history=False)  # type: ignore[no-untyped-call]
         result.raise_error()
 
     remote.__doc__ = options.help_text()
@@ -60,7 +62,7 @@ class RemoteMagics(Magics):
             raise UsageError(f"%remote_cancel: {error}") from error
 
 
-@context_matcher()
+@context_matcher()  # type: ignore[untyped-decorator]
 def complete_remote(context: CompletionContext) -> SimpleMatcherResult:
     """Offer the options, and nothing else, on the first line of a `%%remote` cell."""
     line = context.text_until_cursor

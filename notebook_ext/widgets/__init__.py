@@ -77,9 +77,9 @@ def _in_kernel() -> bool:
 
 
 def _configured() -> str:
-    from notebook_ext import config  # noqa: PLC0415  read when something is shown
+    from notebook_ext.config import current  # noqa: PLC0415  read when something is shown
 
-    return config.current().progress
+    return current().progress
 
 
 _ticker = Ticker(choose_view)

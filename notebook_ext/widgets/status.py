@@ -119,7 +119,7 @@ def _headline(status: Status) -> str:
 
 
 def _tables(status: Status) -> list[Table]:
-    current = [pool for pool in status.pools if not pool.superseded or pool.busy or pool.backlog]
+    current = [pool for pool in status.pools if _matters(pool)]
     return [
         Table(
             "Hosts",
@@ -138,6 +138,12 @@ def _tables(status: Status) -> list[Table]:
         ),
         _calls(status.calls[-RECENT_CALLS:]),
     ]
+
+
+def _matters(pool: PoolStatus) -> bool:
+    """Return whether a pool has workers or wants some; one that was only defined does not."""
+    wanted = pool.settings.min_containers and not pool.superseded
+    return bool(pool.backlog or pool.idle or pool.busy or pool.starting or wanted)
 
 
 def _host(host: HostStatus) -> tuple[str, ...]:

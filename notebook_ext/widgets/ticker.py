@@ -66,24 +66,24 @@ class Watched:
         """Return whether it has a view."""
         return self._view is not None
 
-    def tick(self, now: float) -> bool:
-        """Show how the map stands; return whether to look at it again."""
-        ended = self.facts.state in FINAL_STATES
+    def tick(self, now: float, *, last: bool = False) -> bool:
+        """Show how the map stands; return whether to look at it again, unless this is the last."""
+        ended = last or self.facts.state in FINAL_STATES
         if self._view is None and (ended or now < self.shown_at):
             return not ended
         try:
-            return self._context.run(self._draw, now)
+            return self._context.run(self._draw, now, last)
         except Exception:  # noqa: BLE001  a display must not break what it shows
             _log.debug("a progress display failed and is gone", exc_info=True)
             return False
 
-    def _draw(self, now: float) -> bool:
+    def _draw(self, now: float, last: bool) -> bool:  # noqa: FBT001  called through a context
         if self._view is None:
             self._view = self._open(self.facts)
             if self._view is None:
                 return False
         report = report_on(self.facts, self._pace, now)
-        if report.state in FINAL_STATES:
+        if last or report.state in FINAL_STATES:
             self._view.finish(self.facts, report)
             return False
         self._view.update(self.facts, report)
@@ -141,12 +141,14 @@ class Ticker:
         while not self._closed:
             watched = self._turn(watched)
             self._wait(watched)
-        self._turn(watched)
+        for each in self._turn(watched):
+            each.tick(time.monotonic(), last=True)
 
     def _turn(self, watched: list[Watched]) -> list[Watched]:
         settling = _drain(self._settling)
         watched += _drain(self._arrived)
         now = time.monotonic()
+        self._shown = any(now >= each.shown_at for each in watched)
         left = [each for each in watched if each.tick(now)]
         self._shown = any(each.is_shown for each in left)
         for drawn in settling:

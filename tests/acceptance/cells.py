@@ -9,14 +9,23 @@ from tests.plain_kernel import Cell, PlainKernel
 from tests.waiting import wait_until
 
 
-def typed(kernel: PlainKernel, source: str, timeout: float = 60.0) -> Cell:
-    """Execute one cell and return it; an exception in it fails the test."""
-    cell = kernel.run(source, timeout)
+def typed(kernel: PlainKernel, source: str, timeout: float = 30.0) -> Cell:
+    """Execute one cell and return it; an exception in it fails the test.
+
+    A cell that hangs is interrupted, so that the test fails with its traceback and leaves the
+    kernel usable for the next one.
+    """
+    cell = kernel.begin(source)
+    try:
+        kernel.finish(cell, timeout)
+    except AssertionError:
+        kernel.interrupt()
+        kernel.finish(cell, 5.0)
     assert cell.error is None, cell.error.traceback
     return cell
 
 
-def value(kernel: PlainKernel, source: str, timeout: float = 60.0) -> Any:
+def value(kernel: PlainKernel, source: str, timeout: float = 30.0) -> Any:
     """Return the literal that the cell's last expression shows."""
     cell = typed(kernel, source, timeout)
     assert cell.result is not None, f"the cell shows nothing: {source}"

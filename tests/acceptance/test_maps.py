@@ -174,7 +174,7 @@ def test_a_million_inputs_cost_neither_client_nor_broker_memory(notebook: PlainK
     assert broker is not None
     pids = {"client": notebook.pid, "broker": broker.pid}
     before = {who: _reset_peak(pid) for who, pid in pids.items()}
-    total = value(notebook, "sum(double.map(range(1_000_000)))", timeout=100)
+    total = value(notebook, "sum(double.map(range(1_000_000)))", timeout=60)
     growth = {who: _peak(pid) - before[who] for who, pid in pids.items()}
     assert total == 2 * sum(range(1_000_000))
     assert max(growth.values()) < GROWTH_LIMIT_BYTES, growth

@@ -15,7 +15,7 @@ def test_recursive_remote_calls_end_on_a_pool_of_two(notebook: PlainKernel) -> N
             return n if n < 2 else fib.remote(n - 1) + fib.remote(n - 2)
         """,
     )
-    assert value(notebook, "fib.remote(12)", timeout=90) == 144
+    assert value(notebook, "fib.remote(12)", timeout=60) == 144
 
 
 def test_a_map_inside_a_map_ends_on_one_pool_of_two(notebook: PlainKernel) -> None:

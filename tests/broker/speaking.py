@@ -114,7 +114,7 @@ class Speaker:
         self.socket.linger = 0
         self.socket.connect(broker.connection.address)
 
-    def say(self, message: messages.ToBroker, frames: Sequence[bytes] = ()) -> None:
+    def say(self, message: messages.ToBroker, frames: Sequence[batches.Frame] = ()) -> None:
         self.socket.send_multipart([messages.encode(message), *frames])
 
     def hear(self, kind: type[T], limit_seconds: float = LIMIT_SECONDS) -> T:

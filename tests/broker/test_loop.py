@@ -271,3 +271,67 @@ def test_stop_ends_the_broker(broker: RunningBroker, client: Client) -> None:
     client.hear(messages.Reply)
     assert read(process)
     os.close(process)
+
+
+def test_a_silent_client_has_a_time_of_grace(
+    running: Callable[..., RunningBroker], speakers: list[Speaker]
+) -> None:
+    broker = running(client_grace_seconds=0.2)
+    host = Host(broker)
+    client = Client(broker)
+    speakers.append(host)
+    client.define()
+    client.submit([1], "fc-1")
+    client.submit([2], "fc-2")
+    worker = host.start_worker()
+    lease = worker.lease().message
+    client.close()
+    worker.done(lease, [0])
+    second = worker.lease().message
+    while not isinstance(interrupt := host.listen().message, messages.Interrupt):
+        pass
+    assert interrupt.lease == second.lease
+
+
+def test_a_client_that_comes_back_is_told_what_it_missed(broker: RunningBroker, host: Host) -> None:
+    client = Client(broker)
+    client.define()
+    client.submit([1])
+    worker = host.start_worker()
+    lease = worker.lease().message
+    client.close()
+    worker.done(lease, [11])
+    again = Client(broker)
+    assert again.listen().values == [11]
+    again.close()
+
+
+def test_a_repeated_submission_changes_nothing(client: Client, host: Host) -> None:
+    client.define()
+    for _ in range(2):
+        client.submit([1], attached=False)
+        client.hear(messages.Accepted)
+    worker = host.start_worker()
+    worker.work(double)
+    client.say(messages.AttachCall(CallId("fc-1")))
+    assert client.listen().values == [2]
+    assert client.ask("status", "", messages.Status).calls == []
+
+
+def test_every_input_of_a_cancelled_call_is_answered(client: Client, host: Host) -> None:
+    client.define()
+    client.submit(list(range(100)))
+    worker = host.start_worker()
+    lease = worker.lease().message
+    client.say(messages.CancelCall(CallId("fc-1")))
+    while not isinstance(host.listen().message, messages.Interrupt):
+        pass
+    ended = 0
+    worker.say(messages.InputEnded(lease.lease, lease.start, Outcome.CANCELLED, 0.1))
+    if lease.stop > lease.start + 1:
+        worker.say(messages.Returned(lease.lease, lease.start + 1, lease.stop))
+    while ended < 100:
+        failure = client.hear(messages.Failure)
+        assert failure.outcome is Outcome.CANCELLED
+        ended += failure.count
+    assert ended == 100

@@ -17,6 +17,9 @@ from tools.own_directories import own_directories
 
 VIEWPORT: ViewportSize = {"width": 1000, "height": 760}
 
+FIRST = "rng ="
+"""What the first cell in the picture has in it: a little before the map."""
+
 
 def take(notebook: Path, picture: Path, base: Path) -> None:
     """Run `notebook` and write `picture`, keeping all other files below `base`."""
@@ -28,7 +31,7 @@ def take(notebook: Path, picture: Path, base: Path) -> None:
             page = chromium.new_page(viewport=VIEWPORT, device_scale_factor=1.5)
             shown = NotebookPage(server, page, notebook.name)
             shown.run_all(timeout=240)
-            shown.show_at_top(shown.index_of("%%remote"))
+            shown.show_at_top(shown.index_of(FIRST))
             page.screenshot(path=picture)
     finally:
         server.close()

@@ -154,7 +154,7 @@ class Simulation:
         call = self._new_call()
         self.pool_of[call] = pool
         self.left[call] = count
-        batch = batch or count
+        batch = batch or count or 1
         self.feed(
             events.CallSubmitted(
                 CLIENT, call, pool, attached, min(batch, count), closed=batch >= count
@@ -303,9 +303,7 @@ class Simulation:
         )
         self.running_most[worker.pool] = max(self.running_most[worker.pool], running)
         if worker.pool in self.constant:
-            self._schedule(
-                worker, self.constant[worker.pool], lambda: self._end_input(worker)
-            )
+            self._schedule(worker, self.constant[worker.pool], lambda: self._end_input(worker))
             return
         does = self.behaviours[worker.pool](lease.call, worker.position, lease.attempt)
         if isinstance(does, str):
@@ -331,9 +329,7 @@ class Simulation:
 
     def _call_and_wait(self, worker: FakeWorker, step: Nested) -> None:
         lease = worker.leases[0]
-        parent = ParentInput(
-            lease.call, worker.position, lease.attempt, worker.id, lease.lease
-        )
+        parent = ParentInput(lease.call, worker.position, lease.attempt, worker.id, lease.lease)
         call = self._new_call()
         self.pool_of[call] = step.pool
         self.left[call] = step.count
@@ -361,9 +357,7 @@ class Simulation:
             self._continue(worker)
             return
         lease = worker.leases[0]
-        parent = ParentInput(
-            lease.call, worker.position, lease.attempt, worker.id, lease.lease
-        )
+        parent = ParentInput(lease.call, worker.position, lease.attempt, worker.id, lease.lease)
         self.feed(events.WorkerBlocked(parent, (worker.awaits,)))
 
     def _end_input(self, worker: FakeWorker) -> None:
@@ -410,7 +404,7 @@ class Simulation:
 
     def _hand_back(self, asked: effects.TakeBack) -> None:
         worker = self.workers[asked.worker]
-        if worker.dead or asked.lease not in worker.stops:
+        if worker.dead or not worker.leases or asked.lease not in worker.stops:
             return
         first = worker.leases[0].lease == asked.lease
         lease = next(one for one in worker.leases if one.lease == asked.lease)

@@ -108,9 +108,7 @@ def test_children_are_cancelled_with_the_input_that_made_them() -> None:
         )
     simulation.feed(events.CallCancelled(call, terminate=False))
     late = CallId("fc-late")
-    simulation.feed(
-        events.CallSubmitted(CLIENT, late, pool, True, 1, closed=True, parent=parent)
-    )
+    simulation.feed(events.CallSubmitted(CLIENT, late, pool, True, 1, closed=True, parent=parent))
     for child in [*children, late]:
         assert simulation.outcomes(child) == {"CANCELLED": 1}
 

@@ -103,14 +103,15 @@ def test_a_function_that_cannot_be_loaded_ends_what_waits_at_once() -> None:
     spec = make_spec(settings=PoolSettings(min_containers=1))
     pool = simulation.define(spec)
     call = simulation.submit(pool, 10)
-    started = next(e for e in simulation.log if isinstance(e, effects.StartWorker))
-    simulation.feed(events.WorkerStartFailed(started.worker, "No module named 'nope'"))
+    first, second = [e.worker for e in simulation.log if isinstance(e, effects.StartWorker)]
+    simulation.feed(events.WorkerStartFailed(first, "No module named 'nope'"))
     (end,) = ends(simulation)
     assert (end.call, end.count, end.has_payload) == (call, 10, True)
     starts = simulation.effects["StartWorker"]
     simulation.run(100)
     assert simulation.effects["StartWorker"] == starts, "its floor is not kept meanwhile"
-    simulation.feed(events.WorkerStartFailed(started.worker, "again"))
+    simulation.feed(events.WorkerStartFailed(first, "again"))
+    simulation.feed(events.WorkerStartFailed(second, "No module named 'nope'"))
     simulation.submit(pool, 1)
     assert simulation.effects["StartWorker"] > starts
 
@@ -154,9 +155,7 @@ def test_calls_made_by_a_lost_attempt_are_cancelled(attached: bool) -> None:  # 
     child = CallId("fc-c")
     parent = parent_of(grant)
     simulation.feed(
-        events.CallSubmitted(
-            CLIENT, child, pool, attached, 1, closed=True, parent=parent
-        )
+        events.CallSubmitted(CLIENT, child, pool, attached, 1, closed=True, parent=parent)
     )
     simulation.kill(simulation.workers[grant.worker])
     simulation.run(0.01)

@@ -31,9 +31,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize(("row", "target"), TABLE.items())
-def test_every_row_moves_an_input(
-    row: tuple[InputState, Cause], target: InputState
-) -> None:
+def test_every_row_moves_an_input(row: tuple[InputState, Cause], target: InputState) -> None:
     state, cause = row
     states = InputStates()
     states.extend_to(3)

@@ -13,6 +13,6 @@ from tests.worker.harness import Broker
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
-    with tempfile.TemporaryDirectory(prefix="nbx-b-", dir="/tmp") as directory:
-        with Broker(Path(directory)) as broker:
-            yield broker
+    directory = tempfile.TemporaryDirectory(prefix="nbx-b-", dir="/tmp")
+    with directory as path, Broker(Path(path)) as broker:
+        yield broker

@@ -93,7 +93,7 @@ def test_results_expire(store: Store) -> None:
 
 def test_nothing_of_a_failed_write_is_kept(store: Store) -> None:
     bad = submitted(TWO)
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError):
         store.write([submitted(ONE, code=b"c"), bad, None])  # type: ignore[list-item]
     assert list(store.open_facts()) == []
     store.write([submitted(ONE, code=b"c")])

@@ -1,7 +1,7 @@
 """The notebooks are documentation that runs: nbval executes each and compares what is marked.
 
-In a process of its own, because nbval collects notebooks instead of tests. Cells marked
-`# NBVAL_CHECK_OUTPUT` must show what is stored in the file.
+In a process of its own, because nbval collects notebooks instead of tests. Cells tagged
+`nbval-check-output` must show what is stored in the file.
 """
 
 from __future__ import annotations

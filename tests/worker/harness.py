@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 import zmq
@@ -22,6 +22,7 @@ from kernel_worker.model import (
     CallContext,
     CallId,
     Digest,
+    Environment,
     FunctionKey,
     FunctionSpec,
     LeaseId,
@@ -131,10 +132,7 @@ class Worker:
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Run one input; return its value or raise what it raised."""
-        if kwargs:
-            lease = self.lease([(args, kwargs)], FORM_CALL)
-        else:
-            lease = self.lease([args])
+        lease = self.lease([(args, kwargs)], FORM_CALL) if kwargs else self.lease([args])
         (outcome,) = self.broker.outcomes(lease, 1).values()
         if isinstance(outcome, BaseException):
             raise outcome
@@ -188,7 +186,7 @@ class Broker:
             env={**os.environ, **variables},
         )
 
-    def __enter__(self) -> Broker:
+    def __enter__(self) -> Self:
         hello = self.wait(messages.Hello, lambda m: m.role == "host")
         self.host = hello.sender
         self.hello: messages.Hello = hello.message
@@ -303,6 +301,6 @@ class Broker:
         ).decode()
 
 
-def environment_of(captured: Captured) -> Any:
+def environment_of(captured: Captured) -> Environment:
     """Return the captured environment, decoded."""
-    return msgspec.msgpack.decode(captured.objects[captured.environment])
+    return msgspec.msgpack.decode(captured.objects[captured.environment], type=Environment)

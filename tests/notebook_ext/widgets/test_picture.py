@@ -4,12 +4,12 @@ import re
 
 import pytest
 from PIL import Image
-from tests.notebook_ext.widgets.mapped import Mapped
 
 from notebook_ext.widgets.facts import CANCELLED, DONE, FAILED, PENDING, RUNNING
 from notebook_ext.widgets.pace import Pace
 from notebook_ext.widgets.picture import PALETTE, PARTLY, WIDTH, fold, to_html
 from notebook_ext.widgets.report import report_on
+from tests.notebook_ext.widgets.mapped import Mapped
 
 
 def picture(facts: Mapped, states: bytes) -> str:
@@ -23,7 +23,7 @@ def image(html: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("count", [1, 7, 200, 3_000, 200_000])
-def test_every_state_is_in_the_picture(count):
+def test_every_state_is_in_the_picture(count: int) -> None:
     states = bytes([DONE]) * count + bytes([FAILED, RUNNING, PENDING, CANCELLED])
     shown = image(picture(Mapped(count + 4), states))
     assert shown.width <= WIDTH
@@ -33,20 +33,20 @@ def test_every_state_is_in_the_picture(count):
     assert PALETTE[FAILED] in colours
 
 
-def test_one_failure_among_a_million_shows():
+def test_one_failure_among_a_million_shows() -> None:
     states = bytearray([DONE]) * 1_000_000
     states[123_456] = FAILED
     colours = {colour for _, colour in image(picture(Mapped(), bytes(states))).getcolors() or []}
     assert PALETTE[FAILED] in colours
 
 
-def test_cells_that_stand_for_many_show_what_matters():
+def test_cells_that_stand_for_many_show_what_matters() -> None:
     states = bytes([DONE, DONE, DONE, FAILED, DONE, PENDING, PENDING, PENDING])
     assert fold(states, 4) == bytes([DONE, FAILED, PARTLY, PENDING])
     assert fold(states, 8) == states
 
 
-def test_text_of_users_is_escaped():
+def test_text_of_users_is_escaped() -> None:
     facts = Mapped(title="<script>alert(1)</script>")
     facts.fail(0, ValueError("<b>"))
     html = picture(facts, b"\x04")
@@ -55,5 +55,5 @@ def test_text_of_users_is_escaped():
     assert "&lt;b&gt;" in html
 
 
-def test_nothing_to_draw_is_no_picture():
+def test_nothing_to_draw_is_no_picture() -> None:
     assert "<img" not in picture(Mapped(0), b"")

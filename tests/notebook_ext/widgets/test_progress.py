@@ -2,6 +2,8 @@ import zlib
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import KernelStarter
 from tests.plain_kernel import Cell, PlainKernel
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +33,7 @@ def live():
 
 
 @pytest.fixture
-def notebook(start_kernel) -> PlainKernel:
+def notebook(start_kernel: KernelStarter) -> PlainKernel:
     kernel = start_kernel(variables={"PYTHONPATH": str(ROOT)})
     assert kernel.run(SHOWN).error is None
     return kernel
@@ -44,7 +46,7 @@ def ran(kernel: PlainKernel, source: str) -> Cell:
     return cell
 
 
-def test_a_map_shows_a_widget_and_leaves_a_picture(notebook):
+def test_a_map_shows_a_widget_and_leaves_a_picture(notebook: PlainKernel) -> None:
     cell = ran(
         notebook,
         "facts = Mapped(50, 'score')\nshown(facts)\nfacts.succeed(0, 49)\n"
@@ -61,13 +63,17 @@ def test_a_map_shows_a_widget_and_leaves_a_picture(notebook):
     assert last["text/plain"] == first["text/plain"], "the same in every run"
 
 
-def test_the_end_is_shown_before_the_cell_is_over_without_anyones_help(notebook):
+def test_the_end_is_shown_before_the_cell_is_over_without_anyones_help(
+    notebook: PlainKernel,
+) -> None:
     ran(notebook, "%load_ext notebook_ext")
-    cell = ran(notebook, "facts = Mapped(5, 'score')\nshown(facts)\nfacts.succeed(0, 5)\nfacts.end()")
+    cell = ran(
+        notebook, "facts = Mapped(5, 'score')\nshown(facts)\nfacts.succeed(0, 5)\nfacts.end()"
+    )
     assert "100 %" in cell.updates[-1]["text/html"]
 
 
-def test_a_reloaded_page_finds_the_whole_state(notebook):
+def test_a_reloaded_page_finds_the_whole_state(notebook: PlainKernel) -> None:
     cell = ran(
         notebook,
         "facts = Mapped(4, 'score')\nshown(facts)\nfacts.succeed(1, 3)\nfacts.end('failed')\n"
@@ -79,7 +85,7 @@ def test_a_reloaded_page_finds_the_whole_state(notebook):
     assert rest == [0, 4, "failed", 2]
 
 
-def test_maps_of_two_cells_are_shown_each_in_its_own(notebook):
+def test_maps_of_two_cells_are_shown_each_in_its_own(notebook: PlainKernel) -> None:
     began = notebook.begin("facts = Mapped(5, 'first')\nwidgets.watch(facts)")
     later = ran(notebook, "until(lambda: live())\nfacts.end()\nwidgets.settle()")
     notebook.finish(began)
@@ -88,12 +94,13 @@ def test_maps_of_two_cells_are_shown_each_in_its_own(notebook):
     assert [each["text/plain"] for each in began.displays] == ["Progress of first"]
 
 
-def test_old_widgets_are_closed_and_leave_their_pictures(notebook):
+def test_old_widgets_are_closed_and_leave_their_pictures(notebook: PlainKernel) -> None:
     cell = ran(
         notebook,
         "progress.KEPT_OPEN = 2\n"
         "for i in range(4):\n"
-        "    facts = Mapped(3, f'map {i}')\n    shown(facts)\n    facts.end()\n    widgets.settle()\n"
+        "    facts = Mapped(3, f'map {i}')\n    shown(facts)\n"
+        "    facts.end()\n    widgets.settle()\n"
         "print(sorted(w.title for w in live()))",
     )
     assert cell.stdout == "['map 2', 'map 3']\n"
@@ -101,7 +108,7 @@ def test_old_widgets_are_closed_and_leave_their_pictures(notebook):
     assert [each["text/plain"] for each in still] == ["Progress of map 0", "Progress of map 1"]
 
 
-def test_off_shows_nothing(notebook):
+def test_off_shows_nothing(notebook: PlainKernel) -> None:
     cell = ran(
         notebook,
         "from notebook_ext.config import config\nconfig.progress = 'off'\n"
@@ -111,11 +118,11 @@ def test_off_shows_nothing(notebook):
     assert cell.displays == []
 
 
-def test_text_is_text_in_a_notebook_too(notebook):
+def test_text_is_text_in_a_notebook_too(notebook: PlainKernel) -> None:
     cell = notebook.run(
         "from notebook_ext.config import config\nconfig.progress = 'text'\n"
-        "facts = Mapped(5)\nwidgets.watch(facts)\nthreading.Event().wait(0.4)\nfacts.succeed(0, 5)\n"
-        "facts.end()\nwidgets.settle()",
+        "facts = Mapped(5)\nwidgets.watch(facts)\nthreading.Event().wait(0.4)\n"
+        "facts.succeed(0, 5)\nfacts.end()\nwidgets.settle()",
     )
     assert cell.displays == []
     assert "5 / 5  100 %" in cell.stderr

@@ -1,6 +1,7 @@
 import array
 import zlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +24,9 @@ def replay(states: bytearray, delta: bytes) -> bytearray:
 
 
 @given(st.lists(st.lists(ranges, max_size=8), max_size=6))
-def test_a_view_that_replays_the_deltas_has_the_same_states(ticks):
+def test_a_view_that_replays_the_deltas_has_the_same_states(
+    ticks: list[list[tuple[int, int, int]]],
+) -> None:
     strip = Strip()
     view = bytearray()
     for changes in ticks:
@@ -36,21 +39,21 @@ def test_a_view_that_replays_the_deltas_has_the_same_states(ticks):
     assert zlib.decompress(strip.snapshot()) == bytes(view)
 
 
-def test_inputs_that_nothing_was_heard_of_are_pending():
+def test_inputs_that_nothing_was_heard_of_are_pending() -> None:
     strip = Strip(5)
     strip.apply([(1, 3, 3)])
     strip.extend_to(6)
     assert strip.states() == bytes([0, 3, 3, 0, 0, 0])
 
 
-def test_too_many_ranges_ask_for_a_snapshot():
+def test_too_many_ranges_ask_for_a_snapshot() -> None:
     strip = Strip()
     strip.apply((i, i + 1, 3) for i in range(strip_.LARGEST_DELTA + 1))
     assert strip.take_delta() is None
     assert strip.take_delta() == b""
 
 
-def test_an_endless_map_keeps_its_last_inputs_only(monkeypatch):
+def test_an_endless_map_keeps_its_last_inputs_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strip_, "LIMIT", 100)
     strip = Strip()
     for i in range(0, 1000, 10):
@@ -62,7 +65,7 @@ def test_an_endless_map_keeps_its_last_inputs_only(monkeypatch):
     assert strip.states() == bytes([5] * (len(strip) - 1) + [3])
 
 
-def test_one_huge_step_keeps_its_end(monkeypatch):
+def test_one_huge_step_keeps_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strip_, "LIMIT", 100)
     strip = Strip()
     strip.apply([(0, 10_000, 2)])

@@ -4,12 +4,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.notebook_ext.widgets.mapped import Mapped
 
 from notebook_ext.widgets import ticker as ticker_
 from notebook_ext.widgets.facts import MapFacts
 from notebook_ext.widgets.report import Report
 from notebook_ext.widgets.ticker import Ticker, View
+from tests.notebook_ext.widgets.mapped import Mapped
 
 cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell", default="none")
 
@@ -59,7 +59,7 @@ def ticker(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ticker]:
     made.close()
 
 
-def test_a_running_map_is_shown_and_its_end_too(ticker, screen):
+def test_a_running_map_is_shown_and_its_end_too(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped(4)
     ticker.watch(facts)
     assert screen.opened.wait(10)
@@ -70,7 +70,7 @@ def test_a_running_map_is_shown_and_its_end_too(ticker, screen):
     assert len(screen.views) == 1
 
 
-def test_a_map_that_ends_at_once_is_never_shown(ticker, screen):
+def test_a_map_that_ends_at_once_is_never_shown(ticker: Ticker, screen: Screen) -> None:
     quick, slow = Mapped(1), Mapped(1)
     quick.end()
     ticker.watch(quick)
@@ -81,7 +81,7 @@ def test_a_map_that_ends_at_once_is_never_shown(ticker, screen):
     assert len(screen.views) == 1
 
 
-def test_it_is_drawn_in_the_context_of_its_caller(ticker, screen):
+def test_it_is_drawn_in_the_context_of_its_caller(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped(1)
     cell.set("the cell that called")
     ticker.watch(facts)
@@ -98,7 +98,7 @@ def test_it_is_drawn_in_the_context_of_its_caller(ticker, screen):
     }
 
 
-def test_settle_returns_when_the_last_state_is_drawn(ticker, screen):
+def test_settle_returns_when_the_last_state_is_drawn(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped(3)
     ticker.watch(facts)
     assert screen.opened.wait(10)
@@ -109,13 +109,13 @@ def test_settle_returns_when_the_last_state_is_drawn(ticker, screen):
     assert screen.views[0].finished.is_set()
 
 
-def test_settle_costs_nothing_where_nothing_is_shown(ticker):
+def test_settle_costs_nothing_where_nothing_is_shown(ticker: Ticker) -> None:
     began = time.perf_counter()
     ticker.settle(10)
     assert time.perf_counter() - began < 1
 
 
-def test_close_draws_what_is_shown_once_more(ticker, screen):
+def test_close_draws_what_is_shown_once_more(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped(3)
     ticker.watch(facts)
     assert screen.opened.wait(10)
@@ -124,7 +124,7 @@ def test_close_draws_what_is_shown_once_more(ticker, screen):
     assert screen.views[0].reports[-1].state == "cancelled"
 
 
-def test_a_view_that_fails_is_dropped_and_the_others_go_on(monkeypatch):
+def test_a_view_that_fails_is_dropped_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ticker_, "SHOWN_AFTER_SECONDS", 0.0)
     screen = Screen()
 
@@ -143,7 +143,7 @@ def test_a_view_that_fails_is_dropped_and_the_others_go_on(monkeypatch):
     ticker.close()
 
 
-def test_it_draws_ten_times_a_second_at_most(ticker, screen):
+def test_it_draws_ten_times_a_second_at_most(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped()
     ticker.watch(facts)
     assert screen.opened.wait(10)
@@ -156,7 +156,7 @@ def test_it_draws_ten_times_a_second_at_most(ticker, screen):
     assert took > 2 * ticker_.TICK_SECONDS
 
 
-def test_watching_many_quick_maps_is_cheap(ticker):
+def test_watching_many_quick_maps_is_cheap(ticker: Ticker) -> None:
     facts = Mapped()
     facts.end()
     ticker.watch(facts)
@@ -166,7 +166,7 @@ def test_watching_many_quick_maps_is_cheap(ticker):
     assert (time.process_time() - began) / 10_000 < 50e-6
 
 
-def test_an_idle_thread_wakes_again(ticker, screen):
+def test_an_idle_thread_wakes_again(ticker: Ticker, screen: Screen) -> None:
     for round_ in range(2):
         facts = Mapped()
         screen.opened.clear()

@@ -1,0 +1,52 @@
+"""Effects about a spawned call wait behind its facts, in order; others pass."""
+
+from __future__ import annotations
+
+from kernel_worker.broker.gate import Gate
+from kernel_worker.core import effects
+from kernel_worker.model import CallId, ClientId, HostId, LeaseId, WorkerId
+
+ONE, TWO = CallId("fc-1"), CallId("fc-2")
+ACCEPT = effects.AcceptCall(ClientId("cl-1"), ONE)
+GRANT = effects.GrantLease(WorkerId("ta-1"), LeaseId(5), ONE, 0, 1, 1)
+TAKE_BACK = effects.TakeBack(WorkerId("ta-1"), HostId("ho-1"), LeaseId(5))
+STOP = effects.StopWorker(WorkerId("ta-1"), HostId("ho-1"))
+FINISH = effects.FinishCall(ONE)
+
+
+def test_what_has_no_fact_under_way_passes() -> None:
+    gate = Gate()
+    assert not gate
+    assert not gate.holds(ACCEPT, ())
+    gate.expect(TWO, 1)
+    assert gate
+    assert not any(gate.holds(effect, ()) for effect in (ACCEPT, GRANT, TAKE_BACK, STOP, FINISH))
+
+
+def test_what_relies_on_a_fact_waits_for_it() -> None:
+    gate = Gate()
+    gate.expect(ONE, 1)
+    assert gate.holds(ACCEPT, [b"payload"])
+    assert gate.holds(GRANT, ())
+    gate.expect(ONE, 2)
+    assert gate.holds(TAKE_BACK, ())
+    assert gate.holds(FINISH, ())
+    assert not gate.holds(STOP, ())
+    first = gate.release(1)
+    assert [held.effect for held in first] == [ACCEPT, GRANT]
+    assert first[0].frames == [b"payload"]
+    assert gate.holds(ACCEPT, ())
+    assert [held.effect for held in gate.release(2)] == [TAKE_BACK, FINISH, ACCEPT]
+    assert not gate
+    assert not gate.holds(TAKE_BACK, ())
+
+
+def test_calls_do_not_wait_for_each_other() -> None:
+    gate = Gate()
+    gate.expect(ONE, 1)
+    gate.expect(TWO, 2)
+    other = effects.DropInputs(TWO, 0, 1)
+    assert gate.holds(other, ())
+    assert gate.holds(ACCEPT, ())
+    assert [held.effect for held in gate.release(1)] == [ACCEPT]
+    assert [held.effect for held in gate.release(2)] == [other]

@@ -1,0 +1,174 @@
+"""The door: who may say what, with which frames."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernel_worker.broker.calls import OpenCall
+from kernel_worker.broker.objects import ObjectStore
+from kernel_worker.broker.peers import Client, Host, Peers, Worker
+from kernel_worker.broker.translate import Refusal, Translator
+from kernel_worker.core import events
+from kernel_worker.errors import ProtocolError
+from kernel_worker.model import (
+    CallId,
+    ClientId,
+    Digest,
+    FunctionKey,
+    FunctionSpec,
+    HostId,
+    HostResources,
+    LeaseId,
+    Outcome,
+    ParentInput,
+    PoolId,
+    WorkerId,
+)
+from kernel_worker.wire import frames, messages, payload
+
+CALL, POOL, LEASE = CallId("fc-1"), PoolId("po-1"), LeaseId(1)
+WORKER = WorkerId("ta-1")
+
+
+def inputs(count: int) -> list[bytes]:
+    return [bytes(part) for part in payload.encode_batch([(1,)] * count, frames.FORM_ARGS)]
+
+
+def values(count: int) -> list[bytes]:
+    return [bytes(part) for part in payload.encode_batch([1] * count, frames.FORM_VALUE)]
+
+
+class Door:
+    """A translator with a client, a host and a worker."""
+
+    def __init__(self) -> None:
+        self.peers = Peers()
+        self.client = Client(ClientId("cl-1"), b"cl-1")
+        self.host = Host(HostId("ho-1"), b"ho-1", HostResources(1, 1))
+        self.peers.add_client(self.client)
+        self.peers.add_host(self.host)
+        self.peers.expect_worker(WORKER, self.host.id, POOL)
+        self.worker: Worker = self.peers.workers[WORKER]
+        self.calls: dict[CallId, OpenCall] = {}
+        self.ended: dict[CallId, bool] = {}
+        self.translator = Translator(self.peers, ObjectStore(), self.calls, self.ended, lambda: 1.0)
+
+    def submit(self, count: int = 2, **fields: object) -> object:
+        message = messages.Submit(CALL, POOL, attached=True, count=count, closed=False, **fields)  # type: ignore[arg-type]
+        return self.translator.from_client(self.client, message, inputs(count) if count else [])
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+def test_a_submission_opens_a_call_with_its_batch(door: Door) -> None:
+    event = door.submit()
+    assert isinstance(event, events.CallSubmitted)
+    assert (event.client, event.count, event.indivisible) == ("cl-1", 2, True)
+    assert door.calls[CALL].batches.cut(0, 2)[0] == 0
+    assert isinstance(door.submit(), events.CallSubmitted)
+    assert len(door.calls[CALL].batches) == 1
+
+
+def test_inputs_are_added_once(door: Door) -> None:
+    door.submit(0)
+    message = messages.AddInputs(CALL, 0, 2)
+    added = door.translator.from_client(door.client, message, inputs(2))
+    assert added == events.InputsAdded(CALL, 0, 2, indivisible=True)
+    assert door.translator.from_client(door.client, message, inputs(2)) is None
+    late = messages.AddInputs(CallId("fc-over"), 0, 2)
+    assert door.translator.from_client(door.client, late, inputs(2)) is None
+
+
+def test_an_ended_call_is_accepted_again(door: Door) -> None:
+    door.ended[CALL] = False
+    assert door.submit() == Refusal(messages.Accepted(CALL))
+    assert door.calls == {}
+
+
+def test_a_call_that_names_what_is_not_here(door: Door) -> None:
+    refusal = door.submit(shared=Digest("f" * 32))
+    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal.message, messages.Rejected)
+    assert door.calls == {}
+
+
+@pytest.mark.parametrize(
+    ("message", "parts"),
+    [
+        (messages.Submit(CALL, POOL, attached=True, count=3, closed=True), inputs(2)),
+        (messages.Submit(CALL, POOL, attached=True, count=2, closed=True), values(2)),
+        (messages.Submit(CALL, POOL, attached=True, count=0, closed=True), [b"x"]),
+        (messages.Submit(CALL, POOL, attached=True, count=-1, closed=True), []),
+        (messages.AddInputs(CALL, -1, 2), inputs(2)),
+        (messages.Done(LEASE, 0, 1, 0.1), values(1)),
+        (messages.WorkerExited(WORKER, "x"), []),
+        (
+            messages.Define(
+                FunctionSpec(
+                    POOL, FunctionKey("k"), "f", "m", Digest("v"), Digest("c"), Digest("e")
+                )
+            ),
+            [],
+        ),
+    ],
+)
+def test_what_a_client_may_not_say(
+    door: Door, message: messages.ToBroker, parts: list[bytes]
+) -> None:
+    with pytest.raises(ProtocolError):
+        door.translator.from_client(door.client, message, parts)
+    assert door.calls == {}
+
+
+def test_calls_of_others_are_not_to_be_touched(door: Door) -> None:
+    door.submit(0)
+    other = Client(ClientId("cl-2"), b"cl-2")
+    for message in (messages.CloseInputs(CALL, 0), messages.AddInputs(CALL, 0, 1)):
+        with pytest.raises(ProtocolError, match="another client"):
+            door.translator.from_client(other, message, inputs(1))
+    cancel = door.translator.from_client(other, messages.CancelCall(CALL), [])
+    assert cancel == events.CallCancelled(CALL, terminate=False)
+
+
+def test_who_waits_must_be_a_worker_of_ours(door: Door) -> None:
+    parent = ParentInput(CALL, 0, 1, WORKER, LEASE)
+    blocked = messages.Blocked(parent, (CALL,))
+    assert door.translator.from_client(door.client, blocked, []) == events.WorkerBlocked(
+        parent, (CALL,)
+    )
+    stranger = messages.Resumed(ParentInput(CALL, 0, 1, WorkerId("ta-x"), LEASE))
+    assert door.translator.from_client(door.client, stranger, []) is None
+
+
+def test_what_a_worker_says_carries_its_own_id(door: Door) -> None:
+    done = door.translator.from_worker(door.worker, messages.Done(LEASE, 0, 2, 0.5), values(2))
+    assert done == events.RangeSucceeded(WORKER, LEASE, 0, 2, 0.5)
+    ended = messages.InputEnded(LEASE, 1, Outcome.FAILED, 0.5)
+    assert door.translator.from_worker(door.worker, ended, [b"e"]) == events.InputEnded(
+        WORKER, LEASE, 1, Outcome.FAILED, 0.5
+    )
+    for message, parts in (
+        (ended, []),
+        (ended, [b"a", b"b"]),
+        (messages.Done(LEASE, 0, 3, 0.5), values(2)),
+        (messages.Done(LEASE, 0, 2, 0.5), inputs(2)),
+        (messages.CancelCall(CALL), []),
+    ):
+        with pytest.raises(ProtocolError):
+            door.translator.from_worker(door.worker, message, parts)
+
+
+def test_a_host_speaks_for_its_own_workers_only(door: Door) -> None:
+    started = messages.WorkerStarted(WORKER, 5, "forked")
+    assert door.translator.from_host(door.host, started, []) == events.WorkerStarted(
+        WORKER, 5, "forked"
+    )
+    other = Host(HostId("ho-2"), b"ho-2", HostResources(1, 1))
+    assert door.translator.from_host(other, started, []) is None
+    with pytest.raises(ProtocolError, match="Submit"):
+        door.translator.from_host(
+            other, messages.Submit(CALL, POOL, attached=True, count=0, closed=True), []
+        )

@@ -1,0 +1,204 @@
+"""How many workers there are."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernel_worker.core import effects, events
+from kernel_worker.model import ClientId, FunctionSpec, PoolId, PoolSettings, Resources
+from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
+
+
+def stats(simulation: Simulation, pool: str) -> tuple[int, int, int]:
+    counts = simulation.core.pool_stats(PoolId(pool))
+    assert counts is not None
+    return counts[:3]
+
+
+def configure(simulation: Simulation, pool: str, **changes: int) -> None:
+    simulation.feed(events.PoolConfigured(CLIENT, PoolId(pool), **changes))
+
+
+def test_two_warm_functions_never_keep_a_third_from_running() -> None:
+    simulation = Simulation()
+    warm = PoolSettings(min_containers=2)
+    pools = [simulation.define(make_spec(name, settings=warm), 0.01) for name in "ab"]
+    simulation.run(1)
+    assert [stats(simulation, pool)[1] for pool in pools] == [2, 2]
+    third = simulation.define(make_spec("c"), 0.01)
+    assert simulation.run_call(simulation.submit(third, 1)) < 0.03
+    assert [stats(simulation, pool)[1] for pool in pools] == [2, 2]
+
+
+def test_demand_starts_no_more_workers_than_cpus() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.1)
+    simulation.submit(pool, 100)
+    simulation.run(1)
+    assert stats(simulation, pool)[1] == 2
+    configure(simulation, pool, min_containers=3, buffer_containers=1)
+    assert stats(simulation, pool)[1] == 4
+
+
+def test_little_work_starts_one_worker() -> None:
+    simulation = Simulation(make_resources(16))
+    pool = simulation.define(make_spec(), 0.0001)
+    simulation.run_call(simulation.submit(pool, 1))
+    simulation.run_call(simulation.submit(pool, 20))
+    assert simulation.effects["StartWorker"] <= 2
+
+
+def test_idle_workers_stop_after_the_window_and_the_floor_stays() -> None:
+    simulation = Simulation()
+    spec = make_spec(settings=PoolSettings(min_containers=1, scaledown_window_seconds=5))
+    pool = simulation.define(spec, 0.1)
+    simulation.run_call(simulation.submit(pool, 20))
+    assert stats(simulation, pool) == (0, 2, 0)
+    simulation.run(4.5)
+    assert stats(simulation, pool)[1] == 2
+    simulation.run(1)
+    assert stats(simulation, pool)[1] == 1
+    assert simulation.effects["RetirePool"] < 1
+    configure(simulation, pool, min_containers=0)
+    simulation.run(6)
+    assert stats(simulation, pool)[1] == 0
+    assert simulation.effects["RetirePool"] == 1
+    assert simulation.core.next_deadline() is None, "nothing wakes an idle broker"
+
+
+def test_a_new_version_drains_the_old_one() -> None:
+    simulation = Simulation()
+    warm = PoolSettings(min_containers=1)
+    old = simulation.define(make_spec("f", "1", settings=warm), 0.1)
+    other = simulation.define(make_spec("g", "1", settings=warm), 0.1)
+    call = simulation.submit(old, 20)
+    simulation.run(0.3)
+    new = simulation.define(make_spec("f", "2", settings=warm), 0.1)
+    simulation.run_call(call)
+    simulation.run(0.1)
+    assert stats(simulation, old)[1] == 0
+    assert stats(simulation, new)[1] == 1
+    assert stats(simulation, other)[1] == 1
+    retired = [e.pool for e in simulation.log if isinstance(e, effects.RetirePool)]
+    assert retired == [old]
+    simulation.define(make_spec("f", "1", settings=warm), 0.1)
+    simulation.run(1)
+    assert stats(simulation, old)[1] == 1, "going back is a redefinition too"
+    assert stats(simulation, new)[1] == 0
+
+
+def test_other_options_of_the_same_version_supersede_nothing() -> None:
+    simulation = Simulation()
+    warm = PoolSettings(min_containers=1)
+    spec = make_spec("f", "1", settings=warm)
+    first = simulation.define(spec, 0.1)
+    variant = FunctionSpec(
+        pool=PoolId("po-variant"), key=spec.key, name="f", module="m",
+        version=spec.version, code=spec.code, environment=spec.environment, settings=warm,
+    )  # fmt: skip
+    simulation.define(variant, 0.1)
+    simulation.run(1)
+    assert stats(simulation, first)[1] == 1
+
+
+def test_a_floor_outlives_its_client_by_one_window() -> None:
+    simulation = Simulation()
+    spec = make_spec(settings=PoolSettings(min_containers=2, scaledown_window_seconds=5))
+    pool = simulation.define(spec, 0.1)
+    simulation.run(1)
+    simulation.feed(events.ClientLost(CLIENT))
+    simulation.run(4)
+    assert len(simulation.alive(pool)) == 2
+    assert not simulation.core.is_idle()
+    simulation.run(2)
+    assert not simulation.alive(pool)
+    assert simulation.core.is_idle()
+    assert simulation.core.pool_stats(pool) is None
+
+
+def test_a_restarted_kernel_finds_its_floor() -> None:
+    simulation = Simulation()
+    spec = make_spec(settings=PoolSettings(min_containers=2, scaledown_window_seconds=5))
+    pool = simulation.define(spec, 0.1)
+    simulation.run(1)
+    simulation.feed(events.ClientLost(CLIENT))
+    simulation.run(2)
+    again = ClientId("cl-again")
+    simulation.feed(events.ClientConnected(again))
+    simulation.feed(events.FunctionDefined(again, spec))
+    simulation.run(60)
+    assert simulation.effects["StartWorker"] == 2
+    assert len(simulation.alive(pool)) == 2
+
+
+def test_a_lowered_ceiling_ends_idle_workers() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.1)
+    simulation.run_call(simulation.submit(pool, 20))
+    configure(simulation, pool, max_containers=1)
+    simulation.run(1)
+    assert stats(simulation, pool)[1] == 1
+
+
+def test_a_single_use_worker_runs_one_input() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(single_use=True), 0.01)
+    call = simulation.submit(pool, 6)
+    simulation.run_call(call)
+    assert simulation.effects["StartWorker"] >= 6
+    assert simulation.effects["StopWorker"] == 6
+    simulation.run(30)
+    assert simulation.effects["RetirePool"] < 1, "the template serves the next call"
+    simulation.run(60)
+    assert simulation.effects["RetirePool"] == 1
+
+
+@pytest.mark.parametrize("wanted", [Resources(gpu=1), Resources(memory_mib=3000)])
+def test_demand_ends_an_idle_worker_that_stands_in_the_way(wanted: Resources) -> None:
+    simulation = Simulation(make_resources(gpus=1))
+    warm = PoolSettings(min_containers=1)
+    floor = simulation.define(make_spec("floor", resources=wanted, settings=warm), 0.1)
+    bystander = simulation.define(make_spec("bystander", settings=warm), 0.1)
+    simulation.run(1)
+    pool = simulation.define(
+        make_spec("g", resources=wanted, settings=PoolSettings(scaledown_window_seconds=3)), 0.1
+    )
+    assert simulation.run_call(simulation.submit(pool, 1)) < 0.2
+    assert stats(simulation, floor)[1] == 0
+    assert stats(simulation, bystander)[1] == 1
+    simulation.run(5)
+    assert stats(simulation, floor)[1] == 1, "the floor is refilled later"
+
+
+def test_pools_that_compete_for_the_only_device_take_turns() -> None:
+    simulation = Simulation(make_resources(gpus=1))
+    gpu = Resources(gpu=1)
+    first = simulation.define(make_spec("f", resources=gpu), 0.01)
+    second = simulation.define(make_spec("g", resources=gpu), 0.01)
+    long, short = simulation.submit(first, 3_000), simulation.submit(second, 10)
+    assert simulation.run_call(short) < 3
+    assert long not in simulation.finished_at
+    simulation.run_call(long)
+    assert simulation.outcomes(long) == {"SUCCEEDED": 3_000}
+
+
+def test_fractions_share_a_device() -> None:
+    simulation = Simulation(make_resources(gpus=1))
+    spec = make_spec(resources=Resources(cpu=0.5, gpu=0.5))
+    pool = simulation.define(spec, 0.1)
+    simulation.run_call(simulation.submit(pool, 20))
+    starts = [e for e in simulation.log if isinstance(e, effects.StartWorker)]
+    assert [e.devices for e in starts] == [(0,), (0,)]
+
+
+def test_nothing_starts_without_a_host() -> None:
+    simulation = Simulation()
+    simulation.feed(events.HostLost(HOST))
+    pool = simulation.define(make_spec(settings=PoolSettings(min_containers=1)), 0.1)
+    call = simulation.submit(pool, 1)
+    simulation.run(3)
+    progress = simulation.core.call_progress(call)
+    assert progress is not None
+    assert progress.waiting_for == "no host has joined yet"
+    simulation.feed(events.HostJoined(HOST, make_resources()))
+    simulation.run_call(call)

@@ -1,0 +1,162 @@
+"""Calls come in: accepted, repeated, rejected, restored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kernel_worker import records
+from kernel_worker.core import effects, events
+from kernel_worker.core.invariants import check
+from kernel_worker.core.scheduler import Scheduler
+from kernel_worker.model import CallContext, CallId, Outcome, PoolId, Resources, RetryPolicy
+from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
+
+
+def facts(simulation: Simulation) -> list[Any]:
+    return [e.record for e in simulation.log if isinstance(e, effects.Record)]
+
+
+def test_a_spawned_call_is_recorded_before_it_is_accepted() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.01)
+    before = len(simulation.log)
+    simulation.submit(pool, 3, attached=False)
+    kinds = [type(getattr(e, "record", e)).__name__ for e in simulation.log[before:]]
+    assert kinds[:4] == ["CallSubmitted", "InputsAdded", "InputsClosed", "AcceptCall"]
+
+
+def test_attached_calls_are_not_recorded() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.01)
+    simulation.run_call(simulation.submit(pool, 3))
+    assert not facts(simulation)
+    assert not simulation.effects["AcceptCall"]
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_repetition_changes_nothing(attached: bool) -> None:  # noqa: FBT001
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.01)
+    call = simulation.submit(pool, 3, attached=attached)
+    before = len(simulation.log)
+    simulation.feed(events.CallSubmitted(CLIENT, call, pool, attached, 3, closed=True))
+    simulation.feed(events.InputsAdded(call, 0, 3))
+    simulation.feed(events.InputsClosed(call, 3))
+    assert simulation.log[before:] == ([] if attached else [effects.AcceptCall(CLIENT, call)])
+
+
+def test_an_unknown_pool_is_not_found() -> None:
+    simulation = Simulation()
+    simulation.submit(PoolId("po-nope"), 1)
+    rejected = simulation.log[-1]
+    assert isinstance(rejected, effects.RejectCall)
+    assert rejected.error == "NotFoundError"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "named"),
+    [
+        (Resources(cpu=3), "cpu=3"),
+        (Resources(gpu=1), "gpu=1"),
+        (Resources(gpu=1, gpu_kind="A100"), "A100"),
+        (Resources(memory_mib=10_000), "memory=10000"),
+    ],
+)
+def test_what_no_host_has_is_rejected_with_what_there_is(wanted: Resources, named: str) -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(resources=wanted))
+    simulation.submit(pool, 1)
+    rejected = simulation.log[-1]
+    assert isinstance(rejected, effects.RejectCall)
+    assert rejected.error == "InvalidError"
+    assert named in rejected.message
+    assert "2 CPUs, 4000 MiB of memory, no GPU" in rejected.message
+
+
+def test_before_a_host_is_there_it_is_waited_for() -> None:
+    simulation = Simulation()
+    simulation.feed(events.HostLost(HOST))
+    pool = simulation.define(make_spec(resources=Resources(gpu=1)))
+    call = simulation.submit(pool, 2)
+    assert not simulation.outcomes(call)
+    simulation.feed(events.HostJoined(HOST, make_resources()))
+    assert simulation.outcomes(call) == {"INIT_FAILED": 2}
+
+
+def test_an_empty_call_is_finished_at_once() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec())
+    assert simulation.submit(pool, 0) in simulation.finished_at
+
+
+def test_positions_that_an_old_broker_reported_need_not_come_again() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.001)
+    call = CallId("fc-rest")
+    simulation.feed(events.CallSubmitted(CLIENT, call, pool, True, 0, closed=False))
+    simulation.feed(events.InputsAdded(call, 700, 10))
+    simulation.feed(events.InputsAdded(call, 500, 100))
+    simulation.feed(events.InputsAdded(call, 550, 100))
+    simulation.feed(events.InputsClosed(call, 1_000))
+    simulation.run_call(call)
+    reported = simulation.history.reported[call]
+    assert sorted(reported) == [*range(500, 600), *range(700, 710)]
+
+
+def test_a_restart_keeps_outcomes_and_attempts() -> None:
+    simulation = Simulation()
+    spec = make_spec(retries=RetryPolicy(3, 1.0, 0.1))
+    pool = simulation.define(
+        spec, lambda _c, index, attempt: "fail" if index == 7 and attempt < 3 else 0.02
+    )
+    call = simulation.submit(pool, 100, attached=False)
+    over = simulation.submit(pool, 2, attached=False)
+    simulation.run(until=lambda: simulation.outcomes(call)["SUCCEEDED"] > 50)
+    again = Scheduler("again")
+    assert again.restore(facts(simulation), 0.0) == []
+    check(again)
+    info = again.call_info(call)
+    assert info is not None
+    assert info.succeeded == simulation.outcomes(call)["SUCCEEDED"]
+    assert info.pending == 100 - info.succeeded
+    assert again.call_info(over) is None
+    granted = again.handle(events.HostJoined(HOST, make_resources()), 1.0)
+    worker = next(e.worker for e in granted if isinstance(e, effects.StartWorker))
+    assert worker.startswith("ta-again-")
+
+
+def test_a_restart_remembers_failures_and_deaths() -> None:
+    spec = make_spec(retries=RetryPolicy(1, 1.0, 0.0))
+    call = CallId("fc-1")
+    submitted = records.CallSubmitted(
+        call, spec, spec.code, spec.code, spec.code, CallContext(), (), (spec,), 0.0
+    )
+    core = Scheduler("r")
+    core.restore(
+        [
+            submitted,
+            submitted,
+            records.InputsAdded(call, 0, 4),
+            records.InputsClosed(call, 4),
+            records.AttemptFailed(call, 1, 1),
+            records.AttemptFailed(call, 2, 1, lost=True),
+            records.AttemptFailed(call, 2, 2, lost=True),
+            records.InputEnded(call, 3, 1, Outcome.TIMED_OUT, 1, ""),
+            records.InputsAdded(CallId("fc-unknown"), 0, 4),
+        ],
+        0.0,
+    )
+    check(core)
+    lives = core._state.calls[call].lives
+    assert {i: (life.attempt, life.retries, life.deaths) for i, life in lives.items()} == {
+        1: (2, 1, 0),
+        2: (3, 0, 2),
+    }
+
+
+def test_configuring_what_is_not_there_changes_nothing() -> None:
+    simulation = Simulation()
+    simulation.feed(events.PoolConfigured(CLIENT, PoolId("po-nope"), min_containers=3))
+    assert not simulation.log

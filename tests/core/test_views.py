@@ -1,0 +1,98 @@
+"""What those who ask are told."""
+
+from __future__ import annotations
+
+from kernel_worker.core import events
+from kernel_worker.model import CallId, PoolId, PoolSettings, Resources
+from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
+
+
+def waiting_for(simulation: Simulation, call: CallId) -> str:
+    progress = simulation.core.call_progress(call)
+    assert progress is not None
+    return progress.waiting_for
+
+
+def test_a_call_says_what_it_waits_for_after_two_seconds() -> None:
+    simulation = Simulation(make_resources(1))
+    busy = simulation.define(make_spec("busy"), lambda *_: "hang")
+    simulation.submit(busy, 1)
+    simulation.run(0.1)
+    call = simulation.submit(simulation.define(make_spec("g")), 1)
+    simulation.run(1.5)
+    assert waiting_for(simulation, call) == ""
+    deadline = simulation.core.next_deadline()
+    assert deadline is not None
+    assert deadline < simulation.now + 1
+    simulation.run(1)
+    assert waiting_for(simulation, call) == "no free CPU: pool busy runs 1 of 1"
+
+
+def test_the_ceiling_is_a_reason() -> None:
+    simulation = Simulation()
+    spec = make_spec(settings=PoolSettings(max_containers=1))
+    pool = simulation.define(spec, lambda *_: "hang")
+    simulation.submit(pool, 1)
+    call = simulation.submit(pool, 1)
+    simulation.run(3)
+    assert waiting_for(simulation, call) == "max_containers: pool f runs 1 of 1"
+
+
+def test_a_device_that_others_hold_is_a_reason() -> None:
+    simulation = Simulation(make_resources(gpus=1))
+    gpu = Resources(gpu=1)
+    simulation.submit(simulation.define(make_spec("f", resources=gpu), lambda *_: "hang"), 1)
+    simulation.run(0.1)
+    call = simulation.submit(simulation.define(make_spec("g", resources=gpu)), 1)
+    simulation.run(3)
+    assert waiting_for(simulation, call) == "no free GPU: pool f has 1"
+
+
+def test_a_worker_that_starts_is_a_reason() -> None:
+    simulation = Simulation(start=1e9)
+    call = simulation.submit(simulation.define(make_spec()), 1)
+    simulation.run(3)
+    assert waiting_for(simulation, call) == "a worker is starting"
+
+
+def test_progress_shows_what_workers_hold() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 1.0)
+    call = simulation.submit(pool, 10)
+    simulation.run(1.5)
+    progress = simulation.core.call_progress(call)
+    assert progress is not None
+    assert (progress.running, progress.workers, progress.retried) == (2, 2, 0)
+    assert progress.started == ((2, 3), (3, 4))
+    assert simulation.core.open_attached_calls() == [call]
+
+
+def test_status_is_plain_data() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 1.0)
+    simulation.submit(pool, 10)
+    simulation.run(0.5)
+    status = simulation.core.status()
+    assert status.clients == 1
+    assert [(h.host, h.cpu_used) for h in status.hosts] == [(HOST, 2.0)]
+    assert [(p.name, p.backlog, p.running, p.busy) for p in status.pools] == [("f", 8, 2, 2)]
+    assert [w.state for w in status.workers] == ["busy", "busy"]
+    assert [(c.total, c.pending, c.running) for c in status.calls] == [(10, 8, 2)]
+
+
+def test_what_is_not_known_is_none() -> None:
+    simulation = Simulation()
+    assert simulation.core.pool_stats(PoolId("po-nope")) is None
+    assert simulation.core.call_progress(CallId("fc-nope")) is None
+    assert simulation.core.call_info(CallId("fc-nope")) is None
+
+
+def test_a_broker_with_a_client_a_call_or_a_floor_is_not_idle() -> None:
+    simulation = Simulation()
+    assert not simulation.core.is_idle()
+    pool = simulation.define(make_spec(), 10.0)
+    call = simulation.submit(pool, 1, attached=False)
+    simulation.feed(events.ClientLost(CLIENT))
+    assert not simulation.core.is_idle()
+    simulation.run_call(call)
+    assert simulation.core.is_idle()

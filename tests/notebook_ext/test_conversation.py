@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from kernel_worker.model import (
+    CallId,
+    Digest,
+    LeaseId,
+    Outcome,
+    ParentInput,
+    PoolId,
+    WorkerId,
+)
+from kernel_worker.wire import messages, payload
+from notebook_ext import conversation as rooms
+from notebook_ext.conversation import encode_body
+from notebook_ext.submission import Ended
+from tests.notebook_ext.talk import (
+    Heard,
+    inputs,
+    opened,
+    package,
+    said,
+    submission,
+    values,
+)
+
+CALL = CallId("fc-1")
+PARENT = ParentInput(CallId("fc-0"), 0, 1, WorkerId("ta-1"), LeaseId(3))
+
+
+def names(heard: list[messages.ToBroker]) -> list[str]:
+    return [type(message).__name__ for message in heard]
+
+
+def test_a_call_says_objects_and_version_once() -> None:
+    talk = opened()
+    heard = Heard()
+    one = package(snap=b"x")
+    talk.submit(submission("fc-1", heard, package=one), 1, inputs(1), closed=True)
+    talk.submit(submission("fc-2", heard, package=one), 1, inputs(1), closed=True)
+    found = said(talk)
+    assert names(found) == ["StoreObject", "StoreObject", "Define", "Submit", "Submit"]
+    last = found[-1]
+    assert isinstance(last, messages.Submit)
+    assert (last.call, last.count, last.closed, last.attached) == ("fc-2", 1, True, True)
+
+
+def test_results_and_ends_reach_the_receiver_once() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 2, inputs(1, 2), closed=False)
+    talk.add(CALL, 2, inputs(3, 4))
+    talk.close(CALL)
+    talk.close(CALL)
+    assert names(said(talk))[-2:] == ["AddInputs", "CloseInputs"]
+    talk.receive(messages.Results(CALL, 1, 2, 0), values("a", "b", "c"))
+    talk.receive(messages.Results(CALL, 0, 2, 0), values("a", "b"))
+    talk.receive(messages.Failure(CALL, 3, 1, Outcome.FAILED, 1, "no"), [b"frame"])
+    assert heard.results == {1: "b", 2: "c", 0: "a"}
+    (end,) = heard.ends
+    assert (end.index, end.outcome, end.exception, end.position) == (3, Outcome.FAILED, b"frame", 1)
+    assert payload.BatchReader(end.inputs)[end.position] == (4,)
+    assert talk.is_idle
+    talk.receive(messages.Results(CALL, 0, 1, 0), values("late"))
+    assert talk.dropped_messages == 1
+
+
+def test_what_was_never_given_is_dropped() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 1, inputs(1), closed=False)
+    talk.receive(messages.Results(CALL, 0, 5, 0), values(1, 2, 3, 4, 5))
+    talk.receive(messages.Results(CALL, 5, 1, 5), values(1))
+    talk.receive(messages.Welcome("x", "m"), [])
+    talk.receive(messages.Reply(9), [])
+    talk.receive(messages.Accepted(CallId("fc-9")), [])
+    talk.receive(messages.CallProgress(CallId("fc-9"), 0, 0, 0), [])
+    assert heard.results == {}
+    assert talk.dropped_messages == 6
+
+
+def test_an_empty_call_is_over_at_once() -> None:
+    talk = opened()
+    talk.submit(submission("fc-1", Heard()), 0, [], closed=True)
+    assert talk.is_idle
+
+
+def test_offline_nothing_is_said_until_there_is_a_broker() -> None:
+    talk = opened()
+    talk.lost()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 1, inputs(1), closed=False)
+    talk.add(CALL, 1, inputs(2))
+    talk.close(CALL)
+    talk.tell(messages.Blocked(PARENT, (CALL,)))
+    assert said(talk) == []
+    talk.connected("two")
+    assert names(said(talk)) == [
+        "StoreObject",
+        "Define",
+        "Submit",
+        "AddInputs",
+        "CloseInputs",
+        "Blocked",
+    ]
+    talk.connected("two")
+    assert said(talk) == []
+
+
+def test_a_new_broker_gets_what_has_no_outcome_numbered_anew() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 4, inputs(0, 1, 2, 3), closed=False)
+    talk.add(CALL, 2, inputs([4], [5]))
+    talk.receive(messages.Results(CALL, 1, 1, 1), values("one"))
+    talk.receive(messages.Results(CALL, 5, 1, 5), values("five"))
+    talk.lost()
+    talk.connected("two")
+    frames = list(talk.take())
+    found = [messages.decode_at_broker(bytes(each[0])) for each in frames]
+    assert names(found) == ["StoreObject", "Define", "Submit", "AddInputs", "AddInputs"]
+    submit, first, second = found[2:]
+    assert isinstance(submit, messages.Submit)
+    assert submit.count == 1
+    assert isinstance(first, messages.AddInputs)
+    assert (first.start, first.count) == (1, 2)
+    assert isinstance(second, messages.AddInputs)
+    assert (second.start, second.count) == (3, 1)
+    again = [payload.BatchReader(each[1:]) for each in frames[2:]]
+    assert [reader[at] for reader in again for at in range(len(reader))] == [
+        (0,),
+        (2,),
+        (3,),
+        ([4],),
+    ]
+    talk.add(CALL, 1, inputs(6))
+    talk.close(CALL)
+    added, closed = said(talk)
+    assert isinstance(added, messages.AddInputs)
+    assert added.start == 4
+    assert closed == messages.CloseInputs(CALL, 5)
+    talk.receive(messages.CallProgress(CALL, 1, 0, 1, started=((0, 4),)), [])
+    (progress,) = heard.other
+    assert isinstance(progress, messages.CallProgress)
+    assert progress.started == ((0, 1), (2, 5))
+    talk.receive(messages.Output(CALL, 1, "stdout", WorkerId("w")), [b"hi"])
+    assert heard.other[-1] == (2, "stdout", b"hi")
+    talk.receive(messages.Results(CALL, 0, 5, 0), values("0", "2", "3", "4", "6"))
+    assert heard.results == {0: "0", 1: "one", 2: "2", 3: "3", 4: "4", 5: "five", 6: "6"}
+    assert talk.is_idle
+
+
+def test_a_closed_call_is_said_again_in_one_message() -> None:
+    talk = opened()
+    talk.submit(submission("fc-1", Heard()), 1, inputs(1), closed=True)
+    talk.lost()
+    talk.connected("two")
+    last = said(talk)[-1]
+    assert isinstance(last, messages.Submit)
+    assert last.closed
+
+
+def test_cancelling_is_said_and_ends_the_inputs() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 2, inputs(1, 2), closed=False)
+    said(talk)
+    talk.cancel(CALL)
+    talk.cancel(CALL)
+    talk.add(CALL, 1, inputs(3))
+    assert said(talk) == [messages.CancelCall(CALL), messages.CloseInputs(CALL, 2)]
+    talk.cancel(CALL, terminate=True)
+    assert said(talk) == [messages.CancelCall(CALL, terminate=True)]
+    talk.receive(messages.Failure(CALL, 0, 2, Outcome.CANCELLED, 0), [])
+    assert [(e.index, e.count) for e in heard.ends] == [(0, 2)]
+    assert talk.is_idle
+
+
+def test_an_attached_call_cancelled_offline_ends_here() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 3, inputs(1, 2, 3), closed=False)
+    talk.receive(messages.Results(CALL, 1, 1, 1), values("x"))
+    talk.lost()
+    talk.cancel(CALL)
+    assert [(e.index, e.count, e.outcome) for e in heard.ends] == [
+        (0, 1, Outcome.CANCELLED),
+        (2, 1, Outcome.CANCELLED),
+    ]
+    assert talk.is_idle
+
+
+def test_a_call_cancelled_before_the_broker_died_is_not_said_again() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 1, inputs(1), closed=True)
+    talk.cancel(CALL)
+    talk.lost()
+    said(talk)
+    talk.connected("two")
+    assert said(talk) == []
+    assert len(heard.ends) == 1
+
+
+def test_a_spawned_call_is_kept_until_it_is_durable() -> None:
+    talk = opened()
+    heard, outcomes = Heard(), Heard()
+    talk.submit(submission("fc-1", heard, attached=False), 1, inputs(1), closed=True)
+    talk.attach(CALL, outcomes)
+    assert names(said(talk))[-1] == "Submit"
+    talk.lost()
+    talk.connected("two")
+    assert names(said(talk))[-1] == "Submit"
+    talk.receive(messages.Accepted(CALL), [])
+    assert heard.other == ["accepted"]
+    assert said(talk) == [messages.AttachCall(CALL)]
+    talk.receive(messages.Output(CALL, 0, "stderr", WorkerId("w")), [])
+    talk.receive(messages.Results(CALL, 0, 1, 0), values("r"))
+    talk.receive(messages.Failure(CALL, 1, 1, Outcome.LOST, 3, "died"), [])
+    assert outcomes.results == {0: "r"}
+    assert outcomes.ends == [Ended(1, 1, Outcome.LOST, 3, "died", None)]
+    assert outcomes.other == [(0, "stderr", b"")]
+    talk.lost()
+    talk.connected("three")
+    assert said(talk) == [messages.AttachCall(CALL)]
+    talk.detach(CALL, outcomes)
+    talk.detach(CALL, outcomes)
+    assert talk.is_idle
+    talk.receive(messages.Results(CALL, 0, 1, 0), values("r"))
+    assert talk.dropped_messages == 1
+
+
+def test_a_spawned_call_can_be_accepted_with_nobody_attached() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard, attached=False), 1, inputs(1), closed=True)
+    said(talk)
+    talk.receive(messages.Accepted(CALL), [])
+    assert said(talk) == []
+    assert talk.is_idle
+
+
+def test_cancelling_a_spawned_call_waits_for_a_broker() -> None:
+    talk = opened()
+    talk.lost()
+    talk.cancel(CALL, terminate=True)
+    talk.submit(submission("fc-2", Heard(), attached=False), 1, inputs(1), closed=True)
+    talk.cancel(CallId("fc-2"))
+    assert not talk.is_idle
+    talk.connected("two")
+    assert said(talk)[-2:] == [
+        messages.CancelCall(CallId("fc-2")),
+        messages.CancelCall(CALL, terminate=True),
+    ]
+
+
+def test_rejections_reach_everybody() -> None:
+    talk = opened()
+    heard, outcomes = Heard(), Heard()
+    talk.submit(submission("fc-1", heard, attached=False), 1, inputs(1), closed=True)
+    talk.attach(CALL, outcomes)
+    talk.receive(messages.Rejected(CALL, "InvalidError", "no"), [])
+    assert heard.other == outcomes.other == [("InvalidError", "no")]
+    talk.receive(messages.Rejected(CALL, "InvalidError", "no"), [])
+    assert len(heard.other) == 1
+
+
+def test_failing_tells_everybody_who_waits() -> None:
+    talk = opened()
+    heard, outcomes = Heard(), Heard()
+    replies: list[messages.Reply] = []
+    talk.submit(submission("fc-1", heard), 1, inputs(1), closed=True)
+    talk.attach(CallId("fc-9"), outcomes)
+    talk.ask(messages.Ask(1, "status"), lambda reply, _: replies.append(reply))
+    talk.fail("ConnectionError", "gone")
+    assert heard.other == outcomes.other == [("ConnectionError", "gone")]
+    assert replies[0].error == "ConnectionError"
+    assert msgspec.msgpack.decode(replies[0].body) == "gone"
+    assert talk.is_idle
+
+
+def test_questions_are_asked_again_and_answered_once() -> None:
+    talk = opened()
+    replies: list[messages.Reply] = []
+    ask = messages.Ask(7, "pool_stats", "po-f-v1")
+    talk.ask(ask, lambda reply, _: replies.append(reply), package())
+    assert names(said(talk)) == ["StoreObject", "Define", "Ask"]
+    talk.lost()
+    talk.ask(messages.Ask(8, "status"), lambda reply, _: replies.append(reply))
+    talk.connected("two")
+    assert names(said(talk)) == ["StoreObject", "Define", "Ask", "Ask"]
+    talk.receive(messages.Reply(7, encode_body(1)), [])
+    talk.receive(messages.Reply(7, encode_body(1)), [])
+    assert [reply.request for reply in replies] == [7]
+
+
+def test_waiting_is_told_and_taken_back() -> None:
+    talk = opened()
+    blocked, resumed = messages.Blocked(PARENT, (CALL,)), messages.Resumed(PARENT)
+    talk.tell(blocked)
+    talk.tell(resumed)
+    assert said(talk) == [blocked, resumed]
+    talk.lost()
+    talk.connected("two")
+    assert said(talk) == []
+
+
+def test_going_back_to_a_version_defines_it_again() -> None:
+    talk = opened()
+    first, second = package("v1"), package("v2")
+    for at, each in enumerate([first, second, first]):
+        talk.submit(submission(f"fc-{at}", Heard(), package=each), 1, inputs(1), closed=True)
+    found = [m.spec.pool for m in said(talk) if isinstance(m, messages.Define)]
+    assert found == [PoolId("po-f-v1"), PoolId("po-f-v2"), PoolId("po-f-v1")]
+
+
+def test_nested_functions_are_defined_before_the_call() -> None:
+    talk = opened()
+    inner = package("v1", "g").spec
+    outer = replace(package(), nested=(inner,), pools=(inner.pool,), table=Digest("t"))
+    talk.submit(
+        submission("fc-1", Heard(), package=outer, objects={Digest("kw"): b"k"}),
+        1,
+        inputs(1),
+        closed=True,
+    )
+    found = said(talk)
+    assert names(found) == ["StoreObject", "Define", "Define", "StoreObject", "Submit"]
+    submit = found[-1]
+    assert isinstance(submit, messages.Submit)
+    assert submit.pools == (inner.pool,)
+
+
+def test_an_inherited_function_is_only_named() -> None:
+    talk = opened()
+    arrived = replace(package(), inherited=True)
+    talk.submit(submission("fc-1", Heard(), package=arrived), 1, inputs(1), closed=True)
+    assert names(said(talk)) == ["Submit"]
+
+
+def test_objects_that_are_not_used_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "OBJECT_BYTES", 100)
+    talk = opened()
+    for at in range(4):
+        each = package(f"v{at}", **{f"snap{at}": bytes(40)})
+        talk.submit(submission(f"fc-{at}", Heard(), package=each), 1, inputs(1), closed=True)
+        talk.receive(messages.Results(CallId(f"fc-{at}"), 0, 1, 0), values(1))
+    dropped = [m.digests for m in said(talk) if isinstance(m, messages.DropObjects)]
+    assert dropped == [("code-v0", "snap0", "code-v1", "snap1")]
+    again = package("v0", snap0=bytes(40))
+    talk.submit(submission("fc-9", Heard(), package=again), 1, inputs(1), closed=True)
+    assert names(said(talk)).count("StoreObject") == 2
+
+
+def test_objects_in_use_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "OBJECT_COUNT", 2)
+    talk = opened()
+    for at in range(3):
+        each = package(f"v{at}")
+        talk.submit(submission(f"fc-{at}", Heard(), package=each), 1, inputs(1), closed=True)
+    assert not any(isinstance(m, messages.DropObjects) for m in said(talk))
+
+
+def test_large_maps_let_their_batches_go() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 1, inputs(0), closed=False)
+    for at in range(1, 100):
+        talk.add(CALL, 1, inputs(at))
+    for at in [*range(40, 80), *range(40), *range(80, 100)]:
+        talk.receive(messages.Results(CALL, at, 1, at), values(at))
+    talk.close(CALL)
+    assert heard.results == {at: at for at in range(100)}
+    assert talk.is_idle

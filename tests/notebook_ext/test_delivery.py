@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kernel_worker.model import Outcome
+from kernel_worker.wire import payload
+from kernel_worker.wire.frames import FORM_VALUE
+from notebook_ext import delivery as rooms
+from notebook_ext.delivery import Delivery, Values
+from notebook_ext.submission import Ended
+from notebook_ext.twin import Waiting
+
+
+def piece(*values: object) -> Values:
+    return Values(len(values), [bytes(f) for f in payload.encode_batch(values, FORM_VALUE)], 0)
+
+
+def taken(delivery: Delivery) -> list[object]:
+    """Take what is there now."""
+    found: list[object] = []
+    while isinstance(item := delivery.take(), tuple):
+        start, got = item
+        if isinstance(got, Ended):
+            found.append((start, got.outcome))
+        else:
+            reader = payload.BatchReader(got.frames)
+            found += [reader[got.position + at] for at in range(got.count)]
+    return found
+
+
+def test_in_order() -> None:
+    delivery = Delivery(ordered=True)
+    first = delivery.take()
+    assert isinstance(first, Waiting)
+    assert delivery.take() is first
+    delivery.put(2, piece("c"))
+    assert not first.done
+    delivery.put(0, piece("a", "b"))
+    assert first.done
+    assert first.join() is None
+    assert taken(delivery) == ["a", "b", "c"]
+    delivery.put(3, Ended(3, 2, Outcome.CANCELLED, 0, "", None))
+    assert taken(delivery) == [(3, Outcome.CANCELLED)]
+    delivery.finish(5)
+    assert delivery.take() is None
+
+
+def test_as_they_are_done() -> None:
+    delivery = Delivery(ordered=False)
+    delivery.put(2, piece("c"))
+    delivery.put(0, piece("a", "b"))
+    assert taken(delivery) == ["c", "a", "b"]
+    delivery.finish(3)
+    delivery.finish(9)
+    assert delivery.take() is None
+
+
+def _raise() -> None:
+    raise ZeroDivisionError
+
+
+def test_an_iterable_that_raises_comes_behind_the_results() -> None:
+    delivery = Delivery(ordered=True)
+    delivery.finish(2, _raise)
+    delivery.put(1, piece("b"))
+    assert isinstance(delivery.take(), Waiting)
+    delivery.put(0, piece("a"))
+    assert delivery.take() is not None
+    assert delivery.take() is not None
+    with pytest.raises(ZeroDivisionError):
+        delivery.take()
+
+
+def test_an_abort_comes_behind_what_can_be_taken() -> None:
+    delivery = Delivery(ordered=True)
+    delivery.put(0, piece("a"))
+    delivery.put(2, piece("c"))
+    delivery.abort(_raise)
+    delivery.put(1, piece("b"))
+    assert delivery.take() is not None
+    with pytest.raises(ZeroDivisionError):
+        delivery.take()
+
+
+def test_what_is_too_much_lies_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "HELD_BYTES", 1000)
+    delivery = Delivery(ordered=True)
+    for start in random.sample(range(1, 100), 99):
+        delivery.put(start, piece(bytes([start]) * 200))
+    assert delivery._held_bytes <= 1000
+    delivery.put(0, piece(b"\0" * 200))
+    assert taken(delivery) == [bytes([at]) * 200 for at in range(100)]
+    assert delivery._spill._end == 0
+    delivery.put(101, piece(bytes(2000)))
+    delivery.close()
+    assert isinstance(delivery.take(), type(None))
+
+
+def test_full_while_the_loop_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "FULL_COUNT", 2)
+    delivery = Delivery(ordered=True)
+    delivery.put(0, piece(1, 2, 3))
+    assert delivery.is_full
+    delivery.take()
+    assert not delivery.is_full
+    assert isinstance(delivery.take(), Waiting)
+    delivery.put(4, piece(1, 2, 3))
+    assert not delivery.is_full  # whoever waits needs the one before

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import math
+import pickle
+import threading
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel_worker.errors import DeserializationError, ProtocolError, SerializationError
+from kernel_worker.wire import frames, payload
+from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, FORM_VALUE
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+values = st.recursive(
+    plain | st.binary(),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+class Holder:
+    """Has attributes."""
+
+    def __init__(self, **attributes: object) -> None:
+        vars(self).update(attributes)
+
+
+def items_of(parts: Any) -> list[object]:
+    reader = payload.BatchReader(parts)
+    return [reader[i] for i in range(len(reader))]
+
+
+@given(values)
+def test_one_value(value: object) -> None:
+    parts = payload.dumps(value)
+    assert frames.check(parts, 1).form == FORM_VALUE
+    assert payload.loads(parts) == value
+
+
+@given(st.lists(values, max_size=5))
+def test_a_batch(items: list[object]) -> None:
+    assert items_of(payload.encode_batch(items, FORM_VALUE)) == items
+
+
+@given(st.lists(st.tuples(plain, st.tuples(plain)), max_size=5))
+def test_plain_items_are_one_pickle(items: list[object]) -> None:
+    parts = payload.encode_batch(items, FORM_ARGS)
+    assert frames.header(parts).whole
+    assert items_of(parts) == items
+
+
+@pytest.mark.parametrize("item", [[1], {1: 2}, (1, [2]), {1}, frozenset(), 1j, Holder, len])
+def test_anything_else_is_itemised(item: object) -> None:
+    assert not frames.header(payload.encode_batch([1, item], FORM_VALUE)).whole
+
+
+def test_a_subclass_of_int_is_not_plain() -> None:
+    class Number(int):
+        pass
+
+    assert not frames.header(payload.encode_batch([Number(1)], FORM_VALUE)).whole
+
+
+def test_deep_tuples_are_itemised() -> None:
+    deep: object = 1
+    for _ in range(40):
+        deep = (deep,)
+    assert items_of(payload.encode_batch([deep], FORM_VALUE)) == [deep]
+
+
+def test_big_plain_items_are_itemised() -> None:
+    parts = payload.encode_batch([bytes([i]) * 100_000 for i in range(5)], FORM_VALUE)
+    assert not frames.header(parts).whole
+    assert len(frames.cut(parts, 0, 1)[1][1]) < 110_000
+
+
+def test_no_item_shares_with_another_nor_with_the_next_access() -> None:
+    config: dict[str, list[int]] = {"a": []}
+    reader = payload.BatchReader(payload.encode_batch([config] * 3, FORM_VALUE))
+    first: Any = reader[0]
+    first["a"].append(1)
+    assert reader[0] == reader[1] == reader[2] == {"a": []}
+
+
+def test_arrays_are_writable_and_each_access_has_its_own() -> None:
+    np = pytest.importorskip("numpy")
+    for size in (10, 100_000):
+        reader = payload.BatchReader(payload.dumps(np.zeros(size)))
+        array: Any = reader[0]
+        array += 1
+        assert payload.loads(payload.dumps(array)).sum() == size  # type: ignore[attr-defined]
+        assert reader[0].sum() == 0  # type: ignore[attr-defined]
+
+
+def test_large_buffers_are_not_copied_into_the_pickle() -> None:
+    np = pytest.importorskip("numpy")
+    array = np.zeros(100_000)
+    parts = payload.encode_batch([(array,), (1,), (array, array)], FORM_ARGS)
+    assert len(parts) == 2 + 2
+    assert len(parts[1]) < 1000
+    assert all(np.shares_memory(np.frombuffer(part), array) for part in parts[2:])
+
+
+@pytest.mark.parametrize(
+    ("item", "form", "path"),
+    [
+        ((1, Holder(client=Holder(_lock=threading.Lock()))), FORM_ARGS, "args[1].client._lock"),
+        (((1,), {"x": [threading.Lock()]}), FORM_CALL, "kwargs['x'][0]"),
+        (((threading.Lock(),), {}), FORM_CALL, "args[0]"),
+        ([threading.Lock()], FORM_VALUE, "value[0]"),
+    ],
+)
+def test_an_error_names_the_culprit(item: object, form: int, path: str) -> None:
+    with pytest.raises(SerializationError) as caught:
+        payload.encode_batch([1, item], form)
+    assert str(caught.value).startswith(f"{path} (a _thread.lock) cannot be pickled: TypeError")
+
+
+def test_an_error_names_the_value_as_asked() -> None:
+    with pytest.raises(SerializationError, match=r"^result \(a _thread.lock\)"):
+        payload.dumps(threading.Lock(), "result")
+
+
+def test_an_item_that_only_fails_in_company_is_still_an_error() -> None:
+    class Moody:
+        calls = 0
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            Moody.calls += 1
+            if Moody.calls < 4:
+                raise ValueError("not now")
+            return int, ()
+
+    with pytest.raises(SerializationError, match="not now"):
+        payload.encode_batch([((Moody(),), {})], FORM_CALL)
+
+
+def test_what_cannot_be_loaded_says_why() -> None:
+    parts = [frames.itemised_header(FORM_VALUE, [0, 23], [0, 0]), b"cno_such_module\nthing\n."]
+    with pytest.raises(DeserializationError, match="no_such_module"):
+        payload.loads(parts)
+
+
+def test_a_whole_batch_that_is_no_list() -> None:
+    with pytest.raises(DeserializationError, match="no list of 1"):
+        payload.loads([frames.whole_header(FORM_VALUE, 1), pickle.dumps((1,))])
+    with pytest.raises(DeserializationError, match="no list of 2"):
+        payload.loads([frames.whole_header(FORM_VALUE, 2), pickle.dumps([1])])
+
+
+def test_reading_beyond_the_end() -> None:
+    for items in ([[1]], [1]):
+        with pytest.raises(IndexError):
+            payload.BatchReader(payload.encode_batch(items, FORM_VALUE))[1]
+
+
+def test_reading_no_batch() -> None:
+    with pytest.raises(ProtocolError):
+        payload.BatchReader([b"what"])
+
+
+# ---- the writer -----------------------------------------------------------------------------
+
+
+@given(st.lists(values, max_size=12), st.integers(1, 5))
+def test_a_writer_gives_all_items_in_order(items: list[object], step: int) -> None:
+    writer = payload.BatchWriter(FORM_VALUE)
+    for item in items:
+        writer.add(item)
+    found: list[object] = []
+    while len(writer):
+        count, parts = writer.take(step)
+        assert frames.check(parts, count).count == count <= step
+        found += items_of(parts)
+    assert found == items
+    assert writer.pending_bytes == 0
+    assert writer.take(step) == (0, [])
+
+
+def test_a_writer_pickles_at_once() -> None:
+    writer = payload.BatchWriter(FORM_VALUE)
+    item = [1]
+    writer.add(item)
+    item.append(2)
+    assert items_of(writer.take(1)[1]) == [[1]]
+
+
+def test_a_writer_takes_many_and_refuses_a_bad_one() -> None:
+    writer = payload.BatchWriter(FORM_ARGS)
+    writer.extend([(1,), (2,)])
+    with pytest.raises(SerializationError):
+        writer.extend([([3],), (threading.Lock(),), (4,)])
+    assert len(writer) == 3
+    assert items_of(writer.take(9)[1]) == [(1,), (2,), ([3],)]
+
+
+def test_a_whole_batch_gives_many_items_at_once() -> None:
+    reader = payload.BatchReader(payload.encode_batch([1, 2, 3], FORM_VALUE))
+    assert reader.plain_items(1, 3) == [2, 3]
+
+
+def test_a_writer_takes_many_that_are_not_plain() -> None:
+    writer = payload.BatchWriter(FORM_VALUE)
+    writer.extend([[1], [2]])
+    assert items_of(writer.take(9)[1]) == [[1], [2]]
+
+
+def test_a_writer_counts_bytes() -> None:
+    writer = payload.BatchWriter(FORM_VALUE)
+    writer.add("x" * 1000)
+    writer.add([bytearray(100_000)])
+    assert 101_000 <= writer.pending_bytes <= 102_000
+
+
+def test_a_writer_serves_threads() -> None:
+    writer = payload.BatchWriter(FORM_VALUE)
+
+    def add_all() -> None:
+        for i in range(2000):
+            writer.add(i)
+
+    threads = [threading.Thread(target=add_all) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    found: list[object] = []
+    while any(thread.is_alive() for thread in threads) or len(writer):
+        count, parts = writer.take(100)
+        found += items_of(parts) if count else []
+    assert sorted(found) == sorted(list(range(2000)) * 3)  # type: ignore[type-var]
+
+
+def test_a_million_numbers_take_a_fraction_of_a_second() -> None:
+    items = [(i,) for i in range(100_000)]
+    best = math.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        for k in range(0, len(items), 1000):
+            payload.encode_batch(items[k : k + 1000], FORM_ARGS)
+        best = min(best, time.perf_counter() - start)
+    assert len(items) / best > 1e6, f"{len(items) / best / 1e6:.1f} M/s"
