@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import msgspec
 
-if TYPE_CHECKING:
-    from kernel_worker.model import CallId, Digest, LeaseId, ParentInput, WorkerId
+from kernel_worker.model import CallId, Digest, LeaseId, ParentInput, WorkerId
 
 
 class RunningInput(msgspec.Struct, frozen=True, gc=False):
@@ -33,8 +31,6 @@ class RunningInput(msgspec.Struct, frozen=True, gc=False):
 
     def as_parent(self) -> ParentInput:
         """Return the form in which a nested call names this attempt."""
-        from kernel_worker.model import ParentInput  # noqa: PLC0415  keeps forks light
-
         return ParentInput(self.call, self.index, self.attempt, self.worker, self.lease)
 
 
@@ -50,6 +46,8 @@ class WorkerIdentity:
     connection_file: str
     objects: dict[Digest, bytes]
     """Objects that reached this worker and that a nested client may read (tables)."""
+    load_function: Callable[[bytes, bytes], Any] | None = None
+    """Makes a function of a code object and a snapshot: what a reference runs `.local`."""
 
 
 worker_identity: WorkerIdentity | None = None

@@ -1,27 +1,27 @@
 """The error tree, by whose fault it is. `notebook_ext.exception` is its public face.
 
-    BaseException
-    ├── InputCancellation              raised *inside* a running input that is cancelled
-    └── Exception
-        └── Error                      everything that we raise
-            ├── InvalidError           the caller asked for something that cannot be
-            ├── NotFoundError          a name or id that nobody knows
-            ├── AuthError              not allowed
-            ├── ConnectionError        the broker cannot be reached (not the builtin)
-            ├── ClientClosed           the session was closed under the call
-            ├── ExecutionError         a remote exception that cannot be had here; says why
-            ├── RemoteError            what happened to the input, not in it
-            │   └── CallCancelledError
-            ├── InternalFailure        workers died under the input
-            ├── SerializationError     a value cannot travel: names the path to the culprit
-            ├── DeserializationError   a value cannot be had on the other side
-            ├── VersionError           two sides do not fit; names both versions
-            ├── RequestSizeError       more than a limit allows
-            ├── ProtocolError          bytes that are no message of ours
-            └── TimeoutError           something took too long (not the builtin)
-                ├── FunctionTimeoutError   an attempt over its `timeout`
-                ├── OutputExpiredError     a result older than its time to live
-                └── StillPendingError      (also the builtin TimeoutError) no result yet
+BaseException
+├── InputCancellation              raised *inside* a running input that is cancelled
+└── Exception
+    └── Error                      everything that we raise
+        ├── InvalidError           the caller asked for something that cannot be
+        ├── NotFoundError          a name or id that nobody knows
+        ├── AuthError              not allowed
+        ├── ConnectionError        the broker cannot be reached (not the builtin)
+        ├── ClientClosed           the session was closed under the call
+        ├── ExecutionError         a remote exception that cannot be had here; says why
+        ├── RemoteError            what happened to the input, not in it
+        │   └── CallCancelledError
+        ├── InternalFailure        workers died under the input
+        ├── SerializationError     a value cannot travel: names the path to the culprit
+        ├── DeserializationError   a value cannot be had on the other side
+        ├── VersionError           two sides do not fit; names both versions
+        ├── RequestSizeError       more than a limit allows
+        ├── ProtocolError          bytes that are no message of ours
+        └── TimeoutError           something took too long (not the builtin)
+            ├── FunctionTimeoutError   an attempt over its `timeout`
+            ├── OutputExpiredError     a result older than its time to live
+            └── StillPendingError      (also the builtin TimeoutError) no result yet
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     environment: Digest
     """The object that holds an `Environment`, msgpack-encoded."""
     imports: tuple[str, ...] = ()
-    """Installed modules that the function needs, sorted: templates of equal imports share a parent."""
+    """Installed modules that the function needs, sorted: equal imports share a parent template."""
     resources: Resources = Resources()
     settings: PoolSettings = PoolSettings()
     retries: RetryPolicy = RetryPolicy()

@@ -92,9 +92,7 @@ class Waiting(Generic[T_co]):
             return self._pass_as(running, timeout_seconds)
         except BaseException as interrupt:
             self.abandon()
-            if isinstance(interrupt, KeyboardInterrupt):
-                # IPython always shows the last frame, hidden or not, and it is ours.
-                interrupt._render_traceback_ = _short  # type: ignore[attr-defined]
+            _shorten(interrupt)
             raise
 
     def result(self) -> T_co:
@@ -151,8 +149,9 @@ class Waiting(Generic[T_co]):
             self.announce(running, True)
         try:
             await self._in_loop()
-        except BaseException:
+        except BaseException as interrupt:
             self.abandon()
+            _shorten(interrupt)
             raise
         finally:
             if running is not None and self.announce is not None:
@@ -210,9 +209,14 @@ class Waiting(Generic[T_co]):
             callback()
 
 
-def _short() -> list[str]:
-    """Return how IPython shows the interrupt of a wait."""
-    return ["KeyboardInterrupt"]
+def _shorten(interrupt: BaseException) -> None:
+    """Let IPython show the interrupt of a wait in one line.
+
+    It always shows the last frame, hidden or not, and that would be one of ours.
+    """
+    name = type(interrupt).__name__
+    if name in ("KeyboardInterrupt", "CancelledError"):
+        interrupt._render_traceback_ = lambda: [name]  # type: ignore[attr-defined]
 
 
 def done(value: T) -> Waiting[T]:

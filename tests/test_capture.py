@@ -581,6 +581,40 @@ def test_partial_of_a_method_keeps_kind() -> None:
     assert msgspec.msgpack.decode(captured.objects[captured.code], type=Bundle).is_async
 
 
+def test_function_of_a_script(tmp_path: Path) -> None:
+    script = tmp_path / "script_one.py"
+    (tmp_path / "beside.py").write_text("V = 5\n")
+    script.write_text(
+        "import sys\nfrom notebook_ext.capture import Capturer\n"
+        "from tests.capture_kit import Child\n"
+        "from beside import V\nclass C:\n    def __init__(self, x): self.x = x\n"
+        "def g(x): return C(x + V)\ndef f(x): return g(x), __name__, __file__\n"
+        "if __name__ == '__main__':\n    with Child() as child:\n"
+        "        c, name, file = child.call(Capturer(f).read(), 1)\n"
+        "    assert type(c) is C and c.x == 6 and name == '__main__' and file == sys.argv[0]\n"
+        "    print('fine')\n"
+    )
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert done.stdout == "fine\n"
+
+
+def test_function_of_a_doctest(child: Child) -> None:
+    import doctest  # noqa: PLC0415
+
+    names: dict[str, Any] = {"__name__": "json"}
+    text = ">>> k = 2\n>>> def g(x): return x * k\n>>> def f(x): return g(x)\n"
+    test = doctest.DocTestParser().get_doctest(text, names, "t", None, None)
+    doctest.DocTestRunner().run(test, clear_globs=False)
+    assert child.call(Capturer(test.globs["f"]).read(), 4) == 8
+
+
 IPYTHON = """
 import sys
 from IPython.core.interactiveshell import InteractiveShell

@@ -185,8 +185,7 @@ def defined_class(tracker: str, digest: bytes, packed: bytes) -> type:
         raise DeserializationError(message)
     if known is None or (packed and known in _made_here and _made_here[known] != digest):
         made: type = pickle.loads(zlib.decompress(packed))
-        if made in _made_here:
-            _made_here[made] = digest
+        _made_here[made] = digest
         return made
     return known
 

@@ -170,7 +170,7 @@ class Ask(_Message, tag="ask"):
 
 
 class Blocked(_Message, tag="blocked"):
-    """The attempt waits in our API for `calls`: its worker's slot is free until one of them moves."""
+    """The attempt waits in our API for `calls`: its worker's slot is free until one moves."""
 
     parent: ParentInput
     calls: tuple[CallId, ...]
@@ -200,7 +200,7 @@ class Rejected(_Message, tag="rejected"):
 
 
 class Results(_Message, tag="results"):
-    """Outcomes of `[start, start + count)`: frames follow, a batch of values whose first is `start`.
+    """Outcomes of `[start, start + count)`: frames follow, a batch whose first value is `start`.
 
     Where frames hold more than that (`first` < `start`), `first` is the index of their first value.
     """
@@ -212,7 +212,7 @@ class Results(_Message, tag="results"):
 
 
 class Failure(_Message, tag="failure"):
-    """The input at `index` ended otherwise. FAILED and INIT_FAILED bring one frame: the exception."""
+    """The input at `index` ended otherwise. FAILED and INIT_FAILED bring the exception's frame."""
 
     call: CallId
     index: int
@@ -246,7 +246,7 @@ class Output(_Message, tag="output"):
 
 
 class Reply(_Message, tag="reply"):
-    """The answer to `Ask` and `ConfigurePool`; `body` is msgpack, or an error where `error` is set."""
+    """The answer to `Ask` and `ConfigurePool`; `body` is msgpack, or an error if `error` is set."""
 
     request: int
     body: msgspec.Raw = msgspec.Raw(b"\xc0")
@@ -363,7 +363,7 @@ class TakeBack(_Message, tag="take_back"):
 
 
 class Interrupt(_Message, tag="interrupt"):
-    """Raise InputCancellation in that very attempt; what runs on after `grace_seconds` is killed."""
+    """Raise InputCancellation in that very attempt; after `grace_seconds` it is killed."""
 
     worker: WorkerId
     lease: LeaseId

@@ -17,7 +17,7 @@ import random
 import socket
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kernel_worker import context
 from kernel_worker.errors import ProtocolError
@@ -75,7 +75,7 @@ def run(
     _set_variables(start, threads)
     page = pages.Page(files.page)
     channel = Channel(start.address, start.worker)
-    identity = context.WorkerIdentity(start.worker, start.connection_file, {})
+    identity = context.WorkerIdentity(start.worker, start.connection_file, {}, _load_function)
     context.worker_identity = identity
     try:
         binding = load()
@@ -173,6 +173,15 @@ def _raise_threads(cpu: float, threads: dict[str, str | None]) -> None:
     threadpool_limits(limits=count)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(count)
+
+
+def _load_function(code: bytes, snapshot: bytes) -> Any:
+    """Return a function that this worker was not started for: another one's `.local`."""
+    from kernel_worker.worker.binding import Binding  # noqa: PLC0415  rarely
+
+    binding = Binding.load(code)
+    binding.bind(snapshot)
+    return binding.function
 
 
 def _end(channel: Channel, code: int) -> NoReturn:

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 import notebook_ext as nb
-from notebook_ext import config, session
+from notebook_ext import session
+from notebook_ext.config import reload
 
 
 @pytest.fixture(scope="session")
 def live(own_directories: Path) -> Iterator[nb.App]:
     """Return an app whose functions run on workers of the run's broker."""
-    config.reload()
+    reload()
     yield nb.App("live")
     session.close()
 

@@ -92,7 +92,19 @@ def test_globals_and_methods_of_a_function_by_value() -> None:
     exec("def f(*, k=1): return lock, nothing", names)  # noqa: S102
     assert path_of(names["f"]) == "it.<global 'lock'> (a _thread.lock)"
     assert path_of([len, NAMED, LOCK]) == "it[2] (a _thread.lock)"
-    assert culprit.find(Named(), "it", _refuse) == f"it (a {__name__}.Named)"
+
+
+@pytest.mark.parametrize("value", [lambda *, k=1: k, {"a": 1}, Holder(a=1), LOCK, (1,), {1}, 1.5])
+def test_what_is_made_of_good_parts_is_the_culprit(value: object) -> None:
+    def refuse(part: object) -> None:
+        if part is value:
+            raise ValueError
+
+    assert culprit.find(value, "it", refuse) == culprit.describe("it", value)
+
+
+def test_a_global_by_name_has_no_parts() -> None:
+    assert culprit.find(NAMED, "it", _refuse) == f"it (a {__name__}.Named)"
 
 
 class Named:

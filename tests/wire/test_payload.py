@@ -139,6 +139,13 @@ def test_an_item_that_only_fails_in_company_is_still_an_error() -> None:
         payload.encode_batch([((Moody(),), {})], FORM_CALL)
 
 
+def test_what_names_main_travels_by_value() -> None:
+    assert payload.loads(payload.dumps(["__main__", bytearray(100_000)])) == [
+        "__main__",
+        bytearray(100_000),
+    ]
+
+
 def test_what_cannot_be_loaded_says_why() -> None:
     parts = [frames.itemised_header(FORM_VALUE, [0, 23], [0, 0]), b"cno_such_module\nthing\n."]
     with pytest.raises(DeserializationError, match="no_such_module"):
