@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kernel_worker.model import CallId, Digest, LeaseId, ParentInput, WorkerId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class RunningInput(msgspec.Struct, frozen=True, gc=False):
@@ -48,7 +52,20 @@ class WorkerIdentity:
     """Objects that reached this worker and that a nested client may read (tables)."""
     load_function: Callable[[bytes, bytes], Any] | None = None
     """Makes a function of a code object and a snapshot: what a reference runs `.local`."""
+    running: Callable[[], RunningInput | None] | None = None
+    """Returns the input that the worker is at, for threads that inherit no context."""
 
 
 worker_identity: WorkerIdentity | None = None
 """Set once, by the worker's main module."""
+
+
+def running_input() -> RunningInput | None:
+    """Return the input that runs here: that of this thread or task, else the worker's.
+
+    Threads do not inherit context variables, and a worker is at one input at a time.
+    """
+    running = current_input.get()
+    if running is None and worker_identity is not None and worker_identity.running is not None:
+        return worker_identity.running()
+    return running

@@ -57,13 +57,13 @@ def is_local() -> bool:
 
 def current_input_id() -> str | None:
     """Return the id of the input that runs here; None outside of workers."""
-    running = _context.current_input.get()
+    running = _context.running_input()
     return None if running is None else _input_id(running.call, running.index)
 
 
 def current_function_call_id() -> str | None:
     """Return the id of the call whose input runs here; None outside of workers."""
-    running = _context.current_input.get()
+    running = _context.running_input()
     return None if running is None else running.call
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kernel_worker import context
 from kernel_worker.errors import InvalidError, NotFoundError
-from notebook_ext import session as sessions
+from notebook_ext import process
 from notebook_ext.package import table_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def load(key: FunctionKey) -> Callable[..., Any]:
         InvalidError: this is no worker.
         NotFoundError: the tree of calls does not refer to it.
     """
-    running, identity = context.current_input.get(), context.worker_identity
+    running, identity = context.running_input(), context.worker_identity
     name = key.rpartition("/")[2]
     load_function = getattr(identity, "load_function", None)
     if running is None or load_function is None:
@@ -31,7 +31,7 @@ def load(key: FunctionKey) -> Callable[..., Any]:
     if found is None:
         raise NotFoundError(f"{name} is not known to this tree of calls.")
     spec, snapshot = found
-    session = sessions.current()
+    session = process.current()
     code = session.ask("object", spec.code, bytes)
     values = session.ask("object", snapshot, bytes).join() if snapshot else b""
     function: Callable[..., Any] = load_function(code.join(), values)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from kernel_worker.errors import Error, InvalidError, StillPendingError
 from kernel_worker.model import CallId
 from kernel_worker.wire import messages
-from notebook_ext import session as sessions
+from notebook_ext import process
 from notebook_ext.receivers import Outcomes
 from notebook_ext.twin import Waiting, done, twin
 
@@ -100,7 +100,7 @@ class FunctionCall(Generic[R]):
         Raises:
             NotFoundError: nobody knows the call.
         """
-        session = sessions.current()
+        session = process.current()
         session.cancel(self._id, terminate=terminate_containers)
         asked = session.ask("call", self._id, messages.CallInfo)
         return asked.dropping_result()  # one that has ended is not found
@@ -110,7 +110,7 @@ class FunctionCall(Generic[R]):
         """Return how many inputs the call has."""
         if self._count is not None:
             return done(self._count)
-        asked = sessions.current().ask("call", self._id, messages.CallInfo)
+        asked = process.current().ask("call", self._id, messages.CallInfo)
         return asked.then(lambda info: int(info.total))
 
     @staticmethod
@@ -143,7 +143,7 @@ class FunctionCall(Generic[R]):
         session = self._session
         heard = self._outcomes is not None and self._outcomes.rejection is None
         if session is None or not session.is_usable or not heard:
-            session = sessions.current()
+            session = process.current()
             self.follow(session, Outcomes(session.output(self._name), self._name))
             self._first_answer = session.ask("call", self._id, messages.CallInfo)
         return session

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
@@ -32,20 +32,16 @@ from kernel_worker.wire.messages import encode
 from notebook_ext.numbering import Renumbering
 from notebook_ext.open_call import OpenCall
 from notebook_ext.submission import Ended
+from notebook_ext.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from kernel_worker.model import CallId, Digest, FunctionKey, FunctionSpec, ParentInput, PoolId
+    from kernel_worker.model import CallId, ParentInput
     from kernel_worker.wire.frames import Frame
     from notebook_ext.submission import Package, Receiver, Submission
 
     Cut = Callable[[Sequence[Frame], int, int], list[Frame]]
-
-OBJECT_BYTES = 64 * 1024 * 1024
-"""What the broker is asked to keep of objects that no open call uses …"""
-OBJECT_COUNT = 4096
-"""… and how many of them."""
 
 
 @dataclass(slots=True)
@@ -71,11 +67,7 @@ class Conversation:
         self._calls: OrderedDict[CallId, OpenCall] = OrderedDict()
         self._attached_to: dict[CallId, list[Receiver]] = {}
         self._questions: dict[int, _Question] = {}
-        self._sent: OrderedDict[Digest, int] = OrderedDict()
-        self._sent_bytes = 0
-        self._defined: dict[PoolId, FunctionSpec] = {}
-        self._current: dict[FunctionKey, PoolId] = {}
-        self._ensured: dict[PoolId, Package] = {}
+        self._told = Told(self._say)
         self._blocked: dict[ParentInput, messages.Blocked] = {}
         self._unsaid_cancels: dict[CallId, bool] = {}
         self.dropped_messages = 0
@@ -106,7 +98,8 @@ class Conversation:
         self._online = True
         self._incarnation = incarnation
         if not known:
-            self._forget_broker()
+            self._out.clear()
+            self._told.forget()
             self._say_everything()
 
     def lost(self) -> None:
@@ -187,8 +180,7 @@ class Conversation:
     def attach(self, call: CallId, receiver: Receiver) -> None:
         """Tell `receiver` the outcomes of a spawned call, those known and those to come."""
         self._attached_to.setdefault(call, []).append(receiver)
-        opened = self._calls.get(call)
-        if self._online and (opened is None or opened.accepted):
+        if self._online and call not in self._calls:
             self._say(messages.AttachCall(call))
 
     def detach(self, call: CallId, receiver: Receiver) -> None:
@@ -245,6 +237,8 @@ class Conversation:
                     question.answer(message, frames)
             case messages.Welcome() | messages.Refused():
                 self.dropped_messages += 1
+            case _:
+                assert_never(message)
 
     def _succeeded(self, message: messages.Results, frames: list[bytes]) -> None:
         opened = self._calls.get(message.call)
@@ -321,14 +315,12 @@ class Conversation:
 
     def _accepted(self, call: CallId) -> None:
         opened = self._calls.get(call)
-        if opened is None or opened.accepted:
+        if opened is None or opened.said.attached:
             self.dropped_messages += 1
             return
-        opened.accepted = True
-        if not opened.said.attached:
-            del self._calls[call]
-            if call in self._attached_to:
-                self._say(messages.AttachCall(call))
+        del self._calls[call]
+        if call in self._attached_to:
+            self._say(messages.AttachCall(call))
         opened.said.receiver.accepted()
 
     def _rejected(self, message: messages.Rejected) -> None:
@@ -381,7 +373,7 @@ class Conversation:
         package = said.package
         self._ensure(package)
         for digest, data in said.objects.items():
-            self._store(digest, data)
+            self._told.store(digest, data)
         message = messages.Submit(
             call=said.call,
             pool=package.spec.pool,
@@ -404,62 +396,16 @@ class Conversation:
         self._say(question.message)
 
     def _ensure(self, package: Package) -> None:
-        """Make the function known: its objects and its version, where they are not."""
-        pool = package.spec.pool
-        if package.inherited or (
-            self._ensured.get(pool) is package and self._current.get(package.spec.key) == pool
-        ):
+        """Make the function known, where it is not."""
+        if self._told.knows(package):
             return
-        for digest, data in package.objects.items():
-            self._store(digest, data)
-        for spec in (*package.nested, package.spec):
-            # A version that was superseded is named again when the user goes back to it.
-            if self._defined.get(spec.pool) != spec or self._current.get(spec.key) != spec.pool:
-                self._defined[spec.pool] = spec
-                self._current[spec.key] = spec.pool
-                self._say(messages.Define(spec))
-        self._ensured[pool] = package
-        self._drop_unused(package)
-
-    def _store(self, digest: Digest, data: bytes) -> None:
-        if digest in self._sent:
-            self._sent.move_to_end(digest)
-            return
-        self._sent[digest] = len(data)
-        self._sent_bytes += len(data)
-        self._say(messages.StoreObject(digest), [data])
-
-    def _drop_unused(self, package: Package) -> None:
-        """Take back what has not been used for long, once there is much of it."""
-        if self._sent_bytes <= OBJECT_BYTES and len(self._sent) <= OBJECT_COUNT:
-            return
-        used = set(package.objects)
-        for opened in self._calls.values():
-            used.update(opened.said.package.objects, opened.said.objects)
-        dropped = []
-        for digest, size in list(self._sent.items()):
-            if self._sent_bytes <= OBJECT_BYTES // 2 and len(self._sent) <= OBJECT_COUNT // 2:
-                break
-            if digest not in used:
-                del self._sent[digest]
-                self._sent_bytes -= size
-                dropped.append(digest)
-        if dropped:
-            self._say(messages.DropObjects(tuple(dropped)))
-            gone = set(dropped)
-            self._ensured = {
-                pool: kept for pool, kept in self._ensured.items() if gone.isdisjoint(kept.objects)
-            }
+        self._told.tell(package)
+        if self._told.is_much:
+            open_calls = [opened.said for opened in self._calls.values()]
+            in_use = [package.objects, *(said.package.objects for said in open_calls)]
+            self._told.take_back([*in_use, *(said.objects for said in open_calls)])
 
     # ---- saying it again ------------------------------------------------------------------------
-
-    def _forget_broker(self) -> None:
-        self._out.clear()
-        self._sent.clear()
-        self._sent_bytes = 0
-        self._defined.clear()
-        self._current.clear()
-        self._ensured.clear()
 
     def _say_everything(self) -> None:
         for opened in list(self._calls.values()):

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from kernel_worker.errors import InvalidError
+from kernel_worker.errors import InvalidError, SerializationError
 from kernel_worker.wire import payload
 from kernel_worker.wire.frames import FORM_ARGS
 from notebook_ext.twin import Waiting
@@ -34,7 +35,6 @@ IN_FLIGHT_FLOOR = 64
 """Inputs that may be in flight however large they are."""
 FEW = 256
 """While no more inputs than this are in flight, what is pulled goes out at once."""
-_FIRST_CHUNK = 64
 
 _READY = (list, tuple, range, set, frozenset, dict, str, bytes, bytearray)
 """Iterables that cannot block and run no code of users."""
@@ -121,6 +121,7 @@ class Feed:
         self._gate = gate
         self._ready = ready
         self._writer = payload.BatchWriter(FORM_ARGS)
+        self._batches: deque[tuple[int, list[Frame]]] = deque()
         self._announced = False
         self.is_async = any(hasattr(source, "__aiter__") for source in sources)
         self.finished = False
@@ -155,6 +156,8 @@ class Feed:
 
     def take(self) -> tuple[int, list[Frame]] | None:
         """Return the next batch, or None where nothing should be sent now; in the I/O thread."""
+        if self._batches:
+            return self._batches.popleft()
         waiting = len(self._writer)
         if not waiting:
             self._announced = False
@@ -173,13 +176,13 @@ class Feed:
     @property
     def is_empty(self) -> bool:
         """Whether everything that was pulled has been taken."""
-        return not len(self._writer)
+        return not (self._batches or len(self._writer))
 
     # ---- pulling --------------------------------------------------------------------------------
 
     def _pull_chunks(self) -> None:
         inputs = self._inputs([iter(source) for source in self._sources])
-        size = _FIRST_CHUNK
+        size = 1  # how large the inputs are shows when the first is pickled
         while not self._gate.closed:
             self._wait()
             chunk = list(itertools.islice(inputs, size))
@@ -219,10 +222,17 @@ class Feed:
         return zip(*iterators, strict=False)
 
     def _add(self, chunk: list[tuple[Any, ...]]) -> None:
-        before = self._writer.pending_bytes
-        self._writer.extend(chunk)
-        self._gate.note_size(len(chunk), max(0, self._writer.pending_bytes - before))
+        """Add a batch; of one that cannot be pickled, the inputs before the culprit."""
+        try:
+            frames = payload.encode_batch(chunk, FORM_ARGS)
+        except SerializationError:
+            for item in chunk:
+                self._add_one(item)
+            raise
+        owned = [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
+        self._gate.note_size(len(chunk), sum(map(len, owned)))
         self._gate.pulled += len(chunk)
+        self._batches.append((len(chunk), list(owned)))
         self._ready()
 
     def _add_one(self, item: tuple[Any, ...]) -> None:

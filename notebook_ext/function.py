@@ -6,17 +6,15 @@ import dataclasses
 import functools
 import inspect
 import os
-import pickle
 import threading
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
-from kernel_worker.context import current_input
+from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import (
     CallContext,
-    Digest,
     FunctionKey,
     FunctionSpec,
     PoolSettings,
@@ -25,7 +23,8 @@ from kernel_worker.model import (
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import messages, payload
 from notebook_ext import options as options_
-from notebook_ext import session as sessions
+from notebook_ext import process
+from notebook_ext.arguments import copied, encoded, shared_object
 from notebook_ext.autoscaler import Autoscaler, FunctionInfo, FunctionStats
 from notebook_ext.call import FunctionCall
 from notebook_ext.maps import Map
@@ -110,10 +109,10 @@ class Function(Generic[P, R]):
                 travel; nothing was sent.
         """
         __tracebackhide__ = True
-        session = sessions.current()
-        running = current_input.get()
+        session = process.current()
+        running = running_input()
         package = self._package(running)
-        frames = _encoded(args, kwargs)
+        frames = encoded(args, kwargs)
         call = session.new_call()
         answer = SingleAnswer(session.output(self._name), self._name)
         waiting = answer.waiting
@@ -137,7 +136,7 @@ class Function(Generic[P, R]):
             SerializationError: as `remote`.
         """
         __tracebackhide__ = True
-        return self._spawned(1, _copied(_encoded(args, kwargs)), {})
+        return self._spawned(1, copied(encoded(args, kwargs)), {})
 
     @twin
     def spawn_map(
@@ -148,7 +147,7 @@ class Function(Generic[P, R]):
         if not input_iterators:
             raise InvalidError(f"{self._name}.spawn_map needs at least one iterable.")
         inputs = list(zip(*input_iterators, strict=False))
-        frames = _copied(payload.encode_batch(inputs, wire_frames.FORM_ARGS)) if inputs else []
+        frames = copied(payload.encode_batch(inputs, wire_frames.FORM_ARGS)) if inputs else []
         return self._spawned(len(inputs), frames, kwargs or {})
 
     @stream
@@ -305,7 +304,7 @@ class Function(Generic[P, R]):
     @property
     def version(self) -> str:
         """The content hash of the code as it is now: what workers would run."""
-        return str(self._package(current_input.get()).spec.version)
+        return str(self._package(running_input()).spec.version)
 
     def info(self) -> FunctionInfo:
         """Return the name, module, signature, version and options."""
@@ -356,15 +355,15 @@ class Function(Generic[P, R]):
 
     def pool_stats(self) -> Waiting[messages.PoolStats]:
         """Ask how the pool stands; for `get_current_stats` and the autoscaler."""
-        package = self._package(current_input.get())
+        package = self._package(running_input())
         pool = package.spec.pool
-        return sessions.current().ask("pool_stats", pool, messages.PoolStats, package)
+        return process.current().ask("pool_stats", pool, messages.PoolStats, package)
 
     def submission(self, session: Session, receiver: Any, shared: Mapping[str, Any]) -> Submission:
         """Return a call of this function, as made here and now, without inputs; for maps."""
-        running = current_input.get()
+        running = running_input()
         package = self._package(running)
-        digest, objects = _shared_object(shared)
+        digest, objects = shared_object(shared)
         return Submission(
             session.new_call(),
             package,
@@ -425,7 +424,7 @@ class Function(Generic[P, R]):
     def _spawned(
         self, count: int, frames: Sequence[Frame], shared: Mapping[str, Any]
     ) -> Waiting[FunctionCall[R]]:
-        session = sessions.current()
+        session = process.current()
         output = session.output(self._name)
         said = self.submission(session, None, shared)
         call: FunctionCall[R] = FunctionCall(said.call, self._name, count)
@@ -444,11 +443,11 @@ class Function(Generic[P, R]):
         with self._lock:
             self._options = dataclasses.replace(self._options, settings=settings)
             self._version = None  # the next versions have them too
-        package = self._package(current_input.get())
+        package = self._package(running_input())
         changes = dict(given)
         if "scaledown_window" in changes:
             changes["scaledown_window_seconds"] = float(changes.pop("scaledown_window"))
-        return sessions.current().configure(package.spec.pool, package, changes)
+        return process.current().configure(package.spec.pool, package, changes)
 
 
 def referenced(key: FunctionKey, name: str, module: str) -> Function[Any, Any]:
@@ -470,37 +469,3 @@ def scope() -> str:
 
 def _announce(session: Session, call: Any, running: RunningInput, begins: bool) -> None:  # noqa: FBT001  a callback
     session.announce(running, begins, (call,))
-
-
-def _encoded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
-    if kwargs:
-        return payload.encode_batch([(args, kwargs)], wire_frames.FORM_CALL)
-    return payload.encode_batch([args], wire_frames.FORM_ARGS)
-
-
-def _copied(frames: Sequence[Frame]) -> list[Frame]:
-    """Return frames that do not change when the caller's arrays do."""
-    return [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
-
-
-def _shared_object(shared: Mapping[str, Any]) -> tuple[Digest, dict[Digest, bytes]]:
-    """Return the object that holds the arguments which all inputs of a call share."""
-    if not shared:
-        return Digest(""), {}
-    data = _one_pickle(dict(shared))
-    digest = digest_of(data)
-    return digest, {digest: data}
-
-
-def _one_pickle(shared: dict[str, Any]) -> bytes:
-    """Return `shared` as one pickle, buffers and all: it is sent once."""
-    try:
-        data = pickle.dumps(shared, 5)
-        if b"__main__" not in data:
-            return data
-    except Exception:  # noqa: BLE001, S110  the other way has a good message
-        pass
-    import cloudpickle  # noqa: PLC0415  rarely needed here
-
-    payload.pickled(shared, "kwargs")  # raises with the path to the culprit
-    return cast("bytes", cloudpickle.dumps(shared, 5))

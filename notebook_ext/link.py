@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LARGE_BYTES = 64 * 1024
 """Larger frames are sent without a copy."""
 _CLOSE_SECONDS = 2.0
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 _PAUSE_SECONDS = 0.1
 
 
@@ -141,11 +142,9 @@ class Link:
     def _receive(self) -> None:
         socket = self._socket
         while socket is not None and socket is self._socket:
-            try:
-                frames = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            if not int(socket.getsockopt(_EVENTS)) & _POLLIN:
                 return
-            self._take(frames)
+            self._take(socket.recv_multipart())
 
     def _take(self, frames: list[bytes]) -> None:
         try:

@@ -20,12 +20,11 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from kernel_worker.context import current_input
+from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import Outcome
 from kernel_worker.wire import payload
-from notebook_ext import exception, facts
-from notebook_ext import session as sessions
+from notebook_ext import exception, facts, process
 from notebook_ext.delivery import Delivery, Values
 from notebook_ext.facts import MapFacts
 from notebook_ext.feed import Feed, Gate, check_sources, length_of
@@ -60,7 +59,7 @@ class MapRun(Answer):
         title: str,
     ) -> None:
         """Prepare the call; nothing is pulled or sent yet."""
-        self.session: Session = sessions.current()
+        self.session: Session = process.current()
         super().__init__(self.session.output(function.name))
         self.name = function.name
         self.facts = MapFacts(title, length_of(sources))
@@ -139,7 +138,6 @@ class MapRun(Answer):
             self._close()
 
     def _send(self, count: int, frames: Any) -> None:
-        frames = [f if isinstance(f, bytes) else bytes(f) for f in frames]
         self.facts.note(self._sent, self._sent + count, facts.QUEUED)
         self._sent += count
         if self._submitted:
@@ -187,8 +185,8 @@ class MapRun(Answer):
         if self.facts.first_error is None and not cancelled:
             self.facts.first_error = (end.index, end.message or end.outcome.name.lower())
         if self.drain is not None:
-            self.drain.add(end.count)
             self.drain.fail_at(partial(_raise_at, end, end.index, self.name))
+            self.drain.add(end.count)
         else:
             self.delivery.put(end.index, end)
         self._look()
@@ -346,7 +344,7 @@ class Map(Generic[R]):
             while (found := run.delivery.take()) is not None:
                 if isinstance(found, Waiting):
                     run.gate.look()
-                    found.announce = run.announce if current_input.get() is not None else None
+                    found.announce = run.announce if running_input() is not None else None
                     found.wait()
                     continue
                 run.gate.look()
@@ -374,7 +372,7 @@ class Map(Generic[R]):
             while (found := run.delivery.take()) is not None:
                 if isinstance(found, Waiting):
                     run.gate.look()
-                    found.announce = run.announce if current_input.get() is not None else None
+                    found.announce = run.announce if running_input() is not None else None
                     await found.settled()
                     continue
                 run.gate.look()
@@ -411,11 +409,10 @@ class Map(Generic[R]):
 
 
 def _values(piece: Values) -> Iterator[Any]:
-    """Yield the values of a piece, each unpickled when it is asked for."""
+    """Return the values of a piece, each unpickled when it is asked for."""
     __tracebackhide__ = True
     reader = payload.BatchReader(piece.frames)
-    for at in range(piece.position, piece.position + piece.count):
-        yield reader[at]
+    return iter(reader.items(piece.position, piece.position + piece.count))
 
 
 def _start_in_loop(run: MapRun) -> Any:

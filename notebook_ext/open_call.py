@@ -38,7 +38,6 @@ class OpenCall:
 
     __slots__ = (
         "_starts",
-        "accepted",
         "added",
         "batches",
         "cancelled",
@@ -61,7 +60,6 @@ class OpenCall:
         self.ended = Spans()
         self.wire: Renumbering | None = None
         """None while the broker numbers as we do."""
-        self.accepted = False
         self.cancelled = False
         self.terminate = False
 

@@ -27,6 +27,7 @@ from kernel_worker.model import (
     PoolId,
     digest_of,
 )
+from notebook_ext import process
 from notebook_ext.submission import Package
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def table_of(running: RunningInput) -> Table:
 
 
 def _current_table() -> Table:
-    running = context.current_input.get()
+    running = context.running_input()
     return table_of(running) if running is not None else {}
 
 
@@ -132,9 +133,7 @@ def _read_table(digest: Digest) -> Table:
     identity = context.worker_identity
     encoded = identity.objects.get(digest) if identity is not None else None
     if encoded is None:
-        from notebook_ext import session  # noqa: PLC0415  it is rarely missing
-
-        encoded = session.current().ask("object", digest, bytes).join()
+        encoded = process.current().ask("object", digest, bytes).join()
     return msgspec.msgpack.decode(encoded, type=Table)
 
 

@@ -1,15 +1,14 @@
-"""A process's connection to a broker: what functions and calls go through.
+"""A connection to a broker: what functions and calls go through.
 
-There is one session per process, made by the first call. A process that was forked makes its own,
-and a process that is a worker talks to the broker that gave it its input. `close` says goodbye (the
-attached calls end, the spawned ones go on); it runs at exit by itself.
+A process that is a worker talks to the broker that gave it its input; any other finds or starts the
+one of its user (`process.current` makes the one session of a process). `close` says goodbye: the
+attached calls end, the spawned ones go on.
 
 Guarantees: safe from any thread; nothing here waits but through the `Waiting` that it returns.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextvars
 import itertools
 import os
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One connection. `current()` returns the one that calls go through."""
+    """One connection."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         """Start looking for a broker, or for the one of the worker that this process is."""
@@ -222,39 +221,3 @@ def read_reply(reply: messages.Reply, frames: list[bytes], answer: type) -> Any:
     if answer is bytes:
         return frames[0]
     return msgspec.msgpack.decode(reply.body, type=answer)
-
-
-class _Current:
-    """The session of this process, if there is one."""
-
-    session: Session | None = None
-    lock = threading.Lock()
-
-
-def current() -> Session:
-    """Return the session that this process's calls go through; make it if there is none."""
-    session = _Current.session
-    if session is not None and session.is_usable:
-        return session
-    with _Current.lock:
-        if _Current.session is None or not _Current.session.is_usable:
-            _Current.session = Session()
-        return _Current.session
-
-
-def close() -> None:
-    """Close the session, if there is one; the next call makes another."""
-    with _Current.lock:
-        session, _Current.session = _Current.session, None
-    if session is not None:
-        session.close()
-
-
-def _forget() -> None:
-    """Leave the parent's session alone in a process that was forked."""
-    _Current.session = None
-    _Current.lock = threading.Lock()
-
-
-atexit.register(close)
-os.register_at_fork(after_in_child=_forget)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from kernel_worker.context import current_input
+from kernel_worker.context import running_input
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -85,7 +85,7 @@ class Waiting(Generic[T_co]):
         __tracebackhide__ = True
         if self.done:
             return True
-        running = current_input.get() if self.announce is not None else None
+        running = running_input() if self.announce is not None else None
         try:
             if running is None:
                 return self._pass(timeout_seconds)
@@ -144,7 +144,7 @@ class Waiting(Generic[T_co]):
         __tracebackhide__ = True
         if self.done:
             return
-        running = current_input.get() if self.announce is not None else None
+        running = running_input() if self.announce is not None else None
         if running is not None and self.announce is not None:
             self.announce(running, True)
         try:

@@ -576,7 +576,7 @@ def test_partial_of_a_method_keeps_kind() -> None:
         return x
 
     captured = Capturer(functools.partial(coroutine, 1)).read()
-    from kernel_worker.wire.bundle import Bundle  # noqa: PLC0415
+    from kernel_worker.wire.bundle import Bundle
 
     assert msgspec.msgpack.decode(captured.objects[captured.code], type=Bundle).is_async
 
@@ -606,7 +606,7 @@ def test_function_of_a_script(tmp_path: Path) -> None:
 
 
 def test_function_of_a_doctest(child: Child) -> None:
-    import doctest  # noqa: PLC0415
+    import doctest
 
     names: dict[str, Any] = {"__name__": "json"}
     text = ">>> k = 2\n>>> def g(x): return x * k\n>>> def f(x): return g(x)\n"

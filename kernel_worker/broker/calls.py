@@ -6,8 +6,9 @@ The core knows positions; here are the bytes. A batch stays until every input of
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from kernel_worker.model import CallContext, CallId, ClientId, Digest
 from kernel_worker.wire import frames as batches
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 Frame = bytes | memoryview
 
 
-@dataclass(slots=True)
-class _Batch:
+class _Batch(msgspec.Struct, eq=False):
     start: int
     stop: int
     open_inputs: int
     frames: Sequence[Frame]
+    table: batches.Table | None = None
+    """Where its items lie, once a part of it was cut out."""
 
 
 class Batches:
@@ -62,8 +64,13 @@ class Batches:
         if start == batch.start and stop == batch.stop:
             return start, batch.frames
         frames = cast("Sequence[memoryview]", batch.frames)  # any mixture of them and bytes
-        first, part = batches.cut(frames, start - batch.start, stop - batch.start)
-        return batch.start + first, part
+        head = batches.header(frames)
+        if head.whole:
+            return batch.start, frames
+        if batch.table is None:
+            batch.table = batches.table(frames[0], head.count)
+        low, high = start - batch.start, stop - batch.start
+        return start, batches.cut_by(batch.table, head.form, frames, low, high)
 
     def drop(self, start: int, stop: int) -> None:
         """Forget `[start, stop)`: each input once. The frames go with the last of their batch."""
@@ -80,8 +87,7 @@ class Batches:
         return len(self._batches)
 
 
-@dataclass(slots=True)
-class OpenCall:
+class OpenCall(msgspec.Struct, eq=False):
     """One call whose inputs are not all terminal."""
 
     call: CallId
@@ -92,8 +98,8 @@ class OpenCall:
     table: Digest = Digest("")
     shared: Digest = Digest("")
     context: CallContext = CallContext()
-    batches: Batches = field(default_factory=Batches)
-    listeners: list[ClientId] = field(default_factory=list)
+    batches: Batches = msgspec.field(default_factory=Batches)
+    listeners: list[ClientId] = []
     """Who is told the outcomes; of an attached call its client."""
     last_progress: CallProgress | None = None
 

@@ -51,9 +51,19 @@ class Commit:
         """Note that a spawned call is over."""
         self._entries.append(self._finished(call, at))
 
+    @property
+    def has_facts(self) -> bool:
+        """Whether there is something to hand over."""
+        return bool(self._entries)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any fact is on its way to the disk; otherwise no effect has to wait."""
+        return bool(self._gate)
+
     def holds(self, effect: effects.Effect, frames: Sequence[Frame]) -> bool:
         """Return whether `effect` has to wait; then `release` will return it."""
-        return bool(self._gate) and self._gate.holds(effect, frames)
+        return self._gate.holds(effect, frames)
 
     def flush(self) -> None:
         """Hand the facts of this turn to the journal."""

@@ -39,7 +39,7 @@ from kernel_worker.broker.progress import ProgressReports
 from kernel_worker.broker.replays import Replays
 from kernel_worker.broker.restore import restore_tables
 from kernel_worker.broker.sockets import Sockets
-from kernel_worker.broker.translate import Refusal, Translator
+from kernel_worker.broker.translate import Refusal, Repetition, Translator
 from kernel_worker.broker.watches import Timers, Watches
 from kernel_worker.core import effects, events
 from kernel_worker.core.scheduler import Scheduler
@@ -104,6 +104,8 @@ class Broker:
         """Spawned calls that are over, and whether their results have expired."""
         self._defined: set[PoolId] = set()
         self._exits: list[events.WorkerExited] = []
+        self._appetite = 1
+        """How many messages a turn takes: to find that there is no other costs more than a poll."""
 
         self.scheduler = Scheduler(connection.incarnation)
         self._commit = Commit(journal, self.objects)
@@ -162,7 +164,8 @@ class Broker:
         if self.watches.fileno() in ready:
             self._guarded(self.watches.dispatch)
         self._on_time()
-        self._commit.flush()
+        if self._commit.has_facts:
+            self._commit.flush()
         if not self.peers.clients:
             self._consider_idleness()
 
@@ -177,13 +180,18 @@ class Broker:
             deadline = soon if deadline is None else min(deadline, soon)
         if deadline is None:
             return None
-        return max(0, math.ceil((deadline - self.now()) * 1000))
+        patience = deadline - self.now()
+        return math.ceil(patience * 1000) if patience > 0 else 0
 
     def _receive(self) -> None:
-        for _ in range(MESSAGES_PER_TURN):
+        left = self._appetite
+        self._appetite = min(2 * left, MESSAGES_PER_TURN)
+        while left or self._exits:
             parts = self.sockets.receive()
             if parts is None:
+                self._appetite = 1
                 break
+            left = max(0, left - 1)
             try:
                 self._message(parts)
             except ProtocolError as error:
@@ -200,7 +208,9 @@ class Broker:
 
     def _on_time(self) -> None:
         now = self.now()
-        self._guarded(self.timers.run, now)
+        deadline = self.timers.next_deadline()
+        if deadline is not None and deadline <= now:
+            self._guarded(self.timers.run, now)
         deadline = self.scheduler.next_deadline()
         if deadline is not None and deadline <= now:
             self._guarded(self.handle, events.TimePassed())
@@ -241,6 +251,8 @@ class Broker:
         self, client: Client, message: messages.ToBroker, frames: Sequence[Frame]
     ) -> None:
         match message:
+            case messages.Submit() | messages.AddInputs():
+                self._to_core(client, self._translator.from_client(client, message, frames), frames)
             case messages.StoreObject(digest=digest):
                 if len(frames) != 1:
                     text = f"an object in {len(frames)} frames"
@@ -272,16 +284,25 @@ class Broker:
     def _to_core(self, peer: Peer, translated: Translated, frames: Sequence[Frame]) -> None:
         if translated is None:
             return
-        if isinstance(translated, Refusal):
-            self.send(peer.routing, messages.encode(translated.message))
-            return
-        if isinstance(translated, events.CallSubmitted) and translated.attached:
-            self._progress.expect()
-        elif isinstance(translated, events.FunctionDefined):
-            self._defined.add(translated.spec.pool)
-        self.handle(translated, frames)
-        if isinstance(translated, events.WorkerStartFailed):
-            self._forget_worker(translated)
+        match translated:
+            case events.RangeSucceeded():
+                self.handle(translated, frames)
+            case events.CallSubmitted():
+                if translated.attached:
+                    self._progress.expect()
+                self.handle(translated, frames)
+            case Refusal(message=message):
+                self.send(peer.routing, messages.encode(message))
+            case Repetition(answer=answer):
+                self._do([answer], events.TimePassed(), ())
+            case events.FunctionDefined():
+                self._defined.add(translated.spec.pool)
+                self.handle(translated, frames)
+            case events.WorkerStartFailed():
+                self.handle(translated, frames)
+                self._forget_worker(translated)
+            case _:
+                self.handle(translated, frames)
 
     def _output(self, message: messages.Output, header: bytes, frames: Sequence[Frame]) -> None:
         call = self.calls.get(message.call)
@@ -310,10 +331,13 @@ class Broker:
     def _do(
         self, wanted: list[effects.Effect], event: events.Event, frames: Sequence[Frame]
     ) -> None:
+        commit = self._commit
+        may_wait = commit.is_waiting
         for effect in wanted:
             if isinstance(effect, effects.Record):
-                self._commit.record(effect.record, event, frames)
-            elif not self._commit.holds(effect, frames):
+                commit.record(effect.record, event, frames)
+                may_wait = True
+            elif not (may_wait and commit.holds(effect, frames)):
                 self._perform(effect, frames)
 
     def _perform(self, effect: effects.Effect, frames: Sequence[Frame]) -> None:

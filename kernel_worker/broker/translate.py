@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.peers import Client, Host, Peer, Peers, Worker
-from kernel_worker.core import events
+from kernel_worker.core import effects, events
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import CallId, Outcome
 from kernel_worker.wire import frames as batches
@@ -38,7 +38,14 @@ class Refusal:
     message: messages.Rejected | messages.Accepted
 
 
-Translated = events.Event | Refusal | None
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """A spawned call that is open was submitted again: it is accepted, once that is durable."""
+
+    answer: effects.AcceptCall
+
+
+Translated = events.Event | Refusal | Repetition | None
 """None: nothing to do (it came late, or it is a repetition)."""
 
 
@@ -157,19 +164,16 @@ class Translator:
         header = _check_inputs(0, message.count, frames)
         call = message.call
         if call in self._calls:
-            if self._calls[call].client not in {client.id, ""}:
-                text = f"{call} is another client's"
-                raise ProtocolError(text)
-        elif call in self._ended:
+            return self._submitted_again(client, self._calls[call])
+        if call in self._ended:
             return Refusal(messages.Accepted(call))
-        else:
-            names = (message.snapshot, message.table, message.shared, *message.requires)
-            missing = self._objects.missing(names)
-            if missing:
-                text = f"{call} names object {missing}, which the broker does not have"
-                return Refusal(messages.Rejected(call, "NotFoundError", text))
-            self._objects.own(call, names)
-            self._open(client, message, frames)
+        names = (message.snapshot, message.table, message.shared, *message.requires)
+        missing = self._objects.missing(names)
+        if missing:
+            text = f"{call} names object {missing}, which the broker does not have"
+            return Refusal(messages.Rejected(call, "NotFoundError", text))
+        self._objects.own(call, names)
+        self._open(client, message, frames)
         return events.CallSubmitted(
             client=client.id,
             call=call,
@@ -186,6 +190,13 @@ class Translator:
             pools=message.pools,
             indivisible=header.whole,
         )
+
+    def _submitted_again(self, client: Client, call: OpenCall) -> Repetition | None:
+        """Answer for a call that is here: the core may be through with it, and would run it."""
+        if call.client not in {client.id, ""}:
+            text = f"{call.call} is another client's"
+            raise ProtocolError(text)
+        return None if call.attached else Repetition(effects.AcceptCall(client.id, call.call))
 
     def _open(self, client: Client, message: messages.Submit, frames: Sequence[Frame]) -> None:
         call = OpenCall(

@@ -61,12 +61,12 @@ class Backlog:
     def take(self, limit: int) -> Range:
         """Remove and return up to `limit` inputs from the front; there are some."""
         front = self._ranges[0]
-        stop = min(front.start + limit, front.stop)
-        if stop == front.stop:
-            self._ranges.popleft()
-        else:
-            self._ranges[0] = front._replace(start=stop)
-        self.count -= stop - front.start
+        stop = front.start + limit
+        if stop >= front.stop:
+            self.count -= front.stop - front.start
+            return self._ranges.popleft()
+        self._ranges[0] = front._replace(start=stop)
+        self.count -= limit
         return front._replace(stop=stop)
 
     def drain(self) -> list[Range]:

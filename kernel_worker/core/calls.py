@@ -6,9 +6,10 @@ A `Life` exists only for an input whose first attempt did not succeed, and until
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
-from dataclasses import dataclass, field
+from bisect import bisect_right, insort
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from kernel_worker.core.backlog import Backlog, Range
 from kernel_worker.core.states import InputStates
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 _MANY_BATCHES = 256
 
 
-@dataclass(slots=True)
-class Life:
+class Life(msgspec.Struct):
     """What an input has been through."""
 
     attempt: int = 1
@@ -31,8 +31,7 @@ class Life:
     deaths: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """A call that is open: not all of its inputs are known or over."""
 
     id: CallId
@@ -46,15 +45,15 @@ class Call:
     pools: tuple[PoolId, ...] = ()
     closed: bool = False
     cancelled: bool = False
-    states: InputStates = field(default_factory=InputStates)
-    backlog: Backlog = field(default_factory=Backlog)
-    lives: dict[int, Life] = field(default_factory=dict)
-    delays: list[tuple[float, int]] = field(default_factory=list)
+    states: InputStates = msgspec.field(default_factory=InputStates)
+    backlog: Backlog = msgspec.field(default_factory=Backlog)
+    lives: dict[int, Life] = {}
+    delays: list[tuple[float, int]] = []
     """A heap of (due, index) of retries that wait for their time."""
-    leases: dict[LeaseId, Lease] = field(default_factory=dict)
-    children: dict[int, set[CallId]] = field(default_factory=dict)
+    leases: dict[LeaseId, Lease] = {}
+    children: dict[int, set[CallId]] = {}
     """Open calls that were made inside an input, by its index."""
-    waiters: set[WorkerId] = field(default_factory=set)
+    waiters: set[WorkerId] = set()
     """Blocked workers that wait for an outcome of this call."""
     seconds_per_input: float | None = None
     served_seconds: float = 0.0
@@ -64,21 +63,25 @@ class Call:
     """Whether it stands in its pool's order of turns."""
     waiting_since: float | None = None
     """When it had inputs to run and none running, since then; None while something runs."""
-    _batches: list[tuple[int, int, int]] = field(default_factory=list)
+    _batches: list[tuple[int, int, int]] = []
     """(start, stop, whole) of the batches of inputs, by position."""
 
     def add(self, start: int, count: int, *, indivisible: bool) -> bool:
         """Take new inputs in; return False (and do nothing) where some are known."""
-        stop = start + count
-        known_end = min(stop, self.states.end)
-        if start < known_end and not self.states.are(InputState.ABSENT, start, known_end):
+        stop, states = start + count, self.states
+        known_end = states.end
+        if start < known_end and not states.are(InputState.ABSENT, start, min(stop, known_end)):
             return False
         whole = count if indivisible else 0
         batch = (start, stop, whole)
-        self._forget_batches()
-        self._batches.insert(bisect_right(self._batches, batch), batch)
-        self.states.extend_to(stop)
-        self.states.move(start, stop, Cause.ARRIVED)
+        if len(self._batches) > _MANY_BATCHES:
+            self._forget_batches()
+        if not self._batches or batch > self._batches[-1]:
+            self._batches.append(batch)
+        else:
+            insort(self._batches, batch)
+        states.extend_to(stop)
+        states.move(start, stop, Cause.ARRIVED)
         self.backlog.append(Range(start, stop, 1, start, whole))
         return True
 
@@ -109,8 +112,6 @@ class Call:
 
     def forget_lives(self, start: int, stop: int) -> None:
         """Forget what inputs that are over have been through."""
-        if not self.lives:
-            return
         if stop - start < len(self.lives):
             over = [index for index in range(start, stop) if index in self.lives]
         else:
@@ -155,8 +156,8 @@ class Call:
         return ranges
 
     def _forget_batches(self) -> None:
-        if len(self._batches) > _MANY_BATCHES and self._batches[0][1] <= self.states.begin:
-            begin = self.states.begin
+        begin = self.states.begin
+        if self._batches[0][1] <= begin:
             self._batches = [batch for batch in self._batches if batch[1] > begin]
 
     def _batch_at(self, index: int) -> tuple[int, int, int]:

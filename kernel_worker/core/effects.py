@@ -7,7 +7,9 @@ a record in the same list (about a spawned call) is not performed before the rec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import dataclass_transform
+
+import msgspec
 
 from kernel_worker import records
 from kernel_worker.model import (
@@ -22,15 +24,18 @@ from kernel_worker.model import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+@dataclass_transform(frozen_default=True)
+class _Effect(msgspec.Struct, frozen=True, gc=False):
+    """What all effects are."""
+
+
+class Record(_Effect):
     """Persist this fact, with the event's payload where the record's docstring says so."""
 
     record: records.Record
 
 
-@dataclass(frozen=True, slots=True)
-class StartWorker:
+class StartWorker(_Effect):
     """Ask the host for a worker of this pool."""
 
     worker: WorkerId
@@ -39,32 +44,28 @@ class StartWorker:
     devices: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StopWorker:
+class StopWorker(_Effect):
     """Ask the host to end an idle worker."""
 
     worker: WorkerId
     host: HostId
 
 
-@dataclass(frozen=True, slots=True)
-class KillWorker:
+class KillWorker(_Effect):
     """Ask the host to kill a worker."""
 
     worker: WorkerId
     host: HostId
 
 
-@dataclass(frozen=True, slots=True)
-class RetirePool:
+class RetirePool(_Effect):
     """Tell the host that this pool's template may go."""
 
     pool: PoolId
     host: HostId
 
 
-@dataclass(frozen=True, slots=True)
-class GrantLease:
+class GrantLease(_Effect):
     """Send `[start, stop)` of the call to the worker."""
 
     worker: WorkerId
@@ -75,8 +76,7 @@ class GrantLease:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class TakeBack:
+class TakeBack(_Effect):
     """Ask for what the worker has not started of this lease."""
 
     worker: WorkerId
@@ -84,8 +84,7 @@ class TakeBack:
     lease: LeaseId
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+class Interrupt(_Effect):
     """Interrupt this very attempt."""
 
     worker: WorkerId
@@ -94,16 +93,14 @@ class Interrupt:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptCall:
+class AcceptCall(_Effect):
     """Tell the client that its spawned call is durable."""
 
     client: ClientId
     call: CallId
 
 
-@dataclass(frozen=True, slots=True)
-class RejectCall:
+class RejectCall(_Effect):
     """Tell the client that the call cannot be; `error` is a class name of `errors`."""
 
     client: ClientId
@@ -112,8 +109,7 @@ class RejectCall:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReportRange:
+class ReportRange(_Effect):
     """Report that `[start, stop)` succeeded; values: the event's payload, from `first` on."""
 
     call: CallId
@@ -122,8 +118,7 @@ class ReportRange:
     first: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReportEnd:
+class ReportEnd(_Effect):
     """Report that `[index, index + count)` ended otherwise.
 
     FAILED and INIT_FAILED: the exception is the event's payload where `has_payload`.
@@ -138,8 +133,7 @@ class ReportEnd:
     has_payload: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DropInputs:
+class DropInputs(_Effect):
     """`[start, stop)` is terminal: the payloads of its inputs are not needed again."""
 
     call: CallId
@@ -147,8 +141,7 @@ class DropInputs:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class FinishCall:
+class FinishCall(_Effect):
     """Every input is terminal and reported, and no more come: the core has forgotten the call."""
 
     call: CallId

@@ -35,8 +35,11 @@ def report_end(  # noqa: PLR0917  the six things that a report says
 def settle_outcomes(state: State, call: Call, start: int, stop: int) -> None:
     """Let the payloads of reported inputs go, and those run on who waited for an outcome."""
     state.emit(effects.DropInputs(call.id, start, stop))
-    call.forget_lives(start, stop)
-    for worker_id in sorted(call.waiters) if call.waiters else ():
+    if call.lives:
+        call.forget_lives(start, stop)
+    if not call.waiters:
+        return
+    for worker_id in sorted(call.waiters):
         worker = state.workers[worker_id]
         state.stop_awaiting(worker)
         # It runs on whether there is a slot or not: the handover.

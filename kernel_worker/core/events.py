@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import dataclass_transform
+
+import msgspec
 
 from kernel_worker.model import (
     CallContext,
@@ -20,45 +22,44 @@ from kernel_worker.model import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ClientConnected:
+@dataclass_transform(frozen_default=True)
+class _Event(msgspec.Struct, frozen=True, gc=False):
+    """What all events are."""
+
+
+class ClientConnected(_Event):
     """A client said hello; after a reconnection too."""
 
     client: ClientId
 
 
-@dataclass(frozen=True, slots=True)
-class ClientLost:
+class ClientLost(_Event):
     """The client is gone for good: its process died, it said bye, or its grace ran out."""
 
     client: ClientId
 
 
-@dataclass(frozen=True, slots=True)
-class HostJoined:
+class HostJoined(_Event):
     """A host agent offers its resources."""
 
     host: HostId
     resources: HostResources
 
 
-@dataclass(frozen=True, slots=True)
-class HostLost:
+class HostLost(_Event):
     """A host agent and all of its workers are gone."""
 
     host: HostId
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionDefined:
+class FunctionDefined(_Event):
     """A function version with its options; a new version of a key supersedes the old pools."""
 
     client: ClientId
     spec: FunctionSpec
 
 
-@dataclass(frozen=True, slots=True)
-class CallSubmitted:
+class CallSubmitted(_Event):
     """A new call with its first `count` inputs."""
 
     client: ClientId
@@ -78,8 +79,7 @@ class CallSubmitted:
     """The batch is one pickle: any part of it travels whole (see `wire.payload`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputsAdded:
+class InputsAdded(_Event):
     """`[start, start + count)` of an open call arrived."""
 
     call: CallId
@@ -88,24 +88,21 @@ class InputsAdded:
     indivisible: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class InputsClosed:
+class InputsClosed(_Event):
     """The call gets no more inputs."""
 
     call: CallId
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class CallCancelled:
+class CallCancelled(_Event):
     """The user asked for the call to end."""
 
     call: CallId
     terminate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PoolConfigured:
+class PoolConfigured(_Event):
     """The user changed a pool's settings; None leaves one as it is."""
 
     client: ClientId
@@ -116,8 +113,7 @@ class PoolConfigured:
     scaledown_window_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStarted:
+class WorkerStarted(_Event):
     """The process exists."""
 
     worker: WorkerId
@@ -125,23 +121,20 @@ class WorkerStarted:
     start: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
+class WorkerReady(_Event):
     """The worker said hello: it takes leases."""
 
     worker: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStartFailed:
+class WorkerStartFailed(_Event):
     """The function could not be loaded; the event's payload is the exception."""
 
     worker: WorkerId
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerExited:
+class WorkerExited(_Event):
     """The process is reaped. `position` is the input that had started under `lease`, or -1."""
 
     worker: WorkerId
@@ -151,23 +144,20 @@ class WorkerExited:
     timed_out: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerBlocked:
+class WorkerBlocked(_Event):
     """The attempt waits in our API for these calls."""
 
     parent: ParentInput
     calls: tuple[CallId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerResumed:
+class WorkerResumed(_Event):
     """The attempt runs on."""
 
     parent: ParentInput
 
 
-@dataclass(frozen=True, slots=True)
-class RangeSucceeded:
+class RangeSucceeded(_Event):
     """`[start, start + count)` of a lease succeeded; the event's payload is the values."""
 
     worker: WorkerId
@@ -177,8 +167,7 @@ class RangeSucceeded:
     elapsed_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class InputEnded:
+class InputEnded(_Event):
     """One input of a lease ended otherwise; FAILED: the event's payload is the exception."""
 
     worker: WorkerId
@@ -188,8 +177,7 @@ class InputEnded:
     elapsed_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class InputsReturned:
+class InputsReturned(_Event):
     """`[start, stop)` of a lease was not started and never will be under it; may be empty."""
 
     worker: WorkerId
@@ -198,8 +186,7 @@ class InputsReturned:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
+class TimePassed(_Event):
     """A deadline that `next_deadline` named has come."""
 
 

@@ -83,8 +83,7 @@ def host_lost(state: State, host_id: HostId) -> None:
         position = -1 if first is None else first.next
         lease = first.id if first is not None else 0
         _bury(state, worker, _Death("its host is gone", lease, position, timed_out=False))
-    for pool in state.pools.values():
-        state.touch(pool)
+    state.hosts_changed()
 
 
 class _Death:

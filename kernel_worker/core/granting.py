@@ -33,7 +33,8 @@ def grant_all(state: State) -> None:
     """Grant every lease that may be granted now."""
     while state.backlogged and (choice := _choose(state)) is not None:
         pool, worker, call = choice
-        _grant(state, call, worker, lease_size(call, _sharers(state, pool)))
+        alone = call.backlog.count == 1
+        _grant(state, call, worker, 1 if alone else lease_size(call, _sharers(state, pool)))
     if len(state.backlogged) == 1:
         _prefetch(state)
     _take_back(state)
@@ -43,7 +44,7 @@ def _choose(state: State) -> tuple[Pool, Worker, Call] | None:
     best: tuple[Pool, Worker, Call] | None = None
     best_rank = (0, 0.0)
     for pool in state.backlogged.values():
-        worker = _free_worker(pool)
+        worker = _free_worker(pool) if pool.idle else None
         if worker is None:
             continue
         nested = state.next_nested(pool) if pool.nested else None
@@ -58,10 +59,10 @@ def _choose(state: State) -> tuple[Pool, Worker, Call] | None:
 
 def _free_worker(pool: Pool) -> Worker | None:
     """Return the idle worker that ran last, so that the others may age, if it may run now."""
-    if pool.count(Condition.BUSY) >= pool.ceiling:
+    if len(pool.busy) >= pool.ceiling:
         return None
     cpu = pool.spec.resources.cpu
-    for worker in reversed(pool.workers_in(Condition.IDLE).values()):
+    for worker in reversed(pool.idle.values()):
         if worker.host.has_cpu(cpu) and not worker.draining:
             return worker
     return None
@@ -74,32 +75,36 @@ def _sharers(state: State, pool: Pool) -> int:
 
 def _grant(state: State, call: Call, worker: Worker, limit: int) -> None:
     pool = call.pool
-    state.virtual_seconds = max(state.virtual_seconds, pool.served_seconds)
-    pool.virtual_seconds = max(pool.virtual_seconds, call.served_seconds)
+    if state.virtual_seconds < pool.served_seconds:
+        state.virtual_seconds = pool.served_seconds
+    if pool.virtual_seconds < call.served_seconds:
+        pool.virtual_seconds = call.served_seconds
     taken = call.backlog.take(limit)
-    state.add_backlog(pool, taken.start - taken.stop)
-    call.states.move(taken.start, taken.stop, Cause.GRANTED)
+    start, stop = taken.start, taken.stop
+    state.add_backlog(pool, start - stop)
+    call.states.move(start, stop, Cause.GRANTED)
     seconds = call.seconds_per_input
     charge = _UNKNOWN_CHARGE_SECONDS if seconds is None else seconds
     lease = Lease(
         id=state.new_lease_id(),
         worker=worker,
         call=call,
-        start=taken.start,
-        stop=taken.stop,
+        start=start,
+        stop=stop,
         attempt=taken.attempt,
         granted_at=state.now,
         charge=charge,
-        next=taken.start,
+        next=start,
     )
-    call.served_seconds += charge * lease.outstanding
-    pool.served_seconds += charge * lease.outstanding * pool.spec.resources.cpu
+    share = charge * (stop - start)
+    call.served_seconds += share
+    pool.served_seconds += share * pool.spec.resources.cpu
     call.leases[lease.id] = lease
     worker.leases[lease.id] = lease
     state.note_waiting(call)
     state.settle(worker)
     state.emit(
-        effects.GrantLease(worker.id, lease.id, call.id, taken.start, taken.stop, taken.attempt)
+        effects.GrantLease(worker.id, lease.id, call.id, start, stop, taken.attempt)
     )
 
 
@@ -111,9 +116,9 @@ def _prefetch(state: State) -> None:
     pool = next(iter(state.backlogged.values()))
     if not pool.may_batch or pool.nested or pool.count(Condition.STARTING):
         return
-    for worker in list(pool.workers_in(Condition.BUSY).values()):
+    for worker in list(pool.busy.values()):
         call = state.next_in_turn(pool)
-        if call is None or pool.backlog < pool.count(Condition.BUSY):
+        if call is None or pool.backlog < len(pool.busy):
             return
         if len(worker.leases) == 1 and not worker.draining and not worker.resumed:
             _grant_ahead(state, pool, worker, call)
@@ -140,11 +145,11 @@ def _seconds_left(lease: Lease) -> float:
 
 def _take_back(state: State) -> None:
     for pool in state.called.values():
-        if pool.backlog or not pool.count(Condition.IDLE) or not pool.count(Condition.BUSY):
+        if pool.backlog or not pool.idle or not pool.busy:
             continue
         held = [
             lease
-            for worker in pool.workers_in(Condition.BUSY).values()
+            for worker in pool.busy.values()
             for lease in worker.leases.values()
             if _unstarted(lease) > 0
         ]
@@ -155,7 +160,7 @@ def _take_back(state: State) -> None:
 def _take_back_for(state: State, pool: Pool, held: list[Lease]) -> None:
     idle = sum(
         worker.host.has_cpu(pool.spec.resources.cpu) and not worker.draining
-        for worker in pool.workers_in(Condition.IDLE).values()
+        for worker in pool.idle.values()
     )
     asked = sum(lease.asked_back and not lease.returned for lease in held)
     candidates = [lease for lease in held if not lease.asked_back]

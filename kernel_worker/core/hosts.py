@@ -37,7 +37,7 @@ class Host:
 
     def has_cpu(self, cpu: float) -> bool:
         """Whether a worker that needs `cpu` cores may run user code now."""
-        return self.cpu_free + EPSILON >= cpu
+        return self.resources.cpu - self.cpu_used + EPSILON >= cpu
 
     def slots(self, wanted: Resources) -> int:
         """Return how many workers could run user code at once, were they alone."""

@@ -98,7 +98,9 @@ def _counts_are_true(state: State) -> str:
             found[one] += high - low
         counted = call.states.counts
         over = sum(counted[one] - found[one] for one in TERMINAL)
-        same = all(found[one] == counted[one] for one in InputState if 0 < one < min(TERMINAL))
+        live = [one for one in InputState if 0 < one < min(TERMINAL)]
+        same = all(found[one] == counted[one] for one in live)
+        same = same and sum(found[one] for one in live) == call.states.live
         if not same or not 0 <= over <= call.states.begin:
             return f"{call.id}: {found}, counted {counted}"
     return ""
@@ -140,6 +142,12 @@ def _memory_and_devices_are_not_oversubscribed(state: State) -> str:
 
 
 def _conditions_are_true(state: State) -> str:
+    for pool in state.pools.values():
+        found = sum(worker.condition < Condition.BLOCKED for worker in pool.workers.values())
+        if found != pool.unblocked:
+            return f"{pool.id} counts {pool.unblocked} unblocked workers, there are {found}"
+        if sum(map(len, pool.by_condition)) != len(pool.workers):
+            return f"{pool.id} files a worker twice"
     for worker in state.workers.values():
         if worker.id not in worker.pool.workers_in(worker.condition):
             return f"{worker.id} is misfiled"

@@ -6,8 +6,9 @@ loses little: one input while nobody knows how long one takes, thousands where o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Call
@@ -32,8 +33,7 @@ _RISE = 0.5
 _FALL = 0.25
 
 
-@dataclass(slots=True, eq=False)
-class Lease:
+class Lease(msgspec.Struct, eq=False):
     """Inputs `[next, stop)` of the lease `[start, stop)` have no answer yet."""
 
     id: LeaseId

@@ -41,7 +41,8 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
     _measure(lease, stop - start, event.elapsed_seconds * (stop - start) / event.count)
     call.states.move(start, stop, Cause.SUCCEEDED)
     lease.next = stop
-    state.record(call, records.RangeSucceeded(call.id, start, stop, event.start))
+    if not call.attached:
+        state.record(call, records.RangeSucceeded(call.id, start, stop, event.start))
     state.emit(effects.ReportRange(call.id, start, stop, event.start))
     settle_outcomes(state, call, start, stop)
     _after_answer(state, lease)

@@ -33,7 +33,7 @@ MAX_START_FAILURES: Final = 3
 
 
 class Condition(enum.IntEnum):
-    """What a worker is up to."""
+    """What a worker is up to. Those before BLOCKED count against the ceiling of its pool."""
 
     STARTING = 0
     IDLE = 1
@@ -89,9 +89,14 @@ class Pool:
     """How many open calls say that calls nested in them may use it."""
     calls: dict[CallId, Call] = field(default_factory=dict)
     workers: dict[WorkerId, Worker] = field(default_factory=dict)
-    by_condition: tuple[dict[WorkerId, Worker], ...] = field(
-        default_factory=lambda: tuple({} for _ in Condition)
-    )
+    idle: dict[WorkerId, Worker] = field(default_factory=dict)
+    """Its idle workers, the one that ran last last; the same dict as in `by_condition`."""
+    busy: dict[WorkerId, Worker] = field(default_factory=dict)
+    by_condition: tuple[dict[WorkerId, Worker], ...] = ()
+    unblocked: int = 0
+    """How many workers count against the ceiling: those that start, idle or run."""
+    fits: bool | None = None
+    """Whether a host could ever run a worker of it; None: nobody has looked since hosts changed."""
     backlog: int = 0
     """Inputs of its calls that are PENDING."""
     turns: list[tuple[float, int, Call]] = field(default_factory=list)
@@ -114,6 +119,10 @@ class Pool:
     """Since when it has more unblocked workers than its ceiling."""
     template_kept_until: float = 0.0
 
+    def __post_init__(self) -> None:
+        """File workers by their condition."""
+        self.by_condition = ({}, self.idle, self.busy, {}, {})
+
     @property
     def may_batch(self) -> bool:
         """Whether a lease may hold more than one input."""
@@ -123,20 +132,26 @@ class Pool:
         """Return the workers of one condition, the one that entered it first first."""
         return self.by_condition[condition]
 
+    def file(self, worker: Worker) -> None:
+        """Take a worker in under its condition."""
+        condition = worker.condition
+        self.by_condition[condition][worker.id] = worker
+        self.unblocked += condition < Condition.BLOCKED
+
+    def unfile(self, worker: Worker) -> None:
+        """Take a worker out, before its condition changes or because it is gone."""
+        condition = worker.condition
+        del self.by_condition[condition][worker.id]
+        self.unblocked -= condition < Condition.BLOCKED
+
     def count(self, condition: Condition) -> int:
         """Return how many workers are in one condition."""
         return len(self.by_condition[condition])
 
     @property
-    def unblocked(self) -> int:
-        """How many workers count against the ceiling."""
-        by = self.by_condition
-        return len(by[Condition.STARTING]) + len(by[Condition.IDLE]) + len(by[Condition.BUSY])
-
-    @property
     def spare(self) -> int:
         """How many workers run nothing, or will soon be there to run something."""
-        return len(self.by_condition[Condition.STARTING]) + len(self.by_condition[Condition.IDLE])
+        return self.unblocked - len(self.busy)
 
     @property
     def alive(self) -> int:
@@ -166,8 +181,7 @@ class Pool:
 
     def demand(self) -> int:
         """Return how many unblocked workers its work could use at once."""
-        busy = self.count(Condition.BUSY)
-        waiting = self.backlog
+        busy, waiting = len(self.busy), self.backlog
         if waiting and self.seconds_per_input is not None:
             worth = math.ceil(waiting * self.seconds_per_input / START_WORTH_SECONDS)
             waiting = max(1, min(waiting, worth))

@@ -49,7 +49,8 @@ def resources_freed(state: State) -> None:
 
 
 def _scale(state: State, pool: Pool) -> None:
-    if pool.unblocked <= pool.ceiling:
+    limit = pool.settings.max_containers
+    if limit is None or pool.unblocked <= limit:
         pool.over_since = None
     elif pool.over_since is None:
         pool.over_since = state.now
@@ -199,18 +200,26 @@ def _fewest(host: Host, wanted: Resources, candidates: list[Worker]) -> list[Wor
 
 
 def _stop_idle(state: State, pool: Pool) -> None:
-    if not pool.count(Condition.IDLE):
+    if not pool.idle or not _is_due(state, pool, next(iter(pool.idle.values()))):
         return
     surplus = pool.unblocked - pool.kept(state.now)
-    for worker in list(pool.workers_in(Condition.IDLE).values()):
-        if surplus <= 0:
-            return
-        due = _stop_due(pool, worker)
-        if state.now < due:
-            state.timers.set(("idle", worker.id), due)
+    for worker in list(pool.idle.values()):
+        if surplus <= 0 or not _is_due(state, pool, worker):
             return
         state.stop_worker(worker)
         surplus -= 1
+
+
+def _is_due(state: State, pool: Pool, worker: Worker) -> bool:
+    """Whether an idle worker that nothing keeps has been idle too long; if not, look again then.
+
+    One timer a pool: it fires once a window however often workers come and go, and arms itself.
+    """
+    due = _stop_due(pool, worker)
+    if state.now >= due:
+        return True
+    state.timers.set_if_earlier(("idle", pool.id), due)
+    return False
 
 
 def _stop_due(pool: Pool, worker: Worker) -> float:

@@ -1,8 +1,8 @@
 """The scheduler: events in, effects out. See README.md beside this file.
 
 `Scheduler` is deterministic: the same events at the same times give the same effects. It reads no
-clock (`now` is an argument, in seconds of any clock that does not jump), draws no random numbers
-and does no I/O. One call of `handle` is one turn: the event changes facts, then leases are granted
+clock (`now` is an argument, in Unix seconds by a clock that does not jump: records say when a call
+was submitted), draws no random numbers and does no I/O. One call of `handle` is one turn: the event changes facts, then leases are granted
 and workers started or stopped as the facts are now.
 """
 
@@ -111,19 +111,21 @@ class Scheduler:
     # -- one turn
 
     def _begin(self, now: float) -> State:
-        self._state.now = max(now, self._state.now)
-        self._state.effects = []
-        return self._state
+        state = self._state
+        state.effects.clear()
+        state.now = max(state.now, now)
+        return state
 
     def _end(self, state: State) -> list[Effect]:
         for key in state.timers.pop_due(state.now):
             self._fire(key)
-        granting.grant_all(state)
-        scaling.scale_all(state)
+        if state.called:
+            granting.grant_all(state)
+        if state.dirty or state.backlogged:
+            scaling.scale_all(state)
         for call in state.take_newly_waiting():
             state.timers.set(("waiting", call.id), state.now + views.WAITING_SECONDS)
-        done, state.effects = state.effects, []
-        return done
+        return state.take_effects()
 
     def _apply(self, event: events.Event) -> None:  # noqa: C901, PLR0912  one case per event
         state = self._state
@@ -185,16 +187,15 @@ class Scheduler:
             state.hosts[event.host] = Host(event.host, event.resources)
         else:
             known.resources = event.resources
+        state.hosts_changed()
         submitting.end_misfits(state)
-        for pool in state.pools.values():
-            state.touch(pool)
 
     def _fire(self, key: Key) -> None:
         """Do what a deadline is for; most only have a pool looked at again."""
         what, name = key
         if what in {"retry", "linger"}:
             self._fire_for_call(what, CallId(name))
-        elif what in {"idle", "cancel", "startup"}:
+        elif what in {"cancel", "startup"}:
             self._fire_for_worker(what, WorkerId(name))
         elif what != "waiting":
             pool = self._state.pools.get(PoolId(name))
@@ -216,7 +217,5 @@ class Scheduler:
             return
         if what == "cancel":
             kill_if_deaf(self._state, worker)
-        elif what == "idle":
-            self._state.touch(worker.pool)
         elif worker.condition is Condition.STARTING:
             exits.start_took_too_long(self._state, worker)

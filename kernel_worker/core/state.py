@@ -17,6 +17,8 @@ from kernel_worker.core.transitions import Cause
 from kernel_worker.model import LeaseId, WorkerId
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kernel_worker import records
     from kernel_worker.core.calls import Call
     from kernel_worker.core.hosts import Host
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     )
 
 
+_STARTING, _STOPPING = Condition.STARTING, Condition.STOPPING
+
+
 class State:
     """The facts, and the effects of the event in hand."""
 
@@ -40,6 +45,8 @@ class State:
         self.prefix = prefix
         self.now = 0.0
         self.effects: list[effects.Effect] = []
+        self.emit: Callable[[effects.Effect], None] = self.effects.append
+        """Adds an effect to those of the event in hand."""
         self.timers = Timers()
         self.clients: set[ClientId] = set()
         self.nested_clients: set[ClientId] = set()
@@ -63,9 +70,11 @@ class State:
 
     # -- effects and ids
 
-    def emit(self, effect: effects.Effect) -> None:
-        """Add an effect to those of the event in hand."""
-        self.effects.append(effect)
+    def take_effects(self) -> list[effects.Effect]:
+        """Return the effects of the event in hand, which is done with."""
+        done = self.effects.copy()
+        self.effects.clear()
+        return done
 
     def record(self, call: Call, fact: records.Record) -> None:
         """Persist a fact if it is about a spawned call."""
@@ -95,6 +104,7 @@ class State:
             if pool.spec.settings != spec.settings:
                 pool.settings = spec.settings
             pool.spec = spec
+            pool.fits = None
         self.touch(pool)
         return pool
 
@@ -110,6 +120,12 @@ class State:
     def touch(self, pool: Pool) -> None:
         """Have the number of the pool's workers looked at in this turn."""
         self.dirty[pool.id] = pool
+
+    def hosts_changed(self) -> None:
+        """Have every pool looked at again, because there are other resources now."""
+        for pool in self.pools.values():
+            pool.fits = None
+            self.touch(pool)
 
     def slots(self, pool: Pool) -> int:
         """Return how many of the pool's workers could run user code at once, were they alone."""
@@ -138,38 +154,42 @@ class State:
         self.calls[call.id] = call
         call.pool.calls[call.id] = call
         self.called[call.pool.id] = call.pool
-        call.pools = tuple(pool_id for pool_id in call.pools if pool_id in self.pools)
-        for pool_id in call.pools:
-            self.pools[pool_id].references += 1
-        parent = None if call.parent is None else self.calls.get(call.parent.call)
-        if parent is not None and call.parent is not None:
-            parent.children.setdefault(call.parent.index, set()).add(call.id)
+        if call.pools:
+            call.pools = tuple(pool_id for pool_id in call.pools if pool_id in self.pools)
+            for pool_id in call.pools:
+                self.pools[pool_id].references += 1
+        if call.parent is not None and call.parent.call in self.calls:
+            children = self.calls[call.parent.call].children
+            children.setdefault(call.parent.index, set()).add(call.id)
 
     def dismiss(self, call: Call) -> None:
         """Know a call that is over no more."""
+        pool = call.pool
         del self.calls[call.id]
-        del call.pool.calls[call.id]
-        if not call.pool.calls:
-            del self.called[call.pool.id]
-        call.pool.nested.pop(call.id, None)
-        self.touch(call.pool)
-        for timer in ("retry", "waiting", "linger"):
-            self.timers.clear((timer, call.id))
+        del pool.calls[call.id]
+        if not pool.calls:
+            del self.called[pool.id]
+        pool.nested.pop(call.id, None)
+        self.touch(pool)
+        self.timers.clear(("waiting", call.id))
+        if call.retried:
+            self.timers.clear(("retry", call.id))
+        if call.cancelled:
+            self.timers.clear(("linger", call.id))
         for pool_id in call.pools:
-            pool = self.pools[pool_id]
-            pool.references -= 1
-            self.touch(pool)
-        self._leave_parent(call)
+            nested = self.pools[pool_id]
+            nested.references -= 1
+            self.touch(nested)
+        if call.parent is not None and call.parent.call in self.calls:
+            self._leave_parent(call, call.parent)
 
-    def _leave_parent(self, call: Call) -> None:
-        if call.parent is None or call.parent.call not in self.calls:
-            return
-        children = self.calls[call.parent.call].children
-        siblings = children.get(call.parent.index)
+    def _leave_parent(self, call: Call, parent: ParentInput) -> None:
+        children = self.calls[parent.call].children
+        siblings = children.get(parent.index)
         if siblings is not None:
             siblings.discard(call.id)
             if not siblings:
-                del children[call.parent.index]
+                del children[parent.index]
 
     def next_in_turn(self, pool: Pool) -> Call | None:
         """Return the call of the pool whose turn it is, or None; stale places are dropped."""
@@ -226,19 +246,19 @@ class State:
         self.workers[worker.id] = worker
         pool.workers[worker.id] = worker
         host.workers[worker.id] = worker
-        pool.workers_in(Condition.STARTING)[worker.id] = worker
+        pool.file(worker)
         self.touch(pool)
         return worker
 
     def remove_worker(self, worker: Worker) -> None:
         """Forget a worker that is gone; its leases are closed by then."""
         self.stop_awaiting(worker)
-        self._set_on_cpu(worker, on_cpu=False)
+        if worker.on_cpu:
+            self._set_on_cpu(worker, on_cpu=False)
         del self.workers[worker.id]
         del worker.pool.workers[worker.id]
         del worker.host.workers[worker.id]
-        del worker.pool.workers_in(worker.condition)[worker.id]
-        self.timers.clear(("idle", worker.id))
+        worker.pool.unfile(worker)
         self.timers.clear(("cancel", worker.id))
         self.timers.clear(("startup", worker.id))
         window = worker.pool.settings.scaledown_window_seconds
@@ -248,31 +268,34 @@ class State:
     def enter(self, worker: Worker, condition: Condition) -> None:
         """Change the condition of a worker."""
         if worker.condition is not condition:
-            del worker.pool.workers_in(worker.condition)[worker.id]
+            pool = worker.pool
+            pool.unfile(worker)
             worker.condition = condition
             worker.since = self.now
-            worker.pool.workers_in(condition)[worker.id] = worker
-            self.touch(worker.pool)
+            pool.file(worker)
+            self.dirty[pool.id] = pool
 
     def settle(self, worker: Worker) -> None:
         """Bring a worker's condition and its use of a CPU in line with its leases."""
-        if worker.condition not in {Condition.STARTING, Condition.STOPPING}:
-            if not worker.leases:
-                self.enter(worker, Condition.IDLE)
-            else:
-                self.enter(worker, Condition.BLOCKED if worker.awaited else Condition.BUSY)
-        self._set_on_cpu(worker, on_cpu=bool(worker.leases) and not worker.awaited)
+        if not worker.leases:
+            settled = Condition.IDLE
+        else:
+            settled = Condition.BLOCKED if worker.awaited else Condition.BUSY
+        condition = worker.condition
+        if condition is not settled and condition is not _STARTING and condition is not _STOPPING:
+            self.enter(worker, settled)
+        on_cpu = settled is Condition.BUSY
+        if worker.on_cpu is not on_cpu:
+            self._set_on_cpu(worker, on_cpu=on_cpu)
 
     def _set_on_cpu(self, worker: Worker, *, on_cpu: bool) -> None:
-        if worker.on_cpu is on_cpu:
-            return
         worker.on_cpu = on_cpu
-        cpu = worker.pool.spec.resources.cpu
-        worker.host.cpu_used += cpu if on_cpu else -cpu
+        host, cpu = worker.host, worker.pool.spec.resources.cpu
+        host.cpu_used += cpu if on_cpu else -cpu
         if not on_cpu:
             worker.resumed = False
-        if abs(worker.host.cpu_used) < EPSILON:
-            worker.host.cpu_used = 0.0
+            if abs(host.cpu_used) < EPSILON:
+                host.cpu_used = 0.0
 
     def start_awaiting(self, worker: Worker, calls: list[Call], at: tuple[LeaseId, int]) -> None:
         """Block a worker on calls."""
@@ -326,7 +349,7 @@ class State:
         at = worker.blocked_at
         if at is not None and at[0] == lease.id and not lease.next <= at[1] < lease.stop:
             self.stop_awaiting(worker)
-        if lease.outstanding <= 0 and worker.leases.pop(lease.id, None) is not None:
+        if lease.next >= lease.stop and worker.leases.pop(lease.id, None) is not None:
             del lease.call.leases[lease.id]
             self.note_waiting(lease.call)
             if not worker.leases:

@@ -10,22 +10,24 @@ from kernel_worker.core.transitions import TERMINAL, Cause, InputState, step
 
 _BLOCK = 65_536
 # The values of `InputState` are in this order: absent, live ones, terminal ones.
-_STATES = tuple(InputState)
-_FIRST_LIVE, _FIRST_ENDED = int(InputState.PENDING), int(min(TERMINAL))
+_FIRST_ENDED = int(min(TERMINAL))
+_STATE_COUNT = len(InputState)
 
 
 class InputStates:
     """A column of states, and how many inputs are in each."""
 
-    __slots__ = ("_bytes", "_forgotten", "_trim_at", "counts")
+    __slots__ = ("_bytes", "_forgotten", "_trim_at", "counts", "live")
 
     def __init__(self) -> None:
         """Make an empty column."""
         self._bytes = bytearray()
         self._forgotten = 0
         self._trim_at = _BLOCK
-        self.counts = [0] * len(InputState)
+        self.counts = [0] * _STATE_COUNT
         """How many inputs are in each state, by its value; forgotten ones included."""
+        self.live = 0
+        """How many inputs have arrived and have no outcome."""
 
     @property
     def end(self) -> int:
@@ -36,11 +38,6 @@ class InputStates:
     def begin(self) -> int:
         """The first position that is not forgotten."""
         return self._forgotten
-
-    @property
-    def live(self) -> int:
-        """How many inputs have arrived and have no outcome."""
-        return sum(self.counts[_FIRST_LIVE:_FIRST_ENDED])
 
     @property
     def ended(self) -> int:
@@ -57,7 +54,9 @@ class InputStates:
 
     def extend_to(self, stop: int) -> None:
         """Make positions before `stop` known, as absent ones."""
-        self._bytes.extend(bytes(max(0, stop - self.end)))
+        new = stop - self._forgotten - len(self._bytes)
+        if new > 0:
+            self._bytes.extend(bytes(new))
 
     def are(self, state: InputState, start: int, stop: int) -> bool:
         """Whether all of `[start, stop)` are in `state`."""
@@ -85,15 +84,18 @@ class InputStates:
     def move(self, start: int, stop: int, cause: Cause) -> None:
         """Change the states of `[start, stop)`, or raise `InvalidTransition` and change none."""
         low, high = start - self._forgotten, stop - self._forgotten
-        if low < high and self._bytes.count(self._bytes[low], low, high) == high - low:
-            state = _STATES[self._bytes[low]]
+        states = self._bytes
+        if low < high and (
+            low + 1 == high or states.count(states[low], low, high) == high - low
+        ):
+            state = states[low]
             self._set(low, high, state, step(state, cause))
         else:
             runs = self.runs(start, stop)
             targets = [step(state, cause) for _, _, state in runs]
             for (first, last, state), target in zip(runs, targets, strict=True):
                 self._set(first - self._forgotten, last - self._forgotten, state, target)
-        if len(self._bytes) >= _BLOCK:
+        if len(states) >= _BLOCK:
             self._trim()
 
     def _set(self, low: int, high: int, state: int, target: int) -> None:
@@ -102,9 +104,14 @@ class InputStates:
             self._bytes[low] = target
         else:
             self._bytes[low:high] = bytes((target,)) * count
+        counts = self.counts
         if state:
-            self.counts[state] -= count
-        self.counts[target] += count
+            counts[state] -= count
+        else:
+            self.live += count
+        counts[target] += count
+        if target >= _FIRST_ENDED:
+            self.live -= count
 
     def _trim(self) -> None:
         """Forget blocks at the front in which every input is over."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kernel_worker.core import events
     from kernel_worker.core.pools import Pool
     from kernel_worker.core.state import State
-    from kernel_worker.model import FunctionSpec, PoolSettings
+    from kernel_worker.model import FunctionSpec, ParentInput, PoolSettings
 
 NOBODY = ClientId("")
 """The client of calls that came back from the journal."""
@@ -92,7 +92,7 @@ def call_submitted(state: State, event: events.CallSubmitted) -> None:
         state.emit(effects.RejectCall(event.client, event.call, "NotFoundError", message))
         return
     message = misfit(state, pool)
-    if not message and event.attached:
+    if not message and event.attached and event.parent is not None:
         message = impossible_chain(state, pool, event.parent)
     if message:
         state.emit(effects.RejectCall(event.client, event.call, "InvalidError", message))
@@ -123,9 +123,10 @@ def lingered(state: State, call: Call) -> None:
 
 def misfit(state: State, pool: Pool) -> str:
     """Return why no host could ever run a worker of the pool, or an empty string."""
-    wanted = pool.spec.resources
-    hosts = state.hosts.values()
-    if not hosts or any(host.could_ever_fit(wanted) for host in hosts):
+    wanted, hosts = pool.spec.resources, state.hosts.values()
+    if pool.fits is None:
+        pool.fits = not hosts or any(host.could_ever_fit(wanted) for host in hosts)
+    if pool.fits:
         return ""
     asks = [f"cpu={wanted.cpu:g}"]
     if wanted.memory_mib:
@@ -153,7 +154,7 @@ def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
         attached=event.attached,
         submitted_at=state.now,
         parent=event.parent,
-        depth=depth_of(state, event.parent),
+        depth=0 if event.parent is None else depth_of(state, event.parent),
         pools=event.pools,
     )
     state.enroll(call)
@@ -168,9 +169,10 @@ def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
         _close(state, call, event.count)
     if not event.attached:
         state.emit(effects.AcceptCall(event.client, event.call))
-    if _parent_is_cancelled(state, call):
+    if event.parent is not None and _is_cancelled(state, event.parent):
         cancel_call(state, call, terminate=False)
-    finish_if_over(state, call)
+    if call.is_over:
+        finish_if_over(state, call)
 
 
 def _submitted_record(
@@ -194,7 +196,8 @@ def _add(state: State, call: Call, start: int, count: int, *, indivisible: bool)
     if count <= 0 or not call.add(start, count, indivisible=indivisible):
         return
     state.add_backlog(call.pool, count)
-    state.record(call, records.InputsAdded(call.id, start, count))
+    if not call.attached:
+        state.record(call, records.InputsAdded(call.id, start, count))
     if call.cancelled:
         end_waiting(state, call, Outcome.CANCELLED)
     else:
@@ -203,13 +206,14 @@ def _add(state: State, call: Call, start: int, count: int, *, indivisible: bool)
 
 def _close(state: State, call: Call, total: int) -> None:
     call.closed = True
-    state.record(call, records.InputsClosed(call.id, total))
+    if not call.attached:
+        state.record(call, records.InputsClosed(call.id, total))
 
 
-def _parent_is_cancelled(state: State, call: Call) -> bool:
-    """Whether the attempt that made this call was cancelled before the call arrived."""
-    parent = None if call.parent is None else state.calls.get(call.parent.call)
-    return parent is not None and parent.cancelled
+def _is_cancelled(state: State, parent: ParentInput) -> bool:
+    """Whether the attempt that made a call was cancelled before that call arrived."""
+    call = state.calls.get(parent.call)
+    return call is not None and call.cancelled
 
 
 def _note_nested_client(state: State, client: ClientId) -> None:

@@ -112,10 +112,17 @@ CAUSE_OF: Final[Mapping[Outcome, Cause]] = MappingProxyType(
 """The cause by which a leased input ends with an outcome."""
 
 
-def step(state: InputState, cause: Cause) -> InputState:
-    """Return the state after `cause`, or raise `InvalidTransition`."""
-    target = TABLE.get((state, cause))
+# By position, because hashing members of an enumeration is slow.
+_NEXT: Final = tuple(tuple(TABLE.get((state, cause)) for cause in Cause) for state in InputState)
+
+
+def step(state: int, cause: Cause) -> InputState:
+    """Return the state after `cause`, or raise `InvalidTransition`.
+
+    `state` is an `InputState` or its value.
+    """
+    target = _NEXT[state][cause]
     if target is None:
-        message = f"an input that is {state.name} cannot be {cause.name}"
+        message = f"an input that is {InputState(state).name} cannot be {cause.name}"
         raise InvalidTransition(message)
     return target

@@ -82,7 +82,9 @@ def check(frames: Sequence[Frame], count: int) -> BatchHeader:
         message = f"a batch of {count} in {len(frames)} frames, the first of {len(frames[0])} bytes"
         raise ProtocolError(message)
     if found.whole:
-        _check_run((0, len(frames) - 2), 0, "buffers of a whole batch")
+        if len(frames) > 2:  # noqa: PLR2004  as above
+            message = f"a whole batch with {len(frames) - 2} buffers"
+            raise ProtocolError(message)
         return found
     rows = table(frames[0], count)
     _check_run(rows.offsets, len(frames[1]), "offsets")
@@ -125,15 +127,30 @@ def cut(frames: Sequence[F], start: int, stop: int) -> tuple[int, list[F | bytes
         raise ValueError(message)
     if found.whole or stop - start == found.count:
         return 0, list(frames)
-    offsets, positions = table(frames[0], found.count)
+    return start, cut_by(table(frames[0], found.count), found.form, frames, start, stop)
+
+
+def cut_by(
+    rows: Table, form: int, frames: Sequence[F], start: int, stop: int
+) -> list[F | bytes]:
+    """Return a batch that holds the items at `[start, stop)` of an itemised batch, and only them.
+
+    Args:
+        rows: the table of `frames`, which whoever cuts a batch often keeps.
+        form: of the batch.
+        frames: a batch that passed `check`.
+        start: the position within the batch of the first item that is wanted.
+        stop: the position behind the last; the batch has these items.
+    """
+    offsets, positions = rows
     low, first = offsets[start], positions[start]
     front = itemised_header(
-        found.form,
+        form,
         [offset - low for offset in offsets[start : stop + 1]],
         [position - first for position in positions[start : stop + 1]],
     )
     items = cast("F", frames[1][low : offsets[stop]])  # a part of bytes is bytes
-    return start, [front, items, *frames[2 + first : 2 + positions[stop]]]
+    return [front, items, *frames[2 + first : 2 + positions[stop]]]
 
 
 def whole_header(form: int, count: int) -> bytes:

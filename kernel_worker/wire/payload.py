@@ -138,7 +138,7 @@ class BatchWriter:
         Raises:
             SerializationError: it cannot be pickled; nothing was appended.
         """
-        kept = item if _is_plain(item) else _pickled_item(item, self._form)
+        kept = item if _is_plain(item) else _owned(_pickled_item(item, self._form))
         size = _size(kept)
         with self._lock:
             self._items.append(kept)
@@ -225,6 +225,16 @@ class BatchReader:
         """Return the items `[start, stop)` of a whole batch, which is unpickled once."""
         return self._plain_items()[start:stop]
 
+    def items(self, start: int, stop: int) -> Iterable[object]:
+        """Return the items at `[start, stop)`, each unpickled when it is asked for.
+
+        Raises:
+            DeserializationError: as `[]`.
+        """
+        if self.header.whole:
+            return self._plain_items()[start:stop]
+        return (self[position] for position in range(start, stop))
+
     def _plain_items(self) -> list[object]:
         if self._whole is None:
             items = _unpickled(self._frames[1], ())
@@ -287,6 +297,11 @@ def _pickled_item(item: object, form: int) -> Pickled:
         for part, name in zip(cast("tuple[object, ...]", item), ("args", "kwargs"), strict=False):
             pickled(part, name)
         raise error from error.__cause__
+
+
+def _owned(item: Pickled) -> Pickled:
+    """Return `item` with buffers that stay as they are when the caller writes to its own."""
+    return Pickled(item.data, [memoryview(bytes(buffer)) for buffer in item.buffers])
 
 
 def _itemised(items: Sequence[Pickled], form: int) -> list[Frame]:

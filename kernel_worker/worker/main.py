@@ -86,6 +86,7 @@ def run(
     _renew_generators()
     _raise_threads(start.spec.resources.cpu, threads)
     output = outputs.Output(channel, start.worker)
+    identity.running = lambda: output.current
     pipes = (
         outputs.Pipe(output, "stdout", files.stdout_read),
         outputs.Pipe(output, "stderr", files.stderr_read),
@@ -179,7 +180,7 @@ def _load_function(code: bytes, snapshot: bytes) -> Any:
     """Return a function that this worker was not started for: another one's `.local`."""
     from kernel_worker.worker.binding import Binding  # noqa: PLC0415  rarely
 
-    binding = Binding.load(code)
+    binding = Binding.load(code, as_main=False)
     binding.bind(snapshot)
     return binding.function
 

@@ -108,3 +108,33 @@ def test_a_poison_input_fails_alone_after_three_attempts_and_is_named(
     assert "13" in message
     assert others == [x for x in range(40) if x != 13]
     assert len(_executions(log)[-13]) == 3
+
+
+def test_a_tree_of_calls_survives_workers_that_are_killed_again_and_again(
+    notebook: PlainKernel,
+) -> None:
+    sums, kills = value(
+        notebook,
+        """
+        import os, signal, time
+
+        @app.function(max_containers=2)
+        def inner(x):
+            time.sleep(0.002)
+            return x, os.getpid()
+
+        @app.function(max_containers=2)
+        def outer(x):
+            return sum(y for y, _ in inner.map(range(20)))
+
+        kills = 0
+        for round in range(4):
+            for number, (_, pid) in enumerate(inner.map(range(200))):
+                if number == 100:
+                    os.kill(pid, signal.SIGKILL)
+                    kills += 1
+        list(outer.map(range(20))), kills
+        """,
+    )
+    assert sums == [sum(range(20))] * 20
+    assert kills == 4

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
 
-from tests.acceptance.cells import typed, value
+import psutil
+import pytest
+
+from tests.acceptance.cells import begun, typed, value
 from tests.acceptance.conftest import HEAD, ScriptRunner
 from tests.acceptance.places import IDLE_EXIT_SECONDS, Place
 from tests.conftest import KernelStarter
@@ -116,6 +120,66 @@ def test_an_attached_map_survives_kill_9_of_the_broker(
         """,
     )
     assert results is True
+
+
+@pytest.mark.parametrize("what", ["kernel_worker.host", "worker.template"])
+def test_a_map_survives_kill_9_of_the_host_agent_and_of_the_templates(
+    start_kernel: KernelStarter, own_place: Place, tmp_path: Path, what: str
+) -> None:
+    kernel = start_kernel(tmp_path, own_place.variables)
+    typed(
+        kernel,
+        HEAD + "\nimport time\n@app.function()\ndef steady(x):\n    time.sleep(0.01)\n    return x",
+    )
+    cell = begun(
+        kernel,
+        """
+        results = []
+        for result in steady.map(range(200)):
+            results.append(result)
+            if len(results) == 50:
+                print('started', flush=True)
+        results == list(range(200)), steady.spawn(7).get()
+        """,
+    )
+    for pid, command in own_place.processes().items():
+        if what in command:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert kernel.finish(cell).error is None
+    assert cell.result == "(True, 7)"
+
+
+def test_a_worker_that_a_template_was_asked_for_as_it_died_comes_from_another(
+    start_kernel: KernelStarter, own_place: Place, tmp_path: Path
+) -> None:
+    kernel = start_kernel(tmp_path, own_place.variables)
+    typed(
+        kernel,
+        HEAD + "\nimport os, time\n"
+        "@app.function(max_containers=2)\ndef who(seconds):\n"
+        "    time.sleep(seconds)\n    return os.getpid()",
+    )
+    first = value(kernel, "who.remote(0)")
+    templates = [
+        pid
+        for pid, command in own_place.processes().items()
+        if "worker.template" in command or "kernel_worker.host" in command
+    ]
+    templates = [pid for pid in templates if pid not in (first, _agent_pid(own_place))]
+    for pid in templates:
+        os.kill(pid, signal.SIGSTOP)
+    typed(kernel, "who.update_autoscaler(min_containers=2)\nwho.get_current_stats()")
+    for pid in templates:
+        os.kill(pid, signal.SIGKILL)
+    spread = "len(set(who.map([0.02] * 20)))"
+    wait_until(lambda: value(kernel, spread) == 2, 10, "two workers serve")
+
+
+def _agent_pid(place: Place) -> int:
+    """Return the host agent's process id: the broker's child."""
+    (agent,) = psutil.Process(place.broker_pid()).children()
+    return int(agent.pid)
 
 
 def test_a_script_that_ends_leaves_nothing_after_the_idle_time(

@@ -10,6 +10,7 @@ import pytest
 
 from tests.acceptance.cells import typed, value
 from tests.acceptance.conftest import HEAD, ScriptRunner
+from tests.conftest import KernelStarter
 from tests.plain_kernel import PlainKernel
 from tests.waiting import PATIENCE, wait_until
 
@@ -254,3 +255,38 @@ def test_a_remote_function_finds_the_notebooks_files(notebook: PlainKernel) -> N
     typed(notebook, "open('x.csv', 'w').write('a,b')")
     typed(notebook, "@app.function()\ndef read(): return open('x.csv').read()")
     assert value(notebook, "read.remote()") == "a,b"
+
+
+def test_many_threads_call_at_once(notebook: PlainKernel) -> None:
+    right = value(
+        notebook,
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        @app.function()
+        def increment(x): return x + 1
+
+        def all_ways(n):
+            called = increment.remote(n)
+            return called, list(increment.map(range(n))), increment.spawn(n).get()
+
+        with ThreadPoolExecutor(16) as threads:
+            results = list(threads.map(all_ways, range(100)))
+        results == [(n + 1, list(range(1, n + 1)), n + 1) for n in range(100)]
+        """,
+    )
+    assert right is True
+
+
+def test_functions_of_one_name_in_two_notebooks_stay_apart(
+    notebook: PlainKernel, start_kernel: KernelStarter
+) -> None:
+    other = start_kernel()
+    typed(other, HEAD)
+    mapped = "{number for number, _ in who.map(range(20_000))}"
+    cells = []
+    for number, kernel in enumerate((notebook, other)):
+        typed(kernel, f"@app.function()\ndef who(x): return {number}, x")
+        cells.append(kernel.begin(mapped))
+    assert notebook.finish(cells[0]).result == "{0}"
+    assert other.finish(cells[1]).result == "{1}"

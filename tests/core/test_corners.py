@@ -194,6 +194,7 @@ BREAKS: list[tuple[str, Callable[[State, Call, Worker], object]]] = [
     ("backlog is what is PENDING", lambda s, _c, _w: s.backlogged.clear()),
     ("DELAYED has a time", lambda _s, c, _w: c.delays.append((1.0, 0))),
     ("counts of states", lambda _s, c, _w: c.states.counts.__setitem__(5, 1)),
+    ("counts of states", lambda _s, c, _w: setattr(c.states, "live", 9)),
     ("is over is forgotten", lambda _s, c, _w: finish(c)),
     ("than its ceiling", lambda _s, c, _w: lower_ceiling(c)),
     ("CPUs are not given twice", lambda _s, _c, w: setattr(w.host, "cpu_used", 0.0)),
@@ -203,6 +204,8 @@ BREAKS: list[tuple[str, Callable[[State, Call, Worker], object]]] = [
     ("condition follows", lambda _s, _c, w: setattr(w, "condition", Condition.BLOCKED)),
     ("condition follows", lambda s, _c, w: s.enter(w, Condition.IDLE)),
     ("condition follows", lambda _s, _c, w: take_off_cpu(w)),
+    ("condition follows", lambda _s, c, _w: setattr(c.pool, "unblocked", 9)),
+    ("condition follows", lambda _s, c, w: c.pool.by_condition[3].update({w.id: w})),
     ("blocked on it", lambda _s, c, _w: c.pool.nested.update({c.id: c})),
     ("blocked on it", lambda _s, c, _w: wait_for(c)),
     ("could run it", lambda _s, _c, w: widen(w.host)),
@@ -212,6 +215,7 @@ BREAKS: list[tuple[str, Callable[[State, Call, Worker], object]]] = [
 def finish(call: Call) -> None:
     call.closed = True
     call.states.counts[:] = [0] * len(call.states.counts)
+    call.states.live = 0
     call.states._bytes.clear()
     call.backlog.drain()
     call.pool.backlog = 0

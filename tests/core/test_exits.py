@@ -146,7 +146,7 @@ def test_a_lost_host_is_no_death_and_its_late_answers_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("attached", [True, False])
-def test_calls_made_by_a_lost_attempt_are_cancelled(attached: bool) -> None:  # noqa: FBT001
+def test_calls_made_by_a_lost_attempt_are_cancelled(attached: bool) -> None:
     simulation = Simulation(make_resources(1))
     pool = simulation.define(make_spec(), lambda *_: "hang")
     simulation.submit(pool, 1)

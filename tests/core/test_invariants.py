@@ -149,8 +149,8 @@ class AnyHistory(RuleBasedStateMachine):
         client: ClientId,
         spec: FunctionSpec,
         count: int,
-        attached: bool,  # noqa: FBT001
-        closed: bool,  # noqa: FBT001
+        attached: bool,
+        closed: bool,
         pick: int | None,
     ) -> None:
         call = CallId(f"fc-{len(self.submitted)}-{self.now}-{len(self.old)}")
@@ -188,7 +188,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @precondition(lambda self: self.submitted)
     @rule(pick=picks, terminate=st.booleans())
-    def cancel(self, pick: int, terminate: bool) -> None:  # noqa: FBT001
+    def cancel(self, pick: int, terminate: bool) -> None:
         call = list(self.submitted)[pick % len(self.submitted)]
         self.feed(events.CallCancelled(call, terminate))
 
@@ -233,7 +233,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.feed(events.WorkerStartFailed(worker, "no such module"))
 
     @rule(pick=picks, started=st.booleans(), timed_out=st.booleans())
-    def exit(self, pick: int, started: bool, timed_out: bool) -> None:  # noqa: FBT001
+    def exit(self, pick: int, started: bool, timed_out: bool) -> None:
         alive = [*self.ready, *self.starting]
         if alive:
             self.end_worker(alive[pick % len(alive)], started=started, timed_out=timed_out)

@@ -39,7 +39,7 @@ def fib(simulation: Simulation, n: int, *, parallel: bool, **options: int) -> Ca
 
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("ceiling", [1, 2])
-def test_fib_by_recursion_ends_in_a_small_pool(parallel: bool, ceiling: int) -> None:  # noqa: FBT001
+def test_fib_by_recursion_ends_in_a_small_pool(parallel: bool, ceiling: int) -> None:
     simulation = Simulation()
     call = fib(simulation, 12, parallel=parallel, max_containers=ceiling)
     simulation.run_call(call)

@@ -36,7 +36,7 @@ def test_attached_calls_are_not_recorded() -> None:
 
 
 @pytest.mark.parametrize("attached", [True, False])
-def test_a_repetition_changes_nothing(attached: bool) -> None:  # noqa: FBT001
+def test_a_repetition_changes_nothing(attached: bool) -> None:
     simulation = Simulation()
     pool = simulation.define(make_spec(), 0.01)
     call = simulation.submit(pool, 3, attached=attached)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import notebook_ext as nb
-from notebook_ext import session
+from notebook_ext import process
 from notebook_ext.config import reload
 
 
@@ -18,7 +18,7 @@ def live(own_directories: Path) -> Iterator[nb.App]:
     """Return an app whose functions run on workers of the run's broker."""
     reload()
     yield nb.App("live")
-    session.close()
+    process.close()
 
 
 @pytest.fixture

@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 import notebook_ext as nb
 from kernel_worker.errors import InvalidError
-from notebook_ext import config as shown
+from notebook_ext.config import _State
+from notebook_ext.config import config as shown
 
 
 @pytest.fixture(autouse=True)
-def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    from notebook_ext.config import _State
-
+def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_State, "chosen", {})
     monkeypatch.setattr(_State, "loaded", None)
-    yield
 
 
 def test_reading_and_setting() -> None:

@@ -15,7 +15,7 @@ from kernel_worker.model import (
     WorkerId,
 )
 from kernel_worker.wire import messages, payload
-from notebook_ext import conversation as rooms
+from notebook_ext import told
 from notebook_ext.conversation import encode_body
 from notebook_ext.submission import Ended
 from tests.notebook_ext.talk import (
@@ -343,10 +343,10 @@ def test_an_inherited_function_is_only_named() -> None:
 
 
 def test_objects_that_are_not_used_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "OBJECT_BYTES", 100)
+    monkeypatch.setattr(told, "OBJECT_BYTES", 100)
     talk = opened()
     for at in range(4):
-        each = package(f"v{at}", **{f"snap{at}": bytes(40)})
+        each = package(f"v{at}", "f", **{f"snap{at}": bytes(40)})
         talk.submit(submission(f"fc-{at}", Heard(), package=each), 1, inputs(1), closed=True)
         talk.receive(messages.Results(CallId(f"fc-{at}"), 0, 1, 0), values(1))
     dropped = [m.digests for m in said(talk) if isinstance(m, messages.DropObjects)]
@@ -357,7 +357,7 @@ def test_objects_that_are_not_used_are_taken_back(monkeypatch: pytest.MonkeyPatc
 
 
 def test_objects_in_use_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "OBJECT_COUNT", 2)
+    monkeypatch.setattr(told, "OBJECT_COUNT", 2)
     talk = opened()
     for at in range(3):
         each = package(f"v{at}")
@@ -376,3 +376,60 @@ def test_large_maps_let_their_batches_go() -> None:
     talk.close(CALL)
     assert heard.results == {at: at for at in range(100)}
     assert talk.is_idle
+
+
+def test_a_call_whose_inputs_have_all_ended_is_said_again_without_any() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 1, inputs(1), closed=False)
+    talk.receive(messages.Results(CALL, 0, 1, 0), values("r"))
+    talk.receive(messages.Failure(CALL, 0, 1, Outcome.FAILED, 1), [b"late"])
+    talk.lost()
+    talk.connected("two")
+    last = said(talk)[-1]
+    assert isinstance(last, messages.Submit)
+    assert (last.count, last.closed) == (0, False)
+    talk.add(CALL, 1, inputs(2))
+    talk.receive(messages.Results(CALL, 0, 1, 0), values("s"))
+    assert heard.results == {0: "r", 1: "s"}
+    assert heard.ends == []
+
+
+def test_an_attached_call_is_not_accepted() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 1, inputs(1), closed=True)
+    talk.receive(messages.Accepted(CALL), [])
+    assert talk.dropped_messages == 1
+    assert heard.other == []
+
+
+def test_two_may_be_attached_to_one_call() -> None:
+    talk = opened()
+    assert talk.online
+    one, two = Heard(), Heard()
+    talk.attach(CALL, one)
+    talk.attach(CALL, two)
+    talk.receive(messages.Results(CALL, 0, 1, 0), values("r"))
+    talk.detach(CALL, one)
+    talk.receive(messages.Results(CALL, 1, 1, 1), values("s"))
+    assert (one.results, two.results) == ({0: "r"}, {0: "r", 1: "s"})
+
+
+def test_a_changed_snapshot_is_an_object_and_no_version() -> None:
+    talk = opened()
+    for at in range(2):
+        each = replace(package(**{f"snap{at}": b"x"}), snapshot=Digest(f"snap{at}"))
+        talk.submit(submission(f"fc-{at}", Heard(), package=each), 1, inputs(1), closed=True)
+    found = said(talk)
+    assert names(found).count("Define") == 1
+    assert names(found).count("StoreObject") == 3
+
+
+def test_progress_as_it_comes() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 2, inputs(1, 2), closed=True)
+    progress = messages.CallProgress(CALL, 1, 0, 1, started=((0, 2),))
+    talk.receive(progress, [])
+    assert heard.other == [progress]

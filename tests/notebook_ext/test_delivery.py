@@ -95,7 +95,7 @@ def test_what_is_too_much_lies_in_a_file(monkeypatch: pytest.MonkeyPatch) -> Non
     assert delivery._spill._end == 0
     delivery.put(101, piece(bytes(2000)))
     delivery.close()
-    assert isinstance(delivery.take(), type(None))
+    assert delivery.take() is None
 
 
 def test_full_while_the_loop_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

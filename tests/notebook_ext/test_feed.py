@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -66,7 +67,7 @@ def test_long_lists_go_in_growing_batches() -> None:
     feed._ready = take
     feed.pull()
     assert sum(sizes) == 20_000
-    assert sizes[0] == 64
+    assert sizes[0] == 1
     assert max(sizes) == rooms.BATCH_COUNT
 
 
@@ -79,6 +80,23 @@ def test_large_items_go_in_small_batches() -> None:
         feed._gate.ended += batch[0]
     assert sum(sizes) == 10
     assert max(sizes) <= 4
+
+
+def test_a_buffer_that_is_used_again_is_not_sent_twice() -> None:
+    box = bytearray(100_000)
+
+    def items() -> Iterator[Any]:
+        for number in range(3):
+            box[0] = number
+            yield pickle.PickleBuffer(box)
+
+    for source in (items(), [next(items())] * 2):
+        feed = made(source)
+        box[0] = 0
+        feed.pull()
+        box[0] = 9
+        found = everything(feed)
+        assert [bytes(item[0])[0] for item in found] in ([0, 1, 2], [0, 0])  # type: ignore[index]
 
 
 def test_an_iterator_that_raises() -> None:
@@ -197,7 +215,7 @@ def test_an_async_iterable_that_raises() -> None:
 def test_small_batches_wait_while_much_is_in_flight() -> None:
     gate = Gate(never)
     feed = made([1, 2, 3], gate=gate)
-    feed._add([(1,), (2,)])
+    feed._add_one((1,))
     gate.pulled += 1000
     assert feed.take() is None
     gate.ended += 1000

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 HERE = Path(__file__).parents[2] / "notebooks"
-NBVAL = ("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=60")
+NBVAL = ("--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={60 * PATIENCE:.0f}")
 
 
 @pytest.mark.timeout(300)

@@ -145,7 +145,7 @@ def test_lru_cache(notebook: Notebook) -> None:
 
 
 def test_the_shell_is_not_sent() -> None:
-    from IPython.core.getipython import get_ipython  # noqa: PLC0415
+    from IPython.core.getipython import get_ipython
 
     class Shell:
         user_ns = ()

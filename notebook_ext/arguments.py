@@ -1,0 +1,54 @@
+"""Arguments on their way out: of one input, and those that all inputs of a call share."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any, cast
+
+from kernel_worker.model import Digest, digest_of
+from kernel_worker.wire import frames as wire_frames
+from kernel_worker.wire import payload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kernel_worker.wire.frames import Frame
+
+
+def encoded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
+    """Return the batch of one input.
+
+    Raises:
+        SerializationError: an argument cannot travel; the message has the path to the culprit.
+    """
+    if kwargs:
+        return payload.encode_batch([(args, kwargs)], wire_frames.FORM_CALL)
+    return payload.encode_batch([args], wire_frames.FORM_ARGS)
+
+
+def copied(frames: Sequence[Frame]) -> list[Frame]:
+    """Return frames that do not change when the caller's arrays do."""
+    return [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
+
+
+def shared_object(shared: Mapping[str, Any]) -> tuple[Digest, dict[Digest, bytes]]:
+    """Return the object that holds the arguments which all inputs of a call share."""
+    if not shared:
+        return Digest(""), {}
+    data = _one_pickle(dict(shared))
+    digest = digest_of(data)
+    return digest, {digest: data}
+
+
+def _one_pickle(shared: dict[str, Any]) -> bytes:
+    """Return `shared` as one pickle, buffers and all: it is sent once."""
+    try:
+        data = pickle.dumps(shared, 5)
+        if b"__main__" not in data:
+            return data
+    except Exception:  # noqa: BLE001, S110  the other way has a good message
+        pass
+    import cloudpickle  # noqa: PLC0415  rarely needed here
+
+    payload.pickled(shared, "kwargs")  # raises with the path to the culprit
+    return cast("bytes", cloudpickle.dumps(shared, 5))

@@ -1,0 +1,53 @@
+"""The one session of this process, made by the first call and closed at exit.
+
+A process that was forked makes its own. The session's machinery (zmq and all) is imported when it
+is made: importing `notebook_ext` alone stays light.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from notebook_ext.session import Session
+
+
+class _Current:
+    """The session of this process, if there is one."""
+
+    session: Session | None = None
+    lock = threading.Lock()
+
+
+def current() -> Session:
+    """Return the session that this process's calls go through; make it if there is none."""
+    session = _Current.session
+    if session is not None and session.is_usable:
+        return session
+    with _Current.lock:
+        if _Current.session is None or not _Current.session.is_usable:
+            from notebook_ext.session import Session  # noqa: PLC0415  see the docstring
+
+            _Current.session = Session()
+        return _Current.session
+
+
+def close() -> None:
+    """Close the session, if there is one; the next call makes another."""
+    with _Current.lock:
+        session, _Current.session = _Current.session, None
+    if session is not None:
+        session.close()
+
+
+def _forget() -> None:
+    """Leave the parent's session alone in a process that was forked."""
+    _Current.session = None
+    _Current.lock = threading.Lock()
+
+
+atexit.register(close)
+os.register_at_fork(after_in_child=_forget)

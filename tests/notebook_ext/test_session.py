@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import notebook_ext as nb
+from kernel_worker import rendezvous, settings
+from kernel_worker.wire import payload
+from kernel_worker.wire.frames import FORM_ARGS
+from notebook_ext import process
+from notebook_ext.exception import ClientClosed, ConnectionError, NotFoundError  # noqa: A004
+from notebook_ext.session import Session, cut
+from tests.waiting import wait_until
+
+
+def test_status(add: nb.Function[..., int]) -> None:
+    add.remote(1)
+    status = process.current().status().join()
+    assert any(pool.name == add.name for pool in status.pools)
+
+
+def test_questions_that_cannot_be_answered(live: nb.App) -> None:
+    asked = process.current().ask("object", "0" * 32, bytes)
+    with pytest.raises(NotFoundError):
+        asked.join()
+
+
+def test_closing_ends_the_waits(live: nb.App) -> None:
+    @live.function
+    def sleep() -> None:
+        import time
+
+        time.sleep(60)
+
+    waiting = sleep.remote.start()
+    process.close()
+    with pytest.raises(ClientClosed):
+        waiting.join()
+
+
+def test_a_broker_that_dies_costs_nothing_but_time(live: nb.App) -> None:
+    @live.function
+    def work(x: int) -> int:
+        import time
+
+        time.sleep(0.02)
+        return x
+
+    results = iter(work.map(range(100)))
+    assert next(results) == 0
+    call = work.spawn(7)
+    broker = rendezvous.find(process.current().settings)
+    assert broker is not None
+    os.kill(broker.pid, signal.SIGKILL)
+    assert list(results) == list(range(1, 100))
+    assert call.get() == 7
+    assert work.remote(3) == 3
+
+
+def test_no_broker_within_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: Any) -> Any:
+        raise ConnectionError("nobody is there")
+
+    monkeypatch.setattr(rendezvous, "find_or_start", nobody)
+    with Session(settings.load({"runtime_dir": tmp_path / "r"})) as lonely:
+        with pytest.raises(ConnectionError, match="nobody is there"):
+            lonely.status().join()
+        with pytest.raises(ConnectionError, match="nobody is there"):
+            lonely.status().join()
+
+
+def test_a_broker_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rendezvous.Connection(f"ipc://{tmp_path}/s", os.getpid(), "i", "elsewhere", "p")
+    monkeypatch.setattr(rendezvous, "find_or_start", lambda _: found)
+    wanted = settings.load({"runtime_dir": tmp_path / "r", "connect_timeout": 0.2})
+    with Session(wanted) as lonely, pytest.raises(ConnectionError, match=r"within 0\.2 s"):
+        lonely.status().join()
+
+
+def test_parts_of_batches() -> None:
+    for items in ([(1,), (2,), (3,)], [([1],), ([2],), ([3],)]):
+        part = cut(payload.encode_batch(items, FORM_ARGS), 1, 3)
+        reader = payload.BatchReader(part)
+        assert [reader[at] for at in range(len(reader))] == items[1:]
+
+
+def test_an_idle_session_takes_no_time(add: nb.Function[..., int]) -> None:
+    add.remote(1)
+    clock = _thread_seconds()
+    wait_until(lambda: True)
+    assert _thread_seconds() - clock < 0.5
+
+
+def _thread_seconds() -> float:
+    times = os.times()
+    return times.user + times.system
