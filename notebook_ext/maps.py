@@ -183,7 +183,7 @@ class MapRun(Answer):
         self.facts.count(end.index, end.count, facts.CANCELLED if cancelled else facts.FAILED)
         self.gate.ended += end.count
         if self.facts.first_error is None and not cancelled:
-            self.facts.first_error = (end.index, end.message or end.outcome.name.lower())
+            self.facts.first_error = (end.index, _words(end))
         if self.drain is not None:
             self.drain.fail_at(partial(_raise_at, end, end.index, self.name))
             self.drain.add(end.count)
@@ -424,6 +424,15 @@ def _start_in_loop(run: MapRun) -> Any:
     import asyncio  # noqa: PLC0415  there is a loop
 
     return asyncio.get_running_loop().create_task(run.feed.pull_in_loop())
+
+
+def _words(end: Ended) -> str:
+    """Return what went wrong; no code of users runs."""
+    if end.exception is not None:
+        from kernel_worker.wire import failures  # noqa: PLC0415  only where something failed
+
+        return failures.summary(end.exception)
+    return end.message or end.outcome.name.lower()
 
 
 def _raise(error: BaseException) -> None:

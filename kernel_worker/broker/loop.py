@@ -158,30 +158,35 @@ class Broker:
             self._shut_down()
 
     def _turn(self, poller: zmq.Poller) -> None:
-        ready = dict(poller.poll(self._patience_ms()))
-        if self.sockets.router in ready:
-            self._receive()
-        if self.watches.fileno() in ready:
-            self._guarded(self.watches.dispatch)
-        self._on_time()
+        for ready, _ in poller.poll(self._patience_ms()):
+            if ready is self.sockets.router:
+                self._receive()
+            else:
+                self._guarded(self.watches.dispatch)
+        if self.sockets.is_congested:
+            self.sockets.retry()
         if self._commit.has_facts:
             self._commit.flush()
         if not self.peers.clients:
             self._consider_idleness()
 
     def _patience_ms(self) -> int | None:
-        """Return how long there is nothing to do but to wait for somebody."""
-        deadline = self.scheduler.next_deadline()
-        own = self.timers.next_deadline()
+        """Do what is due; return how long there is nothing to do but to wait for somebody."""
+        now = self.now()
+        if (deadline := self._deadline(now)) is not None and deadline <= now:
+            self._on_time(now)
+            deadline = self._deadline(now)
+        return None if deadline is None else max(0, math.ceil((deadline - now) * 1000))
+
+    def _deadline(self, now: float) -> float | None:
+        """Return when something has to be done though nobody says anything, or None."""
+        deadline, own = self.scheduler.next_deadline(), self.timers.next_deadline()
         if deadline is None or (own is not None and own < deadline):
             deadline = own
         if self.sockets.is_congested:
-            soon = self.now() + _RETRY_SECONDS
+            soon = now + _RETRY_SECONDS
             deadline = soon if deadline is None else min(deadline, soon)
-        if deadline is None:
-            return None
-        patience = deadline - self.now()
-        return math.ceil(patience * 1000) if patience > 0 else 0
+        return deadline
 
     def _receive(self) -> None:
         left = self._appetite
@@ -206,16 +211,12 @@ class Broker:
         for event in exits:
             self._guarded(self._worker_gone, event)
 
-    def _on_time(self) -> None:
-        now = self.now()
-        deadline = self.timers.next_deadline()
-        if deadline is not None and deadline <= now:
-            self._guarded(self.timers.run, now)
+    def _on_time(self, now: float) -> None:
+        self._guarded(self.timers.run, now)
         deadline = self.scheduler.next_deadline()
         if deadline is not None and deadline <= now:
             self._guarded(self.handle, events.TimePassed())
-        if self.sockets.is_congested:
-            self.sockets.retry()
+        self._commit.flush()
 
     def _guarded(self, act: Callable[..., None], *args: object) -> None:
         try:

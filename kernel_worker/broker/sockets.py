@@ -69,6 +69,8 @@ class Sockets:
             self.router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
             self.router.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
         self.router.bind(address)
+        # Without the method between, which looks at options of other kinds of sockets.
+        self._send_frame = super(zmq.Socket, self.router).send
         self._on_unreachable = on_unreachable
         self._queues: dict[bytes, _Queue] = {}
 
@@ -132,7 +134,7 @@ class Sockets:
 
     def _try(self, message: list[Frame]) -> int:
         """Send `message`; return 0, EAGAIN or EHOSTUNREACH. Only the first frame can fail."""
-        send, last = self.router.send, len(message) - 1
+        send, last = self._send_frame, len(message) - 1
         try:
             for frame in message[:last]:
                 send(frame, _NOBLOCK_MORE, len(frame) < _FEW_BYTES)

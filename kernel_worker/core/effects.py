@@ -142,7 +142,10 @@ class DropInputs(_Effect):
 
 
 class FinishCall(_Effect):
-    """Every input is terminal and reported, and no more come: the core has forgotten the call."""
+    """Every input is terminal and reported, and no more come: the core has forgotten the call.
+
+    The payloads of its last inputs, for which there was no `DropInputs`, go with it.
+    """
 
     call: CallId
 

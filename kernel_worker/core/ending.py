@@ -34,7 +34,8 @@ def report_end(  # noqa: PLR0917  the six things that a report says
 
 def settle_outcomes(state: State, call: Call, start: int, stop: int) -> None:
     """Let the payloads of reported inputs go, and those run on who waited for an outcome."""
-    state.emit(effects.DropInputs(call.id, start, stop))
+    if not call.is_over:
+        state.emit(effects.DropInputs(call.id, start, stop))
     if call.lives:
         call.forget_lives(start, stop)
     if not call.waiters:

@@ -103,9 +103,7 @@ def _grant(state: State, call: Call, worker: Worker, limit: int) -> None:
     worker.leases[lease.id] = lease
     state.note_waiting(call)
     state.settle(worker)
-    state.emit(
-        effects.GrantLease(worker.id, lease.id, call.id, start, stop, taken.attempt)
-    )
+    state.emit(effects.GrantLease(worker.id, lease.id, call.id, start, stop, taken.attempt))
 
 
 # -- a second lease, so that a worker need not wait for the next one

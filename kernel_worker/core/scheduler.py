@@ -123,8 +123,9 @@ class Scheduler:
             granting.grant_all(state)
         if state.dirty or state.backlogged:
             scaling.scale_all(state)
-        for call in state.take_newly_waiting():
-            state.timers.set(("waiting", call.id), state.now + views.WAITING_SECONDS)
+        if state.newly_waiting:
+            for call in state.take_newly_waiting():
+                state.timers.set(("waiting", call.id), state.now + views.WAITING_SECONDS)
         return state.take_effects()
 
     def _apply(self, event: events.Event) -> None:  # noqa: C901, PLR0912  one case per event
@@ -132,12 +133,12 @@ class Scheduler:
         match event:
             case events.RangeSucceeded():
                 outcomes.range_succeeded(state, event)
+            case events.CallSubmitted():
+                submitting.call_submitted(state, event)
             case events.InputEnded():
                 outcomes.input_ended(state, event)
             case events.InputsReturned():
                 outcomes.inputs_returned(state, event)
-            case events.CallSubmitted():
-                submitting.call_submitted(state, event)
             case events.InputsAdded():
                 submitting.inputs_added(state, event)
             case events.InputsClosed():

@@ -63,7 +63,8 @@ class State:
         """Pools whose number of workers is to be looked at in this turn."""
         self.virtual_seconds = 0.0
         """The share that the pool which was served last had had."""
-        self._newly_waiting: list[Call] = []
+        self.newly_waiting: list[Call] = []
+        """Calls that began to wait in this turn, if they do so still."""
         self._worker_count = 0
         self._lease_count = 0
         self._turn_count = 0
@@ -226,16 +227,14 @@ class State:
         if call.backlog.count and not call.leases:
             if call.waiting_since is None:
                 call.waiting_since = self.now
-                self._newly_waiting.append(call)
+                self.newly_waiting.append(call)
         else:
             call.waiting_since = None
 
     def take_newly_waiting(self) -> list[Call]:
         """Return the open calls that began to wait in this turn and do so still."""
-        if not self._newly_waiting:
-            return []
-        waiting = [call for call in self._newly_waiting if call.waiting_since == self.now]
-        self._newly_waiting.clear()
+        waiting = [call for call in self.newly_waiting if call.waiting_since == self.now]
+        self.newly_waiting.clear()
         return [call for call in waiting if call.id in self.calls]
 
     # -- workers

@@ -85,9 +85,7 @@ class InputStates:
         """Change the states of `[start, stop)`, or raise `InvalidTransition` and change none."""
         low, high = start - self._forgotten, stop - self._forgotten
         states = self._bytes
-        if low < high and (
-            low + 1 == high or states.count(states[low], low, high) == high - low
-        ):
+        if low < high and (low + 1 == high or states.count(states[low], low, high) == high - low):
             state = states[low]
             self._set(low, high, state, step(state, cause))
         else:

@@ -220,6 +220,16 @@ def _frame(step: types.TracebackType) -> Frame:
 # ---- where it is raised again ---------------------------------------------------------------
 
 
+def summary(frame: bytes | bytearray | memoryview) -> str:
+    """Return `Type: message` of the exception that `frame` describes; nothing is unpickled."""
+    try:
+        first = _decoder.decode(frame)[0]
+    except (msgspec.DecodeError, IndexError):
+        return "an exception that cannot be read"
+    name = first.kind.rpartition(".")[2]
+    return f"{name}: {first.message}" if first.message else name
+
+
 def rebuild(frame: bytes | bytearray | memoryview, note: str = "") -> BaseException:
     """Return the exception that `frame` describes, ready to be raised.
 

@@ -130,9 +130,7 @@ def cut(frames: Sequence[F], start: int, stop: int) -> tuple[int, list[F | bytes
     return start, cut_by(table(frames[0], found.count), found.form, frames, start, stop)
 
 
-def cut_by(
-    rows: Table, form: int, frames: Sequence[F], start: int, stop: int
-) -> list[F | bytes]:
+def cut_by(rows: Table, form: int, frames: Sequence[F], start: int, stop: int) -> list[F | bytes]:
     """Return a batch that holds the items at `[start, stop)` of an itemised batch, and only them.
 
     Args:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -23,13 +22,18 @@ import zmq
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from kernel_worker.wire.frames import Frame
 
 _RETRY_SECONDS = 0.05
 _LINGER_MS = 2000
 _MAX_MESSAGES = 200
+_LARGE_BYTES = 64 * 1024
+"""Larger frames are sent without a copy."""
+# A plain number: flags of an enumeration are slow.
+_MORE = int(zmq.SNDMORE)
 
 
 class Channel:
@@ -54,17 +58,15 @@ class Channel:
         with self._lock:
             self.send_locked(message, frames)
 
-    @contextmanager
-    def sending(self) -> Iterator[None]:
-        """Hold the lock, for several sends that belong together."""
-        with self._lock:
-            yield
+    def sending(self) -> AbstractContextManager[bool]:
+        """Return what holds the lock, for several sends that belong together."""
+        return self._lock
 
     def send_locked(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
         """Send while the lock is held (see `sending`)."""
         if self._posted:
             self._send_posted()
-        self._socket.send_multipart([messages.encode(message), *frames], copy=len(frames) < 3)  # noqa: PLR2004  large buffers come third
+        self._send_frames([messages.encode(message), *frames])
 
     def post(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
         """Send from any thread, whatever the main thread does."""
@@ -100,7 +102,7 @@ class Channel:
                     self._send_posted()
                 ready = zmq.zmq_poll(self._sources, -1)
                 if any(source is self._socket for source, _ in ready):
-                    return self._socket.recv_multipart()
+                    return self._receive_frames()
                 os.eventfd_read(self._wake)
                 if not self._posted:
                     return None
@@ -108,7 +110,7 @@ class Channel:
     def fetch_locked(self) -> deque[list[bytes]]:
         """Take in what has arrived, while the lock is held; return all that is not read yet."""
         while self._socket.poll(0):
-            self._received.append(self._socket.recv_multipart())
+            self._received.append(self._receive_frames())
         return self._received
 
     def close(self) -> None:
@@ -120,7 +122,23 @@ class Channel:
 
     def _send_posted(self) -> None:
         while self._posted:
-            self._socket.send_multipart(self._posted.popleft())
+            self._send_frames(self._posted.popleft())
+
+    def _send_frames(self, frames: Sequence[Frame]) -> None:
+        send, last = self._socket.send, len(frames) - 1
+        for at in range(last):
+            send(frames[at], _MORE, len(frames[at]) < _LARGE_BYTES)
+        send(frames[last], 0, len(frames[last]) < _LARGE_BYTES)
+
+    def _receive_frames(self) -> list[bytes]:
+        """Receive what is there. A frame knows whether more follow: the socket answers slowly."""
+        receive = self._socket.recv
+        frame = receive(0, False)
+        frames = [frame.bytes]
+        while frame.more:
+            frame = receive(0, False)
+            frames.append(frame.bytes)
+        return frames
 
     def _wake_and_acquire(self) -> bool:
         os.eventfd_write(self._wake, 1)

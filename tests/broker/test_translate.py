@@ -7,8 +7,8 @@ import pytest
 from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.objects import ObjectStore
 from kernel_worker.broker.peers import Client, Host, Peers, Worker
-from kernel_worker.broker.translate import Refusal, Translator
-from kernel_worker.core import events
+from kernel_worker.broker.translate import Refusal, Repetition, Translator
+from kernel_worker.core import effects, events
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import (
     CallId,
@@ -53,8 +53,8 @@ class Door:
         self.ended: dict[CallId, bool] = {}
         self.translator = Translator(self.peers, ObjectStore(), self.calls, self.ended, lambda: 1.0)
 
-    def submit(self, count: int = 2, **fields: object) -> object:
-        message = messages.Submit(CALL, POOL, attached=True, count=count, closed=False, **fields)  # type: ignore[arg-type]
+    def submit(self, count: int = 2, *, attached: bool = True, **fields: object) -> object:
+        message = messages.Submit(CALL, POOL, attached, count, closed=False, **fields)  # type: ignore[arg-type]
         return self.translator.from_client(self.client, message, inputs(count) if count else [])
 
 
@@ -68,7 +68,17 @@ def test_a_submission_opens_a_call_with_its_batch(door: Door) -> None:
     assert isinstance(event, events.CallSubmitted)
     assert (event.client, event.count, event.indivisible) == ("cl-1", 2, True)
     assert door.calls[CALL].batches.cut(0, 2)[0] == 0
-    assert isinstance(door.submit(), events.CallSubmitted)
+
+
+def test_a_call_that_is_open_is_not_submitted_to_the_core_again(door: Door) -> None:
+    """The core may be through with it while its end is on the way to the disk."""
+    door.submit(attached=False)
+    assert door.submit(attached=False) == Repetition(effects.AcceptCall(door.client.id, CALL))
+
+
+def test_an_attached_call_that_is_open_needs_no_second_answer(door: Door) -> None:
+    door.submit()
+    assert door.submit() is None
     assert len(door.calls[CALL].batches) == 1
 
 

@@ -419,7 +419,7 @@ def test_two_may_be_attached_to_one_call() -> None:
 def test_a_changed_snapshot_is_an_object_and_no_version() -> None:
     talk = opened()
     for at in range(2):
-        each = replace(package(**{f"snap{at}": b"x"}), snapshot=Digest(f"snap{at}"))
+        each = replace(package("v1", "f", **{f"snap{at}": b"x"}), snapshot=Digest(f"snap{at}"))
         talk.submit(submission(f"fc-{at}", Heard(), package=each), 1, inputs(1), closed=True)
     found = said(talk)
     assert names(found).count("Define") == 1

@@ -218,7 +218,9 @@ def test_a_consumer_that_stops_stops_the_feed(add: nb.Function[..., int]) -> Non
     results.close()  # type: ignore[attr-defined]
 
 
-def test_progress_facts(add: nb.Function[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_facts(
+    add: nb.Function[..., int], bad: nb.Function[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown: list[Any] = []
     monkeypatch.setattr(widgets, "watch", shown.append)
     assert list(add.map(range(10))) == list(range(1, 11))
@@ -228,6 +230,8 @@ def test_progress_facts(add: nb.Function[..., int], monkeypatch: pytest.MonkeyPa
     for start, stop, state in facts.take_changes():
         states[start:stop] = bytes([state]) * (stop - start)
     assert set(states) == {DONE}
+    list(bad.map([1, 2], return_exceptions=True))
+    assert shown.pop().first_error == (1, "Exception: ohno")
     before = config.progress
     config.progress = "off"
     try:

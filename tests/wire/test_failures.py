@@ -300,3 +300,9 @@ def test_a_line_far_from_its_def() -> None:
     found = sent(raised(notebook["f"]))
     assert found.__traceback__ is not None
     assert list(traceback.walk_tb(found.__traceback__))[-1][1] == 5002
+
+
+def test_a_summary_unpickles_nothing() -> None:
+    assert failures.summary(failures.capture(KeyError("a"))) == "KeyError: 'a'"
+    assert failures.summary(failures.capture(ValueError())) == "ValueError"
+    assert "cannot be read" in failures.summary(b"\xc1")
