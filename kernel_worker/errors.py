@@ -27,10 +27,38 @@ BaseException
 from __future__ import annotations
 
 import builtins
+from pathlib import Path
+from types import TracebackType
+
+_PACKAGE = Path(__file__).resolve().parent
+OUR_FILES = tuple(f"{_PACKAGE.parent / name}/" for name in ("kernel_worker", "notebook_ext"))
+"""How the names of our source files begin."""
 
 
 class Error(Exception):
     """Everything that this project raises on purpose."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows, which asks for it: the user's frames alone.
+
+        By itself it would show the last frame, hidden or not, and that is one of ours.
+        """
+        from IPython import get_ipython  # noqa: PLC0415  nobody else calls this
+
+        shown = _without_ours(self.__traceback__)
+        found: list[str] = get_ipython().InteractiveTB.structured_traceback(
+            type(self), self, shown
+        )
+        return found
+
+
+def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
+    if traceback is None:
+        return None
+    rest = _without_ours(traceback.tb_next)
+    if traceback.tb_frame.f_code.co_filename.startswith(OUR_FILES):
+        return rest
+    return TracebackType(rest, traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno)
 
 
 class InvalidError(Error):

@@ -16,7 +16,6 @@ can be written (`rendezvous` and the journal say so when they use them).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 from dataclasses import dataclass, field
@@ -177,6 +176,8 @@ def _known(name: str, origin: str) -> str:
     for candidate in (name, f"{name}_seconds"):
         if candidate in NAMES:
             return candidate
+    import difflib  # noqa: PLC0415  only for those who mistype
+
     near = difflib.get_close_matches(name, NAMES, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     message = f"{origin} sets {name!r}, which is no setting{hint} (there are: {', '.join(NAMES)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from functools import partial
@@ -76,8 +77,12 @@ class FunctionCall(Generic[R]):
 
         Raises:
             StillPendingError: there is no result yet.
+            InvalidError: the call has no input at `index`.
             NotFoundError: nobody knows the call.
         """
+        if index < 0 or (self._count is not None and index >= self._count):
+            count = "its inputs" if self._count is None else self._count
+            raise InvalidError(f"index={index}: {self._name} ({self._id}) has {count}, from 0 on.")
         session = self._attached()
         waiting: Waiting[R]
         if timeout is None:
@@ -97,8 +102,7 @@ class FunctionCall(Generic[R]):
         Args:
             terminate_containers: kill the workers that run it instead of asking them.
 
-        Raises:
-            NotFoundError: nobody knows the call.
+        Nothing happens to a call that has ended, or that nobody knows.
         """
         session = process.current()
         session.cancel(self._id, terminate=terminate_containers)
@@ -206,7 +210,7 @@ class _Patient(Waiting[T]):
         return self.result()
 
     def _left(self, until: float) -> float:
-        left = max(0.0, until - time.monotonic())
+        left = min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)
         return max(left, self._long_seconds) if self._has_ended() else left
 
     def _has_ended(self) -> bool:

@@ -219,8 +219,10 @@ class Conversation:
         match message:
             case messages.Results():
                 self._succeeded(message, frames)
+                self._wait_on(message.call)
             case messages.Failure():
                 self._ended(message, frames)
+                self._wait_on(message.call)
             case messages.Output():
                 self._wrote(message, frames)
             case messages.CallProgress():
@@ -346,6 +348,17 @@ class Conversation:
             yield 0, start, count
         else:
             self.dropped_messages += 1
+
+    def _wait_on(self, call: CallId) -> None:
+        """Say again who waits for `call`: any outcome unblocks them at the broker.
+
+        They may wait for another one (the next in order, the last of several), and what they wait
+        for may need the slot that they were given back. Whoever does run on says so after this.
+        """
+        is_open = call in self._calls or call in self._attached_to
+        for blocked in self._blocked.values():
+            if call in blocked.calls and (is_open or len(blocked.calls) > 1):
+                self._say(blocked)
 
     def _let_go(self, opened: OpenCall) -> None:
         if opened.finished:

@@ -131,6 +131,7 @@ class Feed:
 
     def pull(self) -> None:
         """Pull everything, in this thread."""
+        __tracebackhide__ = True
         try:
             if self.is_async:
                 import asyncio  # noqa: PLC0415  rarely
@@ -147,6 +148,7 @@ class Feed:
 
     async def pull_in_loop(self) -> None:
         """Pull everything, in the running task."""
+        __tracebackhide__ = True
         try:
             await self._pull_async()
         except BaseException as error:  # noqa: BLE001  as in `pull`
@@ -181,11 +183,18 @@ class Feed:
     # ---- pulling --------------------------------------------------------------------------------
 
     def _pull_chunks(self) -> None:
+        __tracebackhide__ = True
         inputs = self._inputs([iter(source) for source in self._sources])
         size = 1  # how large the inputs are shows when the first is pickled
         while not self._gate.closed:
             self._wait()
-            chunk = list(itertools.islice(inputs, size))
+            chunk: list[tuple[Any, ...]] = []
+            try:
+                chunk.extend(itertools.islice(inputs, size))
+            except BaseException:
+                if chunk:  # what comes before the item that is no input
+                    self._add(chunk)
+                raise
             if not chunk:
                 return
             self._add(chunk)
@@ -193,6 +202,7 @@ class Feed:
             size = max(1, min(size * 4, BATCH_COUNT, int(BATCH_BYTES / mean)))
 
     def _pull_items(self) -> None:
+        __tracebackhide__ = True
         gate, writer = self._gate, self._writer
         for item in self._inputs([iter(source) for source in self._sources]):
             if gate.closed:
@@ -204,6 +214,7 @@ class Feed:
                 self._ready()
 
     async def _pull_async(self) -> None:
+        __tracebackhide__ = True
         iterators = [_as_async(source) for source in self._sources]
         while not self._gate.closed:
             waiting = self._gate.wait_for()

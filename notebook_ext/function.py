@@ -65,7 +65,7 @@ class Function(Generic[P, R]):
         self._app: App | None = app
         self._options = options
         self._name = options.name or raw.__qualname__
-        self._module = raw.__module__
+        self._module = getattr(raw, "__module__", None) or "builtins"  # none in a bare `exec`
         self._key = FunctionKey(f"{scope()}/{app.key}/{self._name}{variant}")
         self._lock = threading.Lock()
         self._capturer: Capturer | None = None

@@ -11,7 +11,7 @@ from notebook_ext.call import FunctionCall
 from notebook_ext.twin import Waiting, done
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Coroutine, Sequence
 
 
 class _Gather:
@@ -32,7 +32,9 @@ class _Gather:
         __tracebackhide__ = True
         return _started(calls, cancel_on_error=cancel_on_error).join()
 
-    def aio(self, *calls: FunctionCall[Any], cancel_on_error: bool = False) -> Awaitable[list[Any]]:
+    def aio(
+        self, *calls: FunctionCall[Any], cancel_on_error: bool = False
+    ) -> Coroutine[Any, Any, list[Any]]:
         """Do the same in the running task."""
         return _started(calls, cancel_on_error=cancel_on_error)
 

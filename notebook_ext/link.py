@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from kernel_worker.errors import ConnectionError, Error, ProtocolError  # noqa: A004  ours
+from kernel_worker.errors import Error, ProtocolError
 from kernel_worker.wire import messages
 from notebook_ext.conversation import Conversation
 
@@ -35,6 +35,7 @@ LARGE_BYTES = 64 * 1024
 """Larger frames are sent without a copy."""
 _CLOSE_SECONDS = 2.0
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_SNDMORE = int(zmq.SNDMORE)
 _PAUSE_SECONDS = 0.1
 
 
@@ -57,7 +58,6 @@ class Link:
             cut: see `Conversation`.
         """
         self.conversation = Conversation(cut)
-        self.last_error: BaseException | None = None
         self._hello = hello
         self._find = find
         self._timeout_seconds = timeout_seconds
@@ -67,7 +67,6 @@ class Link:
         self._socket: zmq.Socket[bytes] | None = None
         self._poller = zmq.Poller()
         self._poller.register(self._wake.descriptor, zmq.POLLIN)
-        self._broker_pid = -1
         self._process: int | None = None
         self._finding = False
         self._deadline: float | None = None
@@ -135,7 +134,7 @@ class Link:
         for frames in self.conversation.take():
             last = len(frames) - 1
             for at, frame in enumerate(frames):
-                more = zmq.SNDMORE if at < last else 0
+                more = _SNDMORE if at < last else 0
                 small = len(frame) < LARGE_BYTES
                 self._socket.send(frame, more, copy=small)
 
@@ -144,7 +143,12 @@ class Link:
         while socket is not None and socket is self._socket:
             if not int(socket.getsockopt(_EVENTS)) & _POLLIN:
                 return
-            self._take(socket.recv_multipart())
+            frame = socket.recv(0, False)
+            frames = [frame.bytes]
+            while frame.more:  # it knows: to ask the socket is slow
+                frame = socket.recv(0, False)
+                frames.append(frame.bytes)
+            self._take(frames)
 
     def _take(self, frames: list[bytes]) -> None:
         try:
@@ -211,8 +215,10 @@ class Link:
             return
         try:
             self._process = os.pidfd_open(connection.pid)
-        except OSError:
+        except ProcessLookupError:
             self.post(self._broker_died)
+        except OSError:
+            return  # it cannot be watched: no descriptor is left, or the system forbids it
         else:
             self._poller.register(self._process, zmq.POLLIN)
 
@@ -280,8 +286,3 @@ class _WakeUp:
         os.close(self.descriptor)
         if self._end != self.descriptor:
             os.close(self._end)
-
-
-def no_broker(path: str) -> ConnectionError:
-    """Return the error of a process whose connection file is gone."""
-    return ConnectionError(f"There is no broker any more: {path} is gone.")

@@ -17,11 +17,12 @@ import contextvars
 import sys
 import threading
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from kernel_worker.context import running_input
-from kernel_worker.errors import InvalidError
+from kernel_worker.errors import InvalidError, SerializationError
 from kernel_worker.model import Outcome
 from kernel_worker.wire import payload
 from notebook_ext import exception, facts, process
@@ -33,7 +34,7 @@ from notebook_ext.receivers import Answer, raise_rejection
 from notebook_ext.twin import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 
     from kernel_worker.context import RunningInput
     from kernel_worker.wire.messages import CallProgress
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from notebook_ext.function import Function
     from notebook_ext.session import Session
     from notebook_ext.submission import Ended
+
+    Reading = Callable[[int, Ended], Iterator[Any]]
+    """Yields what stands for inputs that did not succeed, or raises it."""
 
 R = TypeVar("R")
 
@@ -129,7 +133,7 @@ class MapRun(Answer):
 
     def pump(self) -> None:
         """Send what should be sent now."""
-        if self._closed:
+        if self._closed or self.gate.closed:
             return
         while (batch := self.feed.take()) is not None:
             count, frames = batch
@@ -152,6 +156,8 @@ class MapRun(Answer):
             self.session.close_inputs(self.call)
         self.facts.total = self._sent
         error = self.feed.error
+        if isinstance(error, SerializationError):
+            error.add_note(f"in input {self._sent} of {self.facts.title}")
         last = partial(_raise, error) if error is not None else None
         if self.drain is not None:
             self.drain.close(self._sent, last)
@@ -185,7 +191,7 @@ class MapRun(Answer):
         if self.facts.first_error is None and not cancelled:
             self.facts.first_error = (end.index, _words(end))
         if self.drain is not None:
-            self.drain.fail_at(partial(_raise_at, end, end.index, self.name))
+            self.drain.fail_at(partial(_raise_at, end, self.name, self.facts.title))
             self.drain.add(end.count)
         else:
             self.delivery.put(end.index, end)
@@ -266,6 +272,8 @@ class Map(Generic[R]):
         self._iterated = True  # no warning where it cannot be made
         self._name = f"{function.name}.{title or ('starmap' if spread else 'map')}"
         check_sources(self._name, sources)
+        if not isinstance(shared, Mapping):
+            raise InvalidError(f"{self._name}: kwargs={shared!r:.80}: allowed is a dict.")
         self._function = function
         self._sources = sources
         self._shared = shared
@@ -273,22 +281,24 @@ class Map(Generic[R]):
         self._ordered = order_outputs
         self._returns = return_exceptions
         self._wraps = wrap_returned_exceptions
-        self._iterator: Iterator[R] | None = None
+        self._iterator: Generator[R, None, None] | None = None
         self._iterated = False
 
     def __iter__(self) -> Iterator[R]:
-        self._begin()
-        return self._iterate(self._started())
+        if self._iterator is not None and self._iterator.gi_frame is not None:
+            return self._iterator  # what `next` began goes on
+        return self._begun()
 
     def __next__(self) -> R:
         __tracebackhide__ = True
         if self._iterator is None:
-            self._iterator = iter(self)
+            self._iterator = self._begun()
         return next(self._iterator)
 
     def __aiter__(self) -> AsyncIterator[R]:
         self._begin()
-        return self._iterate_in_loop(self._prepared())
+        run = self._prepared()
+        return _iterate_in_loop(run, self._reading(run))
 
     def drained(self, *, ignore_exceptions: bool) -> Waiting[None]:
         """Run it for its side effects; the result is None or the first failure."""
@@ -331,81 +341,89 @@ class Map(Generic[R]):
             title=self._name,
         )
 
-    def _started(self) -> MapRun:
+    def _begun(self) -> Generator[R, None, None]:
+        self._begin()
         run = self._prepared()
         _show(run.facts)
         run.start()
-        return run
+        return _iterate(run, self._reading(run))
 
-    def _iterate(self, run: MapRun) -> Iterator[R]:
-        __tracebackhide__ = True
-        state: State = "cancelled"
-        try:
-            while (found := run.delivery.take()) is not None:
-                if isinstance(found, Waiting):
-                    run.gate.look()
-                    found.announce = run.announce if running_input() is not None else None
-                    found.wait()
-                    continue
+    def _reading(self, run: MapRun) -> Reading:
+        return partial(_ended, run, returns=self._returns, wraps=self._wraps)
+
+
+# What iterates does not know the `Map`, so that dropping that ends the run at once.
+
+
+def _iterate(run: MapRun, ended: Reading) -> Generator[Any, None, None]:
+    __tracebackhide__ = True
+    state: State = "cancelled"
+    try:
+        while (found := run.delivery.take()) is not None:
+            if isinstance(found, Waiting):
                 run.gate.look()
-                start, piece = found
-                if isinstance(piece, Values):
-                    yield from _values(piece)
-                else:
-                    state = "failed"
-                    yield from self._ended(run, start, piece)
-                    state = "cancelled"
-            state = "done"
-        except GeneratorExit:
-            raise
-        except Exception:
-            state = "failed"
-            raise
-        finally:
-            self._finish(run, state)
+                found.announce = run.announce if running_input() is not None else None
+                found.wait()
+                continue
+            run.gate.look()
+            start, piece = found
+            if isinstance(piece, Values):
+                yield from _values(piece)
+            else:
+                state = "failed"
+                yield from ended(start, piece)
+                state = "cancelled"
+        state = "done"
+    except GeneratorExit:
+        raise
+    except Exception:
+        state = "failed"
+        raise
+    finally:
+        _finish(run, state)
 
-    async def _iterate_in_loop(self, run: MapRun) -> AsyncIterator[R]:
-        __tracebackhide__ = True
-        state: State = "cancelled"
-        task = _start_in_loop(run)
-        try:
-            while (found := run.delivery.take()) is not None:
-                if isinstance(found, Waiting):
-                    run.gate.look()
-                    found.announce = run.announce if running_input() is not None else None
-                    await found.settled()
-                    continue
+
+async def _iterate_in_loop(run: MapRun, ended: Reading) -> AsyncIterator[Any]:
+    __tracebackhide__ = True
+    state: State = "cancelled"
+    task = _start_in_loop(run)
+    try:
+        while (found := run.delivery.take()) is not None:
+            if isinstance(found, Waiting):
                 run.gate.look()
-                start, piece = found
-                made = _values(piece) if isinstance(piece, Values) else None
-                for result in made if made is not None else self._ended(run, start, piece):
-                    yield result
-            state = "done"
-        except GeneratorExit:
-            raise
-        except Exception:
-            state = "failed"
-            raise
-        finally:
-            self._finish(run, state)
-            if task is not None:
-                task.cancel()
+                found.announce = run.announce if running_input() is not None else None
+                await found.settled()
+                continue
+            run.gate.look()
+            start, piece = found
+            for result in _values(piece) if isinstance(piece, Values) else ended(start, piece):
+                yield result
+        state = "done"
+    except GeneratorExit:
+        raise
+    except Exception:
+        state = "failed"
+        raise
+    finally:
+        _finish(run, state)
+        if task is not None:
+            task.cancel()
 
-    def _ended(self, run: MapRun, start: int, end: Any) -> Iterator[Any]:
-        """Yield what stands for inputs that did not succeed, or raise it."""
-        __tracebackhide__ = True
-        for index in range(start, start + end.count):
-            error = exception_of(end, run.name, note=map_note(end, index, run.name))
-            if not self._returns:
-                raise error
-            wrap = self._wraps and isinstance(error, Exception)
-            yield exception.UserCodeException(error) if wrap else error
 
-    @staticmethod
-    def _finish(run: MapRun, state: State) -> None:
-        run.facts.finish(state)
-        run.abandon()
-        _settle()
+def _ended(run: MapRun, start: int, end: Ended, *, returns: bool, wraps: bool) -> Iterator[Any]:
+    __tracebackhide__ = True
+    for index in range(start, start + end.count):
+        error = exception_of(end, run.name, note=map_note(end, index, run.name, run.facts.title))
+        if not returns:
+            raise error
+        wrap = wraps and isinstance(error, Exception)
+        yield exception.UserCodeException(error) if wrap else error
+
+
+def _finish(run: MapRun, state: State) -> None:
+    run.facts.finish(state)
+    run.abandon()
+    _settle()
 
 
 def _values(piece: Values) -> Iterator[Any]:
@@ -440,9 +458,9 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def _raise_at(end: Ended, index: int, name: str) -> Any:
+def _raise_at(end: Ended, name: str, title: str) -> Any:
     __tracebackhide__ = True
-    raise exception_of(end, name, note=map_note(end, index, name))
+    raise exception_of(end, name, note=map_note(end, end.index, name, title))
 
 
 def _show(stands: MapFacts) -> None:

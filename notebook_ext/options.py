@@ -30,6 +30,8 @@ _SPELLINGS_2024 = {
 }
 _CLOUD_ONLY = ("region", "cloud", "client", "namespace", "environment_name")
 _NOT_YET = ("image", "schedule", "secrets", "volumes", "mounts", "network_file_systems")
+_MOST_KEPT = 1_000
+"""More workers than this no host keeps warm; a slip of the keyboard must not make it try."""
 _GPU = re.compile(r"^(?P<kind>[A-Za-z][\w. -]*?)(?::(?P<count>\d+))?$")
 _warned: set[str] = set()
 
@@ -249,7 +251,7 @@ def _settings(options: Options, **changed: Any) -> Options:
 def _read_count(options: Options, name: str, value: object) -> Options:
     if value is None:
         return options
-    return _settings(options, **{name: _integer(name, value, 0)})
+    return _settings(options, **{name: _integer(name, value, 0, _MOST_KEPT)})
 
 
 def _read_ceiling(options: Options, name: str, value: object) -> Options:
@@ -300,7 +302,10 @@ def _read_concurrent(options: Options, name: str, value: object) -> Options:
 
 
 def _read_env(options: Options, name: str, value: object) -> Options:
-    return replace(options, env=_pairs(name, value))
+    pairs = _pairs(name, value)
+    if not all(k and "=" not in k and "\0" not in k + v for k, v in pairs):
+        raise _bad(name, value, "a dict of names without = to str, neither with a null character")
+    return replace(options, env=pairs)
 
 
 def _read_tags(options: Options, name: str, value: object) -> Options:

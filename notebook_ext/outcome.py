@@ -53,10 +53,17 @@ def exception_of(end: Ended, name: str, *, note: str = "") -> BaseException:
     return error
 
 
-def map_note(end: Ended, index: int, name: str) -> str:
-    """Return what a map says of the input that failed: its index and arguments, shortened."""
+def map_note(end: Ended, index: int, name: str, title: str) -> str:
+    """Return what a map says of the input that failed: its index and arguments, shortened.
+
+    Args:
+        end: how it ended.
+        index: which input it is.
+        name: the function's.
+        title: the map's, such as `f.starmap`.
+    """
     arguments = arguments_of(end, index)
-    return f"in input {index} of {name}.map" + (f": {name}({arguments})" if arguments else "")
+    return f"in input {index} of {title}" + (f": {name}({arguments})" if arguments else "")
 
 
 def arguments_of(end: Ended, index: int) -> str:

@@ -119,7 +119,7 @@ class Session:
 
     def output(self, prefix: str) -> CallOutput:
         """Return where a call's output goes that is made here and now."""
-        shown = prefix if self.settings.log_prefix else ""
+        shown = prefix if current_settings().log_prefix else ""
         return CallOutput(self._printer, contextvars.copy_context(), shown)
 
     def announce(self, running: RunningInput, begins: bool, calls: tuple[CallId, ...]) -> None:  # noqa: FBT001  a callback

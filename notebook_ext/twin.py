@@ -7,18 +7,20 @@ works in a notebook cell, inside whose thread a loop is running.
 
 Guarantees: a waiting that is given up (a signal, a cancelled task) is told so by `abandon`. The
 operation is started before `.aio(...)` returns, so that `[f.remote.aio(x) for x in xs]` runs all.
+What it returns is a coroutine to asyncio: `create_task`, `TaskGroup` and `asyncio.run` take it.
 Not guaranteed: anything about which thread completes a waiting; `decode` runs where one waits.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from kernel_worker.context import running_input
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Callable, Generator
 
     from kernel_worker.context import RunningInput
 
@@ -28,12 +30,13 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Waiting(Generic[T_co]):
+class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
     """An operation that was started; completed once, by any thread."""
 
     __slots__ = (
         "__weakref__",
         "_callbacks",
+        "_driver",
         "_gate",
         "_open",
         "_result",
@@ -49,6 +52,7 @@ class Waiting(Generic[T_co]):
         self._open = [True]
         self._result: Callable[[], T_co] | None = None
         self._callbacks: list[Callable[[], object]] = []
+        self._driver: Generator[Any, None, T_co] | None = None
         self.done = False
         """Whether it was completed …"""
         self.failed = False
@@ -138,6 +142,26 @@ class Waiting(Generic[T_co]):
     def __await__(self) -> Generator[Any, None, T_co]:
         """Wait in the running task."""
         return self._settle().__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """Go on waiting, as the coroutine of a task of its own."""
+        __tracebackhide__ = True
+        if self._driver is None:
+            self._driver = self.__await__()
+        return self._driver.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where the task waits."""
+        __tracebackhide__ = True
+        if self._driver is None:  # the task was cancelled before its first step
+            self.abandon()
+            self._driver = self.__await__()
+        return self._driver.throw(*error)
+
+    def close(self) -> None:
+        """End the task's wait."""
+        if self._driver is not None:
+            self._driver.close()
 
     async def settled(self) -> None:
         """Wait in the running task, without asking for the result."""
@@ -234,17 +258,17 @@ class BoundTwin(Generic[P, T]):
     def __init__(self, body: Callable[P, Waiting[T]]) -> None:
         self._body = body
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do it and wait for the result."""
         __tracebackhide__ = True
         return self._body(*args, **kwargs).join()
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+    def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Do it; the result is awaited."""
         __tracebackhide__ = True
         return self._body(*args, **kwargs)
 
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> Waiting[T]:
+    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Waiting[T]:
         """Do it; whoever wants the result waits for what this returns."""
         __tracebackhide__ = True
         return self._body(*args, **kwargs)

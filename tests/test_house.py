@@ -18,14 +18,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("kernel_worker", "notebook_ext")
 
 SHOWN_BY = {
-    "acceptance/test_deaths.py": "kernel_worker/broker: restore · notebook_ext: link",
+    "acceptance/test_deaths.py": "notebook_ext: link",
     "acceptance/test_failures.py": "kernel_worker: errors · notebook_ext: exception",
     "acceptance/test_magics.py": "notebook_ext/widgets: facts",
     "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival call_graph",
     "acceptance/test_plain_cells.py": "notebook_ext: autoscaler functions",
-    "broker/test_loop.py": "kernel_worker/broker: admission answers commit peers progress replays",
     "broker/test_translate.py": "kernel_worker/wire: messages",
-    "core/test_invariants.py": "kernel_worker/core: calls ending leases pools scheduler state",
+    "core/test_invariants.py": "kernel_worker/core: ending scheduler state",
     "core/test_transitions.py": "kernel_worker/core: effects events · kernel_worker: model records",
     "host/test_agent.py": "kernel_worker/host: orphans workers",
     "host/test_templates.py": "kernel_worker/worker: surroundings template",

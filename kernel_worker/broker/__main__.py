@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import secrets
 import sys
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,6 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.ready_fd >= 0 and os.fork():
         os._exit(0)  # whoever started us has no child to reap, and cannot take us with it
-    os.umask(0o077)
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s broker[{os.getpid()}] %(levelname)s %(message)s",
@@ -60,7 +58,7 @@ def _serve(ready: int, *, with_agent: bool) -> int:
     connection = rendezvous.Connection(
         address=f"ipc://{path}",
         pid=os.getpid(),
-        incarnation=secrets.token_hex(4),
+        incarnation=os.urandom(4).hex(),
         machine=rendezvous.machine_id(),
         path=str(directory / "connection.json"),
     )

@@ -118,6 +118,7 @@ class Admission:
             self._peers.add_host(host)
             host.watch = self._watch(hello, host)
             return events.HostJoined(host.id, host.resources)
+        self._broker.timers.cancel("idle")
         client = Client(ClientId(hello.peer), routing, hello.pid)
         self._peers.add_client(client)
         client.watch = self._watch(hello, client)

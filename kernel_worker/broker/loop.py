@@ -158,45 +158,44 @@ class Broker:
             self._shut_down()
 
     def _turn(self, poller: zmq.Poller) -> None:
-        for ready, _ in poller.poll(self._patience_ms()):
-            if ready is self.sockets.router:
+        patience_ms = self._patience_ms()
+        ready = poller.poll(patience_ms)
+        if len(ready) > 1:
+            self._appetite = MESSAGES_PER_TURN  # what somebody said before it died comes first
+        for source, _ in ready:
+            if source is self.sockets.router:
                 self._receive()
             else:
                 self._guarded(self.watches.dispatch)
+        if patience_ms == 0 or not ready:
+            self._on_time()
         if self.sockets.is_congested:
             self.sockets.retry()
         if self._commit.has_facts:
             self._commit.flush()
-        if not self.peers.clients:
+        if not self.scheduler.has_clients:
             self._consider_idleness()
 
     def _patience_ms(self) -> int | None:
-        """Do what is due; return how long there is nothing to do but to wait for somebody."""
+        """Return how long there is nothing to do but to wait for somebody."""
         now = self.now()
-        if (deadline := self._deadline(now)) is not None and deadline <= now:
-            self._on_time(now)
-            deadline = self._deadline(now)
-        return None if deadline is None else max(0, math.ceil((deadline - now) * 1000))
-
-    def _deadline(self, now: float) -> float | None:
-        """Return when something has to be done though nobody says anything, or None."""
         deadline, own = self.scheduler.next_deadline(), self.timers.next_deadline()
         if deadline is None or (own is not None and own < deadline):
             deadline = own
         if self.sockets.is_congested:
             soon = now + _RETRY_SECONDS
             deadline = soon if deadline is None else min(deadline, soon)
-        return deadline
+        return None if deadline is None else max(0, math.ceil((deadline - now) * 1000))
 
     def _receive(self) -> None:
-        left = self._appetite
-        self._appetite = min(2 * left, MESSAGES_PER_TURN)
-        while left or self._exits:
+        appetite, taken = self._appetite, 0
+        self._appetite = min(2 * appetite, MESSAGES_PER_TURN)
+        while taken < (MESSAGES_PER_TURN if self._exits else appetite):
             parts = self.sockets.receive()
             if parts is None:
                 self._appetite = 1
                 break
-            left = max(0, left - 1)
+            taken += 1
             try:
                 self._message(parts)
             except ProtocolError as error:
@@ -211,12 +210,12 @@ class Broker:
         for event in exits:
             self._guarded(self._worker_gone, event)
 
-    def _on_time(self, now: float) -> None:
+    def _on_time(self) -> None:
+        now = self.now()
         self._guarded(self.timers.run, now)
         deadline = self.scheduler.next_deadline()
         if deadline is not None and deadline <= now:
             self._guarded(self.handle, events.TimePassed())
-        self._commit.flush()
 
     def _guarded(self, act: Callable[..., None], *args: object) -> None:
         try:
@@ -320,7 +319,8 @@ class Broker:
 
     def _forget_worker(self, event: events.WorkerExited | events.WorkerStartFailed) -> None:
         worker = self.peers.workers.get(event.worker)
-        if worker is not None:
+        # One whose start failed when it held a lease already is forgotten when it has exited.
+        if worker is not None and not self.scheduler.knows_worker(worker.id):
             self._admission.lose(worker)
 
     # ---- handle, commit, perform ------------------------------------------------------------
@@ -378,7 +378,7 @@ class Broker:
         keeper = "the journal"
         for digest, content in restored.objects.items():
             self.objects.add(digest, content, keeper)
-        restore_tables(restored.facts, self.objects, self.calls)
+        self._defined |= restore_tables(restored.facts, self.objects, self.calls)
         self.objects.forget(keeper)
         facts = [fact.record for fact in restored.facts]
         self._do(self.scheduler.restore(facts, self.now()), events.TimePassed(), ())
@@ -398,11 +398,12 @@ class Broker:
             self.timers.set("idle", at, self._leave_if_idle)
 
     def _leave_if_idle(self) -> None:
-        if self.peers.clients or not self.scheduler.is_idle():
+        if not self.scheduler.is_idle():
             return
         rendezvous.withdraw(self.connection)
+        self._appetite = MESSAGES_PER_TURN
         self._receive()  # somebody may have read the connection file just now
-        if self.peers.clients:
+        if self.scheduler.has_clients:
             rendezvous.publish(self.connection)
         else:
             self.stop("idle")

@@ -94,6 +94,9 @@ class Performer:
 
     def _retire_pool(self, effect: effects.RetirePool, _: Sequence[Frame]) -> None:
         self._to_host(effect.host, messages.RetirePool(effect.pool))
+        host = self._peers.hosts.get(effect.host)
+        if host is not None:
+            host.sent.clear()  # it lets objects go that no pool of it needs any more
 
     def _take_back(self, effect: effects.TakeBack, _: Sequence[Frame]) -> None:
         self._to_host(effect.host, messages.TakeBack(effect.worker, effect.lease))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kernel_worker import records
 from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.commit import objects_of
-from kernel_worker.model import CallId, ClientId
+from kernel_worker.model import CallId, ClientId, PoolId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,15 +17,19 @@ if TYPE_CHECKING:
 
 NOBODY = ClientId("")
 """The client of calls that came back: whoever wants their outcomes attaches."""
-_RESTORER = "the journal"
 
 
 def restore_tables(
     facts: Iterable[StoredFact],
     objects: ObjectStore,
     calls: dict[CallId, OpenCall],
-) -> None:
-    """Fill the tables from the facts of unfinished calls, whose objects are in `objects`."""
+) -> set[PoolId]:
+    """Fill the tables from the facts of unfinished calls, whose objects are in `objects`.
+
+    Returns:
+        The pools that own objects from now on.
+    """
+    pools: set[PoolId] = set()
     for fact in facts:
         record = fact.record
         if isinstance(record, records.CallSubmitted):
@@ -33,6 +37,7 @@ def restore_tables(
             objects.own(record.call, objects_of(record))
             for spec in (record.spec, *record.nested_specs):
                 objects.own(spec.pool, (spec.code, spec.environment))
+                pools.add(spec.pool)
             continue
         call = calls[record.call]
         match record:
@@ -44,6 +49,7 @@ def restore_tables(
                 call.batches.drop(index, index + count)
             case _:
                 pass
+    return pools
 
 
 def _reopen(record: records.CallSubmitted) -> OpenCall:

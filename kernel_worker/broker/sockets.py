@@ -70,7 +70,7 @@ class Sockets:
             self.router.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
         self.router.bind(address)
         # Without the method between, which looks at options of other kinds of sockets.
-        self._send_frame = super(zmq.Socket, self.router).send
+        self._send_frame: Callable[..., object] = super(zmq.Socket, self.router).send
         self._on_unreachable = on_unreachable
         self._queues: dict[bytes, _Queue] = {}
 

@@ -2,8 +2,8 @@
 
 `Scheduler` is deterministic: the same events at the same times give the same effects. It reads no
 clock (`now` is an argument, in Unix seconds by a clock that does not jump: records say when a call
-was submitted), draws no random numbers and does no I/O. One call of `handle` is one turn: the event changes facts, then leases are granted
-and workers started or stopped as the facts are now.
+was submitted), draws no random numbers and does no I/O. One call of `handle` is one turn: the event
+changes facts, then leases are granted and workers started or stopped as the facts are now.
 """
 
 from __future__ import annotations
@@ -95,14 +95,19 @@ class Scheduler:
             return None
         return views.progress(self._state, known, self._state.now if now is None else now)
 
-    def open_attached_calls(self) -> list[CallId]:
-        """Return the attached calls that are not finished."""
-        return [call.id for call in self._state.calls.values() if call.attached]
+    def knows_worker(self, worker: WorkerId) -> bool:
+        """Whether a worker was asked for and its end has not been reported."""
+        return worker in self._state.workers
+
+    @property
+    def has_clients(self) -> bool:
+        """Whether anybody is connected but workers that make calls themselves."""
+        return not self._state.clients <= self._state.nested_clients
 
     def is_idle(self) -> bool:
         """Whether nobody is connected, nothing is open, kept warm or starting."""
         state = self._state
-        if state.clients - state.nested_clients or state.calls:
+        if self.has_clients or state.calls:
             return False
         return not any(
             pool.floor(state.now) or pool.count(Condition.STARTING) for pool in state.pools.values()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import secrets
 import signal
 import sys
 from pathlib import Path
@@ -38,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     orphans.become_subreaper()
     lifeline = os.pipe2(os.O_CLOEXEC)
     base = templates.fork_base(*lifeline)  # before there is a thread
-    host = HostId(f"ho-{secrets.token_hex(8)}")
+    host = HostId(f"ho-{os.urandom(8).hex()}")
     path = str(Path(options.connection).absolute())
     agent = Agent(host, connection.address, path, offered, lifeline, machine_id())
     agent.templates.adopt_base(base, sys.executable, dict(os.environ))

@@ -41,7 +41,7 @@ from kernel_worker.wire import page as pages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kernel_worker.model import HostResources
+    from kernel_worker.model import FunctionSpec, HostResources
     from kernel_worker.wire.page import Place
 
 RETIRED_SECONDS = 30.0
@@ -50,6 +50,8 @@ _NO_LIMIT_SECONDS = 1e8
 _MIN_LOOK_SECONDS = 0.01
 _NS = 1e-9
 _END_SECONDS = 5.0
+_MAX_STARTS = 3
+_TEMPLATE_DIED = "its template died"
 
 
 class Agent:
@@ -84,6 +86,8 @@ class Agent:
         self._is_ending = False
         self._oom_kills = workers.oom_kills()
         self._retiring: set[PoolId] = set()
+        self._specs: dict[PoolId, FunctionSpec] = {}
+        """What the pools need that are not retired."""
         self.templates = Templates(lifeline[0], self._watch, self._unwatch, self._allow)
 
     def run(self) -> None:
@@ -157,10 +161,15 @@ class Agent:
                 assert_never(message)
 
     def _retire(self, pool: PoolId) -> None:
-        """Let a pool's template go, unless the pool has come back meanwhile."""
-        if pool in self._retiring:
-            self._retiring.discard(pool)
-            self.templates.retire(pool)
+        """Let a pool's template and objects go, unless the pool has come back meanwhile."""
+        if pool not in self._retiring:
+            return
+        self._retiring.discard(pool)
+        self.templates.retire(pool)
+        self._specs.pop(pool, None)
+        specs = [*self._specs.values(), *(worker.spec for worker in self._workers.values())]
+        needed = {digest for spec in specs for digest in (spec.environment, spec.code)}
+        self._objects = {d: content for d, content in self._objects.items() if d in needed}
 
     # ---- starting ---------------------------------------------------------------------------
 
@@ -173,6 +182,7 @@ class Agent:
             return
         environment, code = self._objects[spec.environment], self._objects[spec.code]
         self._retiring.discard(spec.pool)
+        self._specs[spec.pool] = spec
         template = self.templates.function(spec, environment, code)
         template.users += 1
         self._workers[asked.worker] = worker = Worker(asked, template)
@@ -185,6 +195,8 @@ class Agent:
             self._tell(messages.WorkerExited(worker.id, worker.kill_cause or "stopped"))
         elif template.state is State.READY:
             self._fork(worker, template, None)
+        elif template.state is State.LOST:
+            self._start_again(worker)
         elif template.state is State.UNSAFE:
             worker.start = f"fresh: {template.reason}"
             base = self.templates.base(self._objects[worker.spec.environment])
@@ -193,6 +205,9 @@ class Agent:
             self._fail(worker, template.failed or Failed(f"{template.name}: no template", b""))
 
     def _launch_fresh(self, worker: Worker, base: Template) -> None:
+        if base.state is State.LOST:
+            self._start_again(worker)
+            return
         if base.state is not State.READY:
             self._fail(worker, base.failed or Failed("no base template", b""))
             return
@@ -222,9 +237,13 @@ class Agent:
 
         try:
             files = worker.files() + objects
-            self.templates.fork(template, message, files, partial(self._started, worker))
+            started, lost = partial(self._started, worker), partial(self._lost, worker)
+            self.templates.fork(template, message, files, started, lost)
+        except ConnectionError:
+            self._start_again(worker)
+            return
         except OSError as error:
-            self._fail(worker, Failed(f"{template.name}: the template is gone: {error}", b""))
+            self._fail(worker, Failed(f"{template.name} cannot be asked to fork: {error}", b""))
             return
         finally:
             local.close_all(objects)
@@ -241,6 +260,29 @@ class Agent:
         self._timers.at(now + seconds, partial(self._give_up_start, worker))
         if worker.spec.timeout_seconds < _NO_LIMIT_SECONDS:
             self._look(worker)
+
+    def _lost(self, worker: Worker) -> None:
+        """The template that was asked for it died, and did not say that it had forked it."""
+        if set(orphans.children()) <= self._pids.keys():
+            self._start_again(worker)
+            return
+        # One of the others may be the worker: it ends as we hang up, and the broker asks anew.
+        worker.kill_cause = worker.kill_cause or _TEMPLATE_DIED
+        self._worker_exited(worker, -1)
+
+    def _start_again(self, worker: Worker) -> None:
+        """Start a worker whose template died before it forked it from another template."""
+        if worker.starts >= _MAX_STARTS:
+            self._forget(worker)
+            self._tell(messages.WorkerExited(worker.id, worker.kill_cause or _TEMPLATE_DIED))
+            return
+        spec = worker.spec
+        environment, code = self._objects[spec.environment], self._objects[spec.code]
+        template = self.templates.function(spec, environment, code)
+        template.users += 1
+        worker.template.users -= 1
+        self._workers[worker.id] = again = worker.again(template)
+        template.when_settled(partial(self._launch, again))
 
     def _give_up_start(self, worker: Worker) -> None:
         if worker.id not in self._workers or worker.page.is_ready:
@@ -350,6 +392,8 @@ class Agent:
             received = local.receive(template.end, local.from_template, _DO_NOT_WAIT)
         except BlockingIOError:
             return
+        except ConnectionResetError:
+            return  # it died with something of ours unread; what it said comes after this
         except OSError:
             received = None
         if received is None:

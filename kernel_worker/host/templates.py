@@ -6,7 +6,8 @@
 
 Theory. A template is asked for and *settles* once: ready, unsafe (loaded, but must not be forked:
 workers then load the function themselves) or failed. Requests to a template that is not there yet
-wait for its parent to settle. What failed is forgotten, so that the next request tries anew.
+wait for its parent to settle. What failed is forgotten, so that the next request tries anew; what
+died is *lost*: whoever asked it, or waited for one below it, hears of that and asks for another.
 
 Guarantees: a template goes only when nothing that was forked from it lives. A retired one is kept
 for a while, so that going back to an earlier version of a cell is quick.
@@ -41,6 +42,8 @@ _PROGRAM = "kernel_worker.worker.template"
 KEPT_RETIRED = 4
 KEPT_IMPORTS = 4
 _STARTUP_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "LC_")
+_PATH_VARIABLE = "PYTHONPATH"
+_HOME = str(Path(kernel_worker.__file__).parent.parent)
 _STARTUP_NAMES = frozenset({"LANG", "LANGUAGE"})
 
 
@@ -51,6 +54,8 @@ class State(enum.Enum):
     READY = enum.auto()
     UNSAFE = enum.auto()
     FAILED = enum.auto()
+    LOST = enum.auto()
+    """It died, or its parent did before it forked it: another one may be had."""
 
 
 class Failed(NamedTuple):
@@ -81,8 +86,13 @@ class Template:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is ready, unsafe or failed."""
+        """Whether it is not to come any more: it is there, or will not be."""
         return self.state is not State.STARTING
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether it is worth asking, or waiting for."""
+        return self.state not in {State.FAILED, State.LOST}
 
     def when_settled(self, callback: Callable[[Template], None]) -> None:
         """Call `callback` once, when it has settled; at once if it has."""
@@ -97,6 +107,14 @@ class Template:
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback(self)
+
+
+class _Request(NamedTuple):
+    """A fork that a template was asked for."""
+
+    template: Template
+    then: Callable[[int], None]
+    lost: Callable[[], None]
 
 
 class Templates:
@@ -124,7 +142,7 @@ class Templates:
         self._bases: dict[tuple[str, tuple[tuple[str, str], ...]], Template] = {}
         self._imports: dict[tuple[str, tuple[str, ...]], Template] = {}
         self._functions: dict[tuple[str, tuple[str, ...], str], Template] = {}
-        self._requests: dict[int, Callable[[int], None]] = {}
+        self._requests: dict[int, _Request] = {}
         self._next_request = 0
 
     # ---- asking -----------------------------------------------------------------------------
@@ -148,7 +166,7 @@ class Templates:
         """Return the template of a function; it may not have settled."""
         key = (spec.environment, spec.imports, spec.code)
         template = self._functions.pop(key, None)
-        if template is None or template.state is State.FAILED:
+        if template is None or not template.is_of_use:
             parent = self._parent(spec, environment)
             load = local.Load((), has_environment=not spec.imports, has_code=True)
             files = [code] if spec.imports else [environment, code]
@@ -163,19 +181,32 @@ class Templates:
         message: Callable[[int], local.ToTemplate],
         files: list[int],
         then: Callable[[int], None],
+        lost: Callable[[], None],
     ) -> None:
-        """Ask a template that is ready to fork; `then` gets the pid of the child.
+        """Ask a template that is ready to fork.
+
+        Args:
+            template: which one.
+            message: makes the request of its number.
+            files: go with it.
+            then: gets the pid of the child.
+            lost: called instead if the template dies before it has answered.
 
         Raises:
-            OSError: the template is gone.
+            ConnectionError: the template is dead; it is lost from now on.
+            OSError: the request cannot be sent.
         """
         self._next_request += 1
-        self._requests[self._next_request] = then
-        local.send(template.end, message(self._next_request), *files)
+        try:
+            local.send(template.end, message(self._next_request), *files)
+        except ConnectionError:
+            self._lose(template)
+            raise
+        self._requests[self._next_request] = _Request(template, then, lost)
 
     def forked(self, message: local.Forked) -> None:
         """A template has forked."""
-        self._requests.pop(message.request)(message.pid)
+        self._requests.pop(message.request).then(message.pid)
 
     # ---- going ------------------------------------------------------------------------------
 
@@ -200,19 +231,37 @@ class Templates:
         template.end.close()
 
     def gone(self, template: Template, failed: Failed) -> None:
-        """A template's process has ended; whoever waits for it, or for one below it, hears why."""
+        """A template's process has ended and everything that it said was heard.
+
+        Whoever waits for it to load hears why it did not; whoever asked it to fork, of its loss.
+        """
         self._leave(template)
         if template.state is State.UNSAFE:
             return  # its process was let go; what is known of it is kept
+        if template.end.fileno() >= 0:
+            self.drop(template)
+        if template.is_settled:
+            self._lose(template)
+        else:
+            self._forget(template)
+            template.failed = failed
+            template.settle(State.FAILED)
+        self._end_requests(template)
+
+    def _end_requests(self, template: Template) -> None:
+        for number in [n for n, asked in self._requests.items() if asked.template is template]:
+            self._requests.pop(number).lost()
+
+    def _lose(self, template: Template) -> None:
+        """Ask this one no more: it is dead, or will never live."""
+        self._forget(template)
+        if template.state is not State.FAILED:
+            template.settle(State.LOST)
+
+    def _forget(self, template: Template) -> None:
         _remove(self._bases, template)
         _remove(self._imports, template)
         _remove(self._functions, template)
-        if template.end.fileno() >= 0:
-            self.drop(template)
-        if not template.is_settled:
-            template.failed = failed
-            template.settle(State.FAILED)
-        template.state = State.FAILED
 
     @staticmethod
     def _leave(template: Template) -> None:
@@ -229,7 +278,7 @@ class Templates:
             return base
         key = (spec.environment, spec.imports)
         template = self._imports.pop(key, None)
-        if template is None or template.state is State.FAILED:
+        if template is None or not template.is_of_use:
             load = local.Load(spec.imports, has_environment=True)
             name = "imports of " + spec.name
             seconds = spec.startup_timeout_seconds
@@ -269,23 +318,30 @@ class Templates:
             template.pid = pid
             self._allow(template, seconds)
 
+        def lost() -> None:
+            self._leave(template)
+            self.drop(template)
+            self._lose(template)
+            self._end_requests(template)
+
         files = [local.anonymous_file(content, "object") for content in contents]
         try:
-            self.fork(parent, local.ForkTemplate, [template.far_end.fileno()], know)
-            template.far_end.close()
-            local.send(template.end, load, *files)
+            local.send(template.end, load, *files)  # it lies there until somebody reads it
+            self.fork(parent, local.ForkTemplate, [template.far_end.fileno()], know, lost)
+        except ConnectionError:
+            lost()
         except OSError as error:
-            template.failed = Failed(f"{parent.name}: the template is gone: {error}", b"")
+            template.failed = Failed(f"{parent.name} cannot be asked to fork: {error}", b"")
             template.settle(State.FAILED)
         finally:
+            template.far_end.close()
             local.close_all(files)
 
     def _spawn(self, template: Template, environment: Environment) -> None:
         """Start a fresh interpreter; our package comes last on its path, where it has its own."""
-        home = str(Path(kernel_worker.__file__).parent.parent)
         file = template.far_end.fileno()
         code = (
-            f"import sys; sys.path.append({home!r}); "
+            f"import sys; sys.path.append({_HOME!r}); "
             f"from {_PROGRAM} import start; start({file}, {self._alive})"
         )
         try:
@@ -338,10 +394,13 @@ def _remove(group: dict[K, Template], template: Template) -> None:
 
 def _startup(variables: dict[str, str]) -> tuple[tuple[str, str], ...]:
     """Return those variables that count when an interpreter starts; the others are set later."""
-    return tuple(
-        sorted(
-            (name, value)
-            for name, value in variables.items()
-            if name in _STARTUP_NAMES or name.startswith(_STARTUP_PREFIXES)
-        )
-    )
+    counting = {
+        name: value
+        for name, value in variables.items()
+        if name in _STARTUP_NAMES or name.startswith(_STARTUP_PREFIXES)
+    }
+    # Where we lie may stand on the agent's path and not on the caller's: no difference to anybody.
+    places = counting.pop(_PATH_VARIABLE, "").split(os.pathsep)
+    if foreign := [place for place in places if place not in {"", _HOME}]:
+        counting[_PATH_VARIABLE] = os.pathsep.join(foreign)
+    return tuple(sorted(counting.items()))

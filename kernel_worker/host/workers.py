@@ -30,6 +30,8 @@ class Worker:
         self.template = template
         """Where it is forked from."""
         self.start = "forked"
+        self.starts = 1
+        """How many templates were asked for it, this one included."""
         self.pid = 0
         self.is_launched = False
         self.is_stopping = False
@@ -41,6 +43,14 @@ class Worker:
         self.control, self._far_control = local.socket_pair()
         self._stdout = os.pipe2(os.O_CLOEXEC)
         self._stderr = os.pipe2(os.O_CLOEXEC)
+
+    def again(self, template: Template) -> Worker:
+        """Return the plan for it anew, below another template; this one is closed."""
+        again = Worker(self.asked, template)
+        again.starts = self.starts + 1
+        again.is_stopping, again.kill_cause = self.is_stopping, self.kill_cause
+        self.close()
+        return again
 
     def files(self) -> list[int]:
         """Return what the worker is given, in the order of `local.ForkWorker`."""

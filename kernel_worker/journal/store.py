@@ -88,10 +88,10 @@ class Store:
             VersionError: It was written by a newer version.
             ConnectionError: Another process has it open, or it cannot be written.
         """
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             return cls(_connect(path))
-        except sqlite3.OperationalError as error:
+        except (OSError, sqlite3.OperationalError) as error:
             message = f"the journal {path} cannot be opened: {error}"
             raise ConnectionError(message) from error
         except sqlite3.DatabaseError as error:
@@ -278,6 +278,7 @@ class Store:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    path.touch(mode=0o600)  # what SQLite puts beside it is no more open than it
     db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -26,14 +26,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from kernel_worker.errors import ExecutionError
+from kernel_worker.errors import OUR_FILES, ExecutionError
 from kernel_worker.wire import byvalue, culprit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PACKAGE = Path(__file__).resolve().parent.parent
-_OURS = tuple(f"{_PACKAGE.parent / name}/" for name in ("kernel_worker", "notebook_ext"))
 _MACHINERY = (f"{Path(contextlib.__file__).parent / 'asyncio'}/",)
 """Where the frames between ours and the user's lie."""
 _MAX_EXCEPTIONS = 64
@@ -193,7 +191,7 @@ def _steps(traceback: types.TracebackType | None) -> Iterator[types.TracebackTyp
     below_ours = False
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename
-        if file.startswith(_OURS):
+        if file.startswith(OUR_FILES):
             below_ours = True
         elif not (below_ours and file.startswith(_MACHINERY)):
             below_ours = False

@@ -372,7 +372,10 @@ class Interrupt(_Message, tag="interrupt"):
 
 
 class RetirePool(_Message, tag="retire_pool"):
-    """No worker of this pool will be asked for soon: its template may go."""
+    """No worker of this pool will be asked for soon: its template and its objects may go.
+
+    What a later `StartWorker` names, of whatever pool, is sent again before it.
+    """
 
     pool: PoolId
 

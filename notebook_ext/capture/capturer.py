@@ -88,7 +88,7 @@ class Capturer:
             modules = local_modules.find(reach.module_names)
             self._captured = self._capture(reach, modules, around)
             self._surroundings = around
-            self._watch = Watch(reach, modules.local)
+            self._watch = Watch(reach, modules)
             return self._captured
 
     def _capture(self, reach: Reach, modules: Found, around: Surroundings) -> Captured:

@@ -49,6 +49,8 @@ class Found(NamedTuple):
     """Sorted by name."""
     installed: tuple[str, ...]
     """Sorted."""
+    missing: tuple[str, ...]
+    """Names at the top that are neither; they may be written yet."""
 
 
 _files: dict[str, LocalModule] = {}
@@ -58,6 +60,7 @@ def find(names: Iterable[str]) -> Found:
     """Return the local modules that `names` lead to, and the installed ones that they need."""
     local: dict[str, LocalModule] = {}
     installed: set[str] = set()
+    missing: list[str] = []
     todo = [part for name in names for part in _with_parents(name)]
     seen: set[str] = set()
     while todo:
@@ -71,7 +74,11 @@ def find(names: Iterable[str]) -> Found:
             todo += [part for found in module.imports for part in _with_parents(found)]
         elif _is_installed(name):
             installed.add(_public(name))
-    return Found(tuple(local[name] for name in sorted(local)), tuple(sorted(installed)))
+        elif "." not in name:
+            missing.append(name)
+    return Found(
+        tuple(local[name] for name in sorted(local)), tuple(sorted(installed)), tuple(missing)
+    )
 
 
 def _public(name: str) -> str:

@@ -151,10 +151,6 @@ class Reach:
                 self._visited += 1
                 self._visit(number, self.items[number])
 
-    def walk_further(self) -> None:
-        """Walk what was met since (by pickling the bundle)."""
-        self._finish()
-
     def _encode_next(self) -> None:
         slot = self.slots[len(self.encoded)]
         self.encoded.append(self._encode(slot.value, slot.label))

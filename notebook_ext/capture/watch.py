@@ -83,7 +83,7 @@ class _Content(NamedTuple):
 class Watch:
     """Compares the present with what one walk saw."""
 
-    def __init__(self, reach: Reach, files: tuple[local_modules.LocalModule, ...]) -> None:
+    def __init__(self, reach: Reach, modules: local_modules.Found) -> None:
         self._reach = reach
         self._scopes = [
             _Scope(namespace, tuple(reads), _values(namespace, tuple(reads)))
@@ -96,7 +96,8 @@ class Watch:
         pairs = zip(reach.slots, reach.encoded, strict=True)
         changeable = [(s.value, e) for s, e in pairs if not is_immutable(s.value)]
         self._contents = [_Content(v, _fingerprint(v), e) for v, e in changeable]
-        self._files = [module.stamp for module in files]
+        self._files = [module.stamp for module in modules.local]
+        self._missing = modules.missing
 
     def is_unchanged(self) -> bool:
         """Say whether a new walk would find the same."""
@@ -106,6 +107,7 @@ class Watch:
             and all(_contents(cell) is value for cell, value in self._cells)
             and all(_same(vars(kind), before) for kind, before in self._classes)
             and all(local_modules.stamp_of(stamp.path) == stamp for stamp in self._files)
+            and not any(map(local_modules.locate, self._missing))
             and all(map(self._has_same_content, self._contents))
         )
 

@@ -21,8 +21,7 @@ RUNNING = 2
 DONE = 3
 FAILED = 4
 CANCELLED = 5
-STATE_NAMES = ("pending", "queued", "running", "done", "failed", "cancelled")
-"""The state of an input in words; the position is the code that `take_changes` gives."""
+"""The states of an input, as `take_changes` gives them."""
 
 FINAL_STATES = frozenset({"done", "failed", "cancelled"})
 """What `MapFacts.state` is once nothing will change any more."""

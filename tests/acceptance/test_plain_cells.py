@@ -257,6 +257,23 @@ def test_a_remote_function_finds_the_notebooks_files(notebook: PlainKernel) -> N
     assert value(notebook, "read.remote()") == "a,b"
 
 
+def test_what_a_remote_function_writes_has_the_permissions_that_the_notebook_gives(
+    notebook: PlainKernel,
+) -> None:
+    typed(
+        notebook,
+        """
+        import os
+        @app.function()
+        def mask():
+            former = os.umask(0o77)
+            os.umask(former)
+            return former
+        """,
+    )
+    assert value(notebook, "mask.remote() == mask.local()") is True
+
+
 def test_many_threads_call_at_once(notebook: PlainKernel) -> None:
     right = value(
         notebook,

@@ -8,7 +8,16 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from kernel_worker.model import CallId, Digest, LeaseId, Outcome, PoolId, WorkerId, digest_of
+from kernel_worker.model import (
+    CallId,
+    Digest,
+    LeaseId,
+    Outcome,
+    ParentInput,
+    PoolId,
+    WorkerId,
+    digest_of,
+)
 from kernel_worker.wire import frames as batches
 from kernel_worker.wire import messages, payload
 from tests.broker.speaking import CODE, Client, Host, RunningBroker, Speaker, read
@@ -263,6 +272,43 @@ def test_an_idle_broker_exits_and_leaves_nothing(
     assert not broker.is_alive()
     left = sorted(path.name for path in broker.settings.runtime_dir.glob("*/*"))
     assert left == ["lock"]
+
+
+def test_workers_that_make_calls_do_not_keep_a_broker_awake(
+    running: Callable[..., RunningBroker], speakers: list[Speaker]
+) -> None:
+    broker = running(idle_exit_seconds=0.2)
+    process = os.pidfd_open(broker.connection.pid)
+    host, client, nested = Host(broker), Client(broker), Client(broker, "cl-of-the-worker")
+    speakers += [host, client, nested]
+    client.define()
+    client.submit([1], "fc-outer", attached=False)
+    client.hear(messages.Accepted)
+    worker = host.start_worker()
+    lease = worker.lease().message
+    parent = ParentInput(lease.call, 0, 1, WorkerId(worker.peer), lease.lease)
+    nested.define()
+    nested.submit([2], "fc-inner", parent=parent)
+    nested.say(messages.CancelCall(CallId("fc-inner")))
+    nested.hear(messages.Failure)
+    worker.done(lease, [1])
+    client.say(messages.Bye())
+    assert read(process)
+    os.close(process)
+
+
+def test_each_client_restarts_the_idle_time(
+    running: Callable[..., RunningBroker], speakers: list[Speaker]
+) -> None:
+    broker = running(idle_exit_seconds=1.0)
+    process = os.pidfd_open(broker.connection.pid)
+    assert not read(process, 0.7)
+    client = Client(broker)
+    speakers.append(client)
+    client.say(messages.Bye())
+    assert not read(process, 0.7)
+    assert read(process)
+    os.close(process)
 
 
 def test_stop_ends_the_broker(broker: RunningBroker, client: Client) -> None:

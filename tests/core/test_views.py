@@ -64,7 +64,6 @@ def test_progress_shows_what_workers_hold() -> None:
     assert progress is not None
     assert (progress.running, progress.workers, progress.retried) == (2, 2, 0)
     assert progress.started == ((2, 3), (3, 4))
-    assert simulation.core.open_attached_calls() == [call]
 
 
 def test_status_is_plain_data() -> None:

@@ -50,6 +50,19 @@ def test_facts_come_back_in_order_with_their_frames(path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["journal.db"]
 
 
+def test_nobody_else_can_read_a_journal(store: Store, path: Path) -> None:
+    store.write([submitted(ONE, code=b"c")])
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+
+
+def test_a_journal_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConnectionError, match=r"journal .*file/deep/journal\.db cannot be opened"):
+        Store.open(tmp_path / "file" / "deep" / "journal.db")
+
+
 def test_frames_longer_than_a_row_may_be(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "PIECE_BYTES", 7_000)
     large = bytes(range(256)) * 100

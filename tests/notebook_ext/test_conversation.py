@@ -309,6 +309,28 @@ def test_waiting_is_told_and_taken_back() -> None:
     assert said(talk) == []
 
 
+def test_who_waits_on_after_an_outcome_says_so_again() -> None:
+    talk = opened()
+    one, spawned = CallId("fc-one"), CallId("fc-spawned")
+    talk.submit(submission("fc-1", Heard()), 2, inputs(1, 2), closed=True)
+    talk.submit(submission("fc-one", Heard()), 1, inputs(1), closed=True)
+    talk.attach(spawned, Heard())
+    said(talk)
+    mapped = messages.Blocked(PARENT, (CALL,))
+    talk.tell(mapped)
+    talk.receive(messages.Results(CALL, 1, 1, 1), values("second"))
+    assert said(talk) == [mapped, mapped], "the first is what it waits for"
+    talk.receive(messages.Failure(CALL, 0, 1, Outcome.LOST, 1), [])
+    assert said(talk) == [], "there is nothing left to wait for"
+    several = messages.Blocked(PARENT, (one, spawned))
+    talk.tell(several)
+    talk.receive(messages.Results(one, 0, 1, 0), values("done"))
+    assert said(talk) == [several, several]
+    talk.tell(messages.Resumed(PARENT))
+    talk.receive(messages.Results(spawned, 0, 1, 0), values("done"))
+    assert said(talk) == [messages.Resumed(PARENT)]
+
+
 def test_going_back_to_a_version_defines_it_again() -> None:
     talk = opened()
     first, second = package("v1"), package("v2")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import notebook_ext as nb
-from notebook_ext import widgets
+from notebook_ext import process, widgets
 from notebook_ext.config import config
 from notebook_ext.exception import CallCancelledError, InvalidError, UserCodeException
 from notebook_ext.facts import DONE
@@ -123,6 +124,40 @@ def test_iterated_once(add: nb.Function[..., int]) -> None:
     assert "iterated" in repr(results)
     with pytest.raises(InvalidError, match="iterated before"):
         list(results)
+    results = add.map([1, 2, 3])
+    assert next(results) == 2
+    assert list(results) == [3, 4]
+    with pytest.raises(InvalidError, match="iterated before"):
+        list(results)
+
+
+def test_a_map_that_is_dropped_ends_without_a_collection(live: nb.App) -> None:
+    @live.function
+    def nap(x: int) -> int:
+        import time
+
+        time.sleep(0.01)
+        return x
+
+    gc.disable()
+    try:
+        results = nap.map(itertools.count())
+        next(results)
+        del results
+        wait_until(lambda: nap.get_current_stats().num_running_inputs == 0)
+    finally:
+        gc.enable()
+
+
+def test_an_endless_map_that_is_left_has_no_total(
+    add: nb.Function[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(widgets, "watch", seen.append)
+    assert next(add.map(itertools.count())) == 1
+    wait_until(lambda: not any("map add" in each.name for each in threading.enumerate()))
+    process.current().status().join()  # behind what the feed has posted
+    assert seen[0].total is None
 
 
 def test_never_iterated_warns(add: nb.Function[..., int]) -> None:
@@ -143,7 +178,7 @@ def test_for_each(bad: nb.Function[..., Any], loop: Any) -> None:
     bad.for_each(range(4), ignore_exceptions=True)
     with pytest.raises(Exception, match="ohno") as caught:
         bad.for_each(range(4))
-    assert "input 2" in caught.value.__notes__[0]
+    assert caught.value.__notes__ == [f"in input 2 of {bad.name}.for_each: {bad.name}(2)"]
     with pytest.raises(ZeroDivisionError):
         bad.for_each(1 // x for x in [1, 0])
 

@@ -42,13 +42,13 @@ def test_the_original_comes_back() -> None:
 def test_a_note_has_index_and_arguments() -> None:
     batch = payload.encode_batch([(1, "x" * 500), (2, "y")], FORM_ARGS)
     end = Ended(11, 1, Outcome.FAILED, 1, "", None, batch, 1)
-    assert map_note(end, 11, "f") == "in input 11 of f.map: f(2, 'y')"
+    assert map_note(end, 11, "f", "f.map") == "in input 11 of f.map: f(2, 'y')"
     long = Ended(10, 1, Outcome.FAILED, 1, "", None, batch, 0)
     assert len(arguments_of(long, 10)) < 80
     calls = payload.encode_batch([((1,), {"k": 2})], FORM_CALL)
     assert arguments_of(Ended(0, 1, Outcome.FAILED, 1, "", None, calls), 0) == "1, k=2"
     bare = Ended(0, 1, Outcome.FAILED, 1, "", None)
-    assert map_note(bare, 0, "f") == "in input 0 of f.map"
+    assert map_note(bare, 0, "f", "f.for_each") == "in input 0 of f.for_each"
     broken = Ended(0, 1, Outcome.FAILED, 1, "", None, [b"", b""])
     assert arguments_of(broken, 0) == ""
 

@@ -1,0 +1,50 @@
+"""What questions are answered, played against a broker's process."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kernel_worker.model import Digest, PoolId, PoolSettings
+from kernel_worker.wire import messages
+from tests.broker.speaking import Client, Host
+
+
+def configured(client: Client, **changes: int) -> PoolSettings:
+    client.say(messages.ConfigurePool(1, PoolId("po-1"), **changes))  # type: ignore[arg-type]
+    reply = client.hear(messages.Reply)
+    assert not reply.error
+    return msgspec.msgpack.decode(reply.body, type=PoolSettings)
+
+
+def test_settings_change_where_they_are_given(client: Client) -> None:
+    client.define()
+    assert configured(client, min_containers=2) == PoolSettings(2)
+    assert configured(client, max_containers=3) == PoolSettings(2, 3)
+    assert configured(client) == PoolSettings(2, 3)
+    stats = client.ask("pool_stats", "po-1", messages.PoolStats)
+    assert stats.settings == PoolSettings(2, 3)
+
+
+def test_what_is_not_there_is_named(client: Client) -> None:
+    client.say(messages.ConfigurePool(1, PoolId("po-none"), min_containers=1))
+    questions = (("pool_stats", "po-none"), ("object", Digest("0" * 32)), ("call", "fc-none"))
+    for number, (what, subject) in enumerate(questions, start=2):
+        client.say(messages.Ask(number, what, subject))  # type: ignore[arg-type]
+    for number, subject in enumerate(("po-none", "po-none", "0" * 32, "fc-none"), start=1):
+        reply = client.hear(messages.Reply)
+        assert (reply.request, reply.error) == (number, "NotFoundError")
+        assert subject in msgspec.msgpack.decode(reply.body, type=str)
+
+
+def test_the_status_shows_clients_hosts_workers_and_calls(client: Client, host: Host) -> None:
+    client.define()
+    client.submit([1, 2])
+    worker = host.start_worker()
+    worker.lease()
+    status = client.ask("status", "", messages.Status)
+    assert status.clients == 1
+    assert [(one.host, one.machine) for one in status.hosts] == [("ho-1", client.machine)]
+    assert [(one.worker, one.state, one.pid) for one in status.workers] == [
+        (worker.peer, "busy", 4711)
+    ]
+    assert [(one.call, one.total, one.running) for one in status.calls] == [("fc-1", 2, 1)]
