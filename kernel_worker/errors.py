@@ -45,10 +45,13 @@ class Error(Exception):
         """
         from IPython import get_ipython  # noqa: PLC0415  nobody else calls this
 
+        cause = self.__cause__
+        while cause is not None:
+            cause.__traceback__ = _without_ours(cause.__traceback__) or cause.__traceback__
+            cause = cause.__cause__
+        formatter = get_ipython().InteractiveTB
         shown = _without_ours(self.__traceback__)
-        found: list[str] = get_ipython().InteractiveTB.structured_traceback(
-            type(self), self, shown
-        )
+        found: list[str] = formatter.structured_traceback(type(self), self, shown)
         return found
 
 

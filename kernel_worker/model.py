@@ -43,6 +43,15 @@ def digest_of(*parts: bytes | memoryview) -> Digest:
     return Digest(digest.hexdigest())
 
 
+def is_text(found: str) -> bool:
+    """Say whether what the system gave is text, rather than bytes in no known encoding."""
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def input_id(call: CallId, index: int) -> InputId:
     """Return the id of the input at `index` (from 0) of `call`."""
     return InputId(f"in-{call.removeprefix('fc-')}-{index}")

@@ -48,6 +48,12 @@ class InputsClosed(_Record, tag="inputs_closed"):
     total: int
 
 
+class CallCancelled(_Record, tag="call_cancelled"):
+    """The user has cancelled the call: what runs of it ends, and never runs again."""
+
+    call: CallId
+
+
 class RangeSucceeded(_Record, tag="range_succeeded"):
     """Inputs `[start, stop)` succeeded. Stored beside it: the frames of values from `first` on."""
 
@@ -78,4 +84,12 @@ class AttemptFailed(_Record, tag="attempt_failed"):
     """The worker died under it: not one of the function's retries."""
 
 
-Record = CallSubmitted | InputsAdded | InputsClosed | RangeSucceeded | InputEnded | AttemptFailed
+Record = (
+    CallSubmitted
+    | InputsAdded
+    | InputsClosed
+    | CallCancelled
+    | RangeSucceeded
+    | InputEnded
+    | AttemptFailed
+)

@@ -214,7 +214,7 @@ class _Patient(Waiting[T]):
         return max(left, self._long_seconds) if self._has_ended() else left
 
     def _has_ended(self) -> bool:
-        if self._first is None:
+        if self._first is None or not self._first.done:  # the outcome may be quicker
             return False
         try:
             info = self._first.result()

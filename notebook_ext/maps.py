@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import inspect
 import sys
 import threading
 import warnings
@@ -285,8 +286,9 @@ class Map(Generic[R]):
         self._iterated = False
 
     def __iter__(self) -> Iterator[R]:
-        if self._iterator is not None and self._iterator.gi_frame is not None:
-            return self._iterator  # what `next` began goes on
+        begun = self._iterator
+        if begun is not None and inspect.getgeneratorstate(begun) != inspect.GEN_CLOSED:
+            return begun  # what `next` began goes on
         return self._begun()
 
     def __next__(self) -> R:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -177,7 +178,7 @@ def _positive(name: str, value: object) -> float:
 def _integer(name: str, value: object, low: int, high: int | None = None) -> int:
     """Return `value` if it is an int in [low, high]."""
     good = isinstance(value, int) and not isinstance(value, bool) and value >= low
-    if not good or (high is not None and value > high):  # type: ignore[operator]
+    if not good or value > (sys.maxsize if high is None else high):  # type: ignore[operator]
         limit = f"an int from {low} on" if high is None else f"an int, {low} to {high}"
         raise _bad(name, value, limit)
     assert isinstance(value, int)  # noqa: S101  just checked

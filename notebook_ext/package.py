@@ -26,6 +26,7 @@ from kernel_worker.model import (
     FunctionSpec,
     PoolId,
     digest_of,
+    is_text,
 )
 from notebook_ext import process
 from notebook_ext.submission import Package
@@ -209,6 +210,8 @@ class Surroundings:
             directory = os.getcwd()  # noqa: PTH109  half the cost, at every call
         except OSError:
             directory = ""
+        if not is_text(directory):
+            directory = ""
         raw = getattr(os.environ, "_data", None)  # comparing decoded copies costs 50 µs
         if raw is None or raw != self._seen:
             self._different = self._difference()
@@ -221,7 +224,11 @@ class Surroundings:
         changed: list[tuple[str, str | None]] = [
             (name, value)
             for name, value in here.items()
-            if before.get(name) != value and name not in self._wanted and name not in _NOT_SENT
+            if before.get(name) != value
+            and name not in self._wanted
+            and name not in _NOT_SENT
+            and is_text(name)
+            and is_text(value)
         ]
         gone = [name for name in before if name not in here and name not in self._wanted]
         return tuple(sorted([*changed, *((name, None) for name in gone)]))

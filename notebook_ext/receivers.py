@@ -59,7 +59,7 @@ class Answer:
         """Say once what a call waits for that has waited for long."""
         if progress.waiting_for and not self._reason:
             self._reason = progress.waiting_for
-            self._output.notice(f"notebook_ext: waiting for {progress.waiting_for}")
+            self._output.notice(f"notebook_ext: waits: {progress.waiting_for}")
 
 
 class SingleAnswer(Answer):

@@ -243,6 +243,11 @@ def _shorten(interrupt: BaseException) -> None:
         interrupt._render_traceback_ = lambda: [name]  # type: ignore[attr-defined]
 
 
+def _surface_of(body: Any) -> tuple[Any, ...]:
+    """Say how to find the operation again: by the name that its object has for it."""
+    return getattr, (body.__self__, body.__name__)
+
+
 def done(value: T) -> Waiting[T]:
     """Return a waiting that needs no waiting."""
     waiting: Waiting[T] = Waiting()
@@ -284,6 +289,9 @@ class BoundTwin(Generic[P, T]):
 
     def __repr__(self) -> str:
         return f"<{getattr(self._body, '__qualname__', self._body)}, also as .aio>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _surface_of(self._body)
 
 
 class Twin(Generic[S, P, T]):
@@ -339,6 +347,9 @@ class BoundStream(Generic[P, T]):
 
     def __repr__(self) -> str:
         return f"<{getattr(self._body, '__qualname__', self._body)}, also as .aio>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _surface_of(self._body)
 
 
 class Stream(Generic[S, P, T]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib import metadata
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -122,6 +121,8 @@ def _same(value: object, kind: type[T]) -> T:
 
 
 def _version() -> str:
+    from importlib import metadata  # noqa: PLC0415  large, and hardly anybody asks
+
     try:
         return metadata.version("notebook-ext")
     except metadata.PackageNotFoundError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from kernel_worker import records
 from kernel_worker.core import effects
 from kernel_worker.core.ending import finish_if_over, report_end
 from kernel_worker.core.pools import Condition
@@ -63,6 +64,8 @@ def kill_if_deaf(state: State, worker: Worker) -> None:
 def _cancel_one(state: State, call: Call, *, terminate: bool) -> None:
     if not call.cancelled:
         call.cancelled = True
+        if call.leases or not call.closed:
+            state.record(call, records.CallCancelled(call.id))
         if not call.closed:
             state.timers.set(("linger", call.id), state.now + LINGER_SECONDS)
         end_waiting(state, call, Outcome.CANCELLED)

@@ -117,7 +117,8 @@ def inputs_closed(state: State, event: events.InputsClosed) -> None:
 
 def lingered(state: State, call: Call) -> None:
     """Close a cancelled call whose client has had time to send what was on its way."""
-    _close(state, call, call.states.end)
+    if not call.closed:
+        _close(state, call, call.states.end)
     finish_if_over(state, call)
 
 
@@ -252,6 +253,8 @@ def restore_record(state: State, record: records.Record) -> None:
             call.add(start, count, indivisible=False)
         case records.InputsClosed():
             call.closed = True
+        case records.CallCancelled():
+            call.cancelled = True
         case records.RangeSucceeded(start=start, stop=stop):
             _restore_ended(call, start, stop, Cause.SUCCEEDED)
         case records.InputEnded(index=index, count=count, outcome=outcome):
@@ -288,3 +291,6 @@ def restore_backlogs(state: State) -> None:
             continue
         for start, stop in reversed(call.states.pending_runs()):
             state.requeue(call, start, stop)
+        if call.cancelled:
+            end_waiting(state, call, Outcome.CANCELLED)
+            lingered(state, call)

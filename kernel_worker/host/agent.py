@@ -81,6 +81,8 @@ class Agent:
         self._sources: dict[int, Callable[[], None]] = {}
         self._timers = Timers()
         self._objects: dict[Digest, bytes] = {}
+        self._unclaimed: set[Digest] = set()
+        """Objects that came for a worker that is about to be asked for."""
         self._workers: dict[WorkerId, Worker] = {}
         self._pids: dict[int, Worker | Template] = {}
         self._is_ending = False
@@ -135,6 +137,7 @@ class Agent:
         match message:
             case messages.StoreObject():
                 self._objects[message.digest] = frames[0]
+                self._unclaimed.add(message.digest)
             case messages.StartWorker():
                 self._start(message)
             case messages.StopWorker():
@@ -167,8 +170,13 @@ class Agent:
         self._retiring.discard(pool)
         self.templates.retire(pool)
         self._specs.pop(pool, None)
+        self._drop_objects()
+
+    def _drop_objects(self) -> None:
+        """Drop what neither a pool nor a worker needs; the broker will send it again."""
         specs = [*self._specs.values(), *(worker.spec for worker in self._workers.values())]
         needed = {digest for spec in specs for digest in (spec.environment, spec.code)}
+        needed |= self._unclaimed
         self._objects = {d: content for d, content in self._objects.items() if d in needed}
 
     # ---- starting ---------------------------------------------------------------------------
@@ -182,6 +190,7 @@ class Agent:
             return
         environment, code = self._objects[spec.environment], self._objects[spec.code]
         self._retiring.discard(spec.pool)
+        self._unclaimed -= {spec.environment, spec.code}
         self._specs[spec.pool] = spec
         template = self.templates.function(spec, environment, code)
         template.users += 1
@@ -305,6 +314,8 @@ class Agent:
         worker.template.users -= 1
         worker.close()
         self.templates.trim()
+        if worker.spec.pool not in self._specs:
+            self._drop_objects()
 
     # ---- stopping ---------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from kernel_worker.errors import OUR_FILES, ExecutionError
+from kernel_worker.errors import OUR_FILES, Error, ExecutionError
 from kernel_worker.wire import byvalue, culprit
 
 if TYPE_CHECKING:
@@ -88,11 +88,20 @@ def show_as(file: str, name: str) -> None:
 # ---- where it was raised --------------------------------------------------------------------
 
 
-def capture(exc: BaseException) -> bytes:
-    """Return the frame that describes `exc`, its traceback and what it is linked to."""
+def capture(exc: BaseException, called: object = None) -> bytes:
+    """Return the frame that describes `exc`, its traceback and what it is linked to.
+
+    Args:
+        exc: what was raised.
+        called: the user's function whose call raised it; where that has no frame, since the
+            arguments do not fit, its definition stands for one.
+    """
     linked = _linked(exc)
     positions = {id(found): position for position, found in enumerate(linked)}
-    return msgspec.msgpack.encode([_describe(found, positions) for found in linked])
+    described = [_describe(found, positions) for found in linked]
+    if not described[0].frames and not isinstance(exc, Error):
+        described[0] = msgspec.structs.replace(described[0], frames=_definition(called))
+    return msgspec.msgpack.encode(described)
 
 
 def _linked(exc: BaseException) -> list[BaseException]:
@@ -197,6 +206,15 @@ def _steps(traceback: types.TracebackType | None) -> Iterator[types.TracebackTyp
             below_ours = False
             yield traceback
         traceback = traceback.tb_next
+
+
+def _definition(called: object) -> tuple[Frame, ...]:
+    code = getattr(called, "__code__", None)
+    if not isinstance(code, types.CodeType):
+        return ()
+    file, line = code.co_filename, code.co_firstlineno
+    text = linecache.getline(file, line).rstrip()
+    return (Frame(_shown_as.get(file, file), line, line, code.co_qualname, text),)
 
 
 def _frame(step: types.TracebackType) -> Frame:

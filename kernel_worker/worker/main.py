@@ -98,6 +98,7 @@ def run(
     end = socket.socket(fileno=files.control)
     control = Control(end, channel, executor, pipes)
     executor.interrupts.install()
+    os.register_at_fork(after_in_child=executor.forked)
     control.start()
     outputs.install(output)
     faulthandler.enable(2)
@@ -137,8 +138,7 @@ def _replace_descriptors(files: Files) -> None:
     os.dup2(null, 0)
     os.dup2(files.stdout_write, 1)
     os.dup2(files.stderr_write, 2)
-    for file in (null, files.stdout_write, files.stderr_write):
-        os.close(file)
+    os.close(null)  # not the others: pipes that nobody could write to would always be readable
 
 
 def _set_variables(start: local.ForkWorker, threads: dict[str, str | None]) -> None:

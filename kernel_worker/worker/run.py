@@ -13,13 +13,15 @@ output of an input is sent before its outcome; what an input raises, `SystemExit
 
 from __future__ import annotations
 
+import os
 import pickle
 import select
+import sys
 import threading
 import time
 from collections import deque
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kernel_worker.context import RunningInput, current_input
 from kernel_worker.errors import DeserializationError, FunctionTimeoutError, InputCancellation
@@ -84,6 +86,7 @@ class Executor:
         self._finished: deque[LeaseId] = deque(maxlen=_REMEMBERED)
         self._returned: dict[LeaseId, bool] = {}
         self._wanted: dict[LeaseId, dict[int, interrupting.Kind]] = {}
+        self._is_fork = False
         self._timeout_text = (
             f"{spec.name} ran longer than its timeout of {spec.timeout_seconds:g} s"
         )
@@ -271,6 +274,8 @@ class Executor:
 
     def _refuse_late(self, work: Work, position: int) -> None:
         """Do not let a function win that swallowed its timeout."""
+        if self._is_fork:
+            _end_fork(None)
         if work.hits[position] == "timeout":
             raise FunctionTimeoutError(self._timeout_text)
 
@@ -304,11 +309,15 @@ class Executor:
         self, work: Work, position: int, error: BaseException, frame: bytes | None = None
     ) -> None:
         """Report an input that did not succeed, after everything before it."""
+        if self._is_fork:
+            _end_fork(error)
         now = time.monotonic_ns()
         started = self._slots[pages.STARTED] or now
         self._slots[pages.STARTED] = 0
         outcome = _outcome(work, position, error)
-        frames = [frame or failures.capture(error)] if outcome is Outcome.FAILED else []
+        frames = []
+        if outcome is Outcome.FAILED:
+            frames.append(frame or failures.capture(error, self._binding.function))
         error.__traceback__ = None  # it holds the arguments, and grows where it is raised again
         self._drain()
         self._output.current = None
@@ -328,6 +337,15 @@ class Executor:
                 self._pipes[file].read()
         for pipe in self._pipes.values():
             pipe.settle()
+
+    def forked(self) -> None:
+        """In a child that user code forked: it ends where the function does, and says nothing.
+
+        It shares the page and the socket with the worker, and must touch neither.
+        """
+        self._is_fork = True
+        if self.work is not None:
+            self.work.hits[self._slots[pages.POSITION]] = "cancel"
 
     # ---- other threads ----------------------------------------------------------------------
 
@@ -392,6 +410,12 @@ class Executor:
                 work.send_locked(self._channel, until)
         finally:
             self._channel.release()
+
+
+def _end_fork(error: BaseException | None) -> NoReturn:
+    if error is not None and not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+    os._exit(0 if error is None else 1)
 
 
 def _outcome(work: Work, position: int, error: BaseException) -> Outcome:

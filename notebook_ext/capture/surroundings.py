@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from kernel_worker.model import Digest, Environment, digest_of
+from kernel_worker.model import Digest, Environment, digest_of, is_text
 
 _NOT_SENT = frozenset({"JPY_PARENT_PID", "JPY_SESSION_NAME", "NOTEBOOK_EXT_SESSION"})
 
@@ -43,7 +43,8 @@ _known = _Known()
 def current() -> Surroundings:
     """Return the environment object; a new one after an install or a change of `sys.path`.
 
-    Variables are those of the first use: later changes travel with each call.
+    Variables are those of the first use: later changes travel with each call. What is no UTF-8
+    cannot travel and is left out.
     """
     now = time.monotonic()
     same_path = sys.path == _known.path
@@ -65,10 +66,14 @@ _INSTALLED_FOLDERS = ("site-packages", "dist-packages")
 
 def _made() -> Surroundings:
     if not _known.variables:
-        kept = {name: value for name, value in os.environ.items() if name not in _NOT_SENT}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in _NOT_SENT and is_text(name) and is_text(value)
+        }
         _known.variables = dict(sorted(kept.items()))
     here = os.getcwd()  # noqa: PTH109  what '' in sys.path means
-    path = tuple(dict.fromkeys(entry or here for entry in _known.path))
+    path = tuple(filter(is_text, dict.fromkeys(entry or here for entry in _known.path)))
     stamp = digest_of(repr(_known.stamps).encode())
     environment = Environment(sys.executable, path, _known.variables, stamp)
     encoded = msgspec.msgpack.encode(environment)

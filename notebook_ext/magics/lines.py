@@ -11,7 +11,7 @@ from IPython.core.completer import SimpleCompletion, SimpleMatcherResult, contex
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
-from kernel_worker.errors import Error
+from kernel_worker.errors import Error, NotFoundError
 from notebook_ext import inquiry
 from notebook_ext.call import FunctionCall
 from notebook_ext.magics import options
@@ -57,7 +57,11 @@ class RemoteMagics(Magics):
         if len(words) != 1:
             raise UsageError("%remote_cancel: give the id of one call, such as fc-…")
         try:
-            FunctionCall.from_id(words[0]).cancel()
+            call = FunctionCall.from_id(words[0])
+            call.num_inputs()  # asks the broker: only what is not over has an answer
+            call.cancel()
+        except NotFoundError as error:
+            raise UsageError(f"%remote_cancel: no call {words[0]} runs or waits") from error
         except Error as error:
             raise UsageError(f"%remote_cancel: {error}") from error
 

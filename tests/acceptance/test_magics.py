@@ -33,6 +33,18 @@ def test_an_unknown_option_is_one_line(extended: PlainKernel) -> None:
     assert len(shown.strip().splitlines()) <= 2
 
 
+def test_cancelling_ends_a_call_and_says_where_there_is_none(extended: PlainKernel) -> None:
+    typed(extended, "import time\n@app.function()\ndef nap(): time.sleep(60)")
+    call = typed(extended, "nap_call = nap.spawn()\nprint(nap_call.object_id)").stdout.strip()
+    cell = typed(extended, f"%remote_cancel {call}")
+    assert cell.stdout + cell.stderr == ""
+    error = extended.run("nap_call.get()").error
+    assert error is not None
+    assert error.name == "CallCancelledError"
+    cell = extended.run(f"%remote_cancel {call}")
+    assert cell.stderr.strip() == f"UsageError: %remote_cancel: no call {call} runs or waits"
+
+
 def test_the_status_names_the_pool(extended: PlainKernel) -> None:
     value(extended, "cube.remote(2)")
     cell = typed(extended, "%remote_status")

@@ -71,3 +71,42 @@ def test_what_cannot_travel_is_named_by_its_path(third_cell: PlainKernel) -> Non
     assert error is not None
     assert error.name == "SerializationError"
     assert "args[0][0]" in error.value
+    assert "notebook_ext" not in error.traceback
+    assert "kernel_worker" not in error.traceback
+
+
+OURS = {
+    "calls_helper.map(3)": "InvalidError",
+    "m = calls_helper.map([]); list(m); list(m)": "InvalidError",
+    "nb.config.progress = 'blue'": "InvalidError",
+    "calls_helper.spawn(7).get(timeout=0)": "StillPendingError",
+    "nb.FunctionCall.from_id('fc-0').get()": "NotFoundError",
+    "await nb.FunctionCall.from_id('fc-0').get.aio()": "NotFoundError",
+}
+
+
+@pytest.mark.parametrize("call", OURS)
+def test_an_error_of_ours_shows_the_cell_alone(third_cell: PlainKernel, call: str) -> None:
+    error = third_cell.run(call).error
+    assert error is not None
+    assert error.name == OURS[call]
+    assert f"----> 1 {call}" in error.traceback
+    assert "File " not in error.traceback
+    assert error.traceback.rstrip().endswith(error.value)
+
+
+def test_arguments_that_do_not_fit_show_the_definition(third_cell: PlainKernel) -> None:
+    for call in ("calls_helper.remote(1, 2)", "list(calls_helper.map([1], [2]))"):
+        error = third_cell.run(call).error
+        assert error is not None
+        assert error.name == "TypeError"
+        assert "Cell In[2], line 7" in error.traceback
+        assert "def calls_helper(x):" in error.traceback
+        assert "notebook_ext" not in error.traceback
+
+
+def test_an_iterable_that_raises_shows_its_own_frames(third_cell: PlainKernel) -> None:
+    error = third_cell.run("list(calls_helper.map(1 // x for x in [0]))").error
+    assert error is not None
+    assert error.name == "ZeroDivisionError"
+    assert "notebook_ext" not in error.traceback

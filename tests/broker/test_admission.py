@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from kernel_worker.model import CallId
+from kernel_worker.model import CallId, WorkerId
 from kernel_worker.wire import messages
 from tests.broker.speaking import Client, Host, RunningBroker, Speaker, Worker
 from tests.waiting import wait_until
@@ -69,5 +69,5 @@ def test_a_lost_host_costs_its_workers_leases_and_no_result(
     assert "Hello" in lost.hear(messages.Refused).reason
 
 
-def id_of(worker: Worker) -> messages.WorkerId:
-    return messages.WorkerId(worker.peer)
+def id_of(worker: Worker) -> WorkerId:
+    return WorkerId(worker.peer)

@@ -10,7 +10,7 @@ from tests.broker.speaking import Client, Host
 
 
 def configured(client: Client, **changes: int) -> PoolSettings:
-    client.say(messages.ConfigurePool(1, PoolId("po-1"), **changes))  # type: ignore[arg-type]
+    client.say(messages.ConfigurePool(1, PoolId("po-1"), **changes))
     reply = client.hear(messages.Reply)
     assert not reply.error
     return msgspec.msgpack.decode(reply.body, type=PoolSettings)

@@ -80,7 +80,7 @@ def test_nothing_is_told_before_what_it_relies_on_is_on_the_disk() -> None:
 def test_an_exception_is_kept_only_where_the_event_brought_it() -> None:
     failed = events.InputEnded(WorkerId("ta-1"), LEASE, 0, Outcome.FAILED, 0.1)
     unloadable = events.WorkerStartFailed(WorkerId("ta-1"), "no such module")
-    kept = {
+    kept: dict[tuple[Outcome, events.Event], bool] = {
         (Outcome.FAILED, failed): True,
         (Outcome.INIT_FAILED, unloadable): True,
         (Outcome.INIT_FAILED, TIME): False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernel_worker.broker.peers import Client, Host, Peers
+from kernel_worker.broker.peers import Client, Host, Peer, Peers
 from kernel_worker.model import ClientId, Digest, HostId, HostResources, PoolId, WorkerId
 
 HOST, WORKER = HostId("ho-1"), WorkerId("ta-1")
@@ -31,7 +31,9 @@ def test_who_is_removed_is_gone_from_everywhere() -> None:
     peers = made()
     assert peers.workers_of(HOST) == list(peers.workers.values())
     assert peers.workers_of(HostId("ho-2")) == []
-    for peer in (*peers.clients.values(), *peers.hosts.values(), *peers.workers.values()):
+    everybody: list[Peer] = [*peers.clients.values(), *peers.hosts.values()]
+    everybody += peers.workers.values()
+    for peer in everybody:
         peers.remove(peer)
         peers.remove(peer)
-    assert not (peers.speaking or peers.clients or peers.hosts or peers.workers)
+    assert [peers.speaking, peers.clients, peers.hosts, peers.workers] == [{}, {}, {}, {}]

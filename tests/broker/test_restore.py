@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
 from kernel_worker import records
 from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.objects import ObjectStore
 from kernel_worker.broker.restore import NOBODY, restore_tables
 from kernel_worker.journal.store import StoredFact
 from kernel_worker.model import CallId, Digest, Outcome, digest_of
-from kernel_worker.wire import frames, payload
+from kernel_worker.wire import frames, messages, payload
+from tests.broker.speaking import Client, Host, RunningBroker, Speaker
 from tests.journal.facts import SPEC, submitted
 
 CALL = CallId("fc-1")
@@ -63,3 +66,23 @@ def test_objects_belong_to_the_calls_and_pools_that_need_them() -> None:
     assert objects.get(code) == b"code"
     objects.forget(CALL)
     assert objects.get(code) is None
+
+
+def test_what_ran_of_a_cancelled_call_has_ended_for_the_next_broker(
+    broker: RunningBroker, client: Client, host: Host, speakers: list[Speaker]
+) -> None:
+    client.define()
+    call = client.submit([1, 2], attached=False)
+    client.hear(messages.Accepted)
+    host.start_worker().lease()
+    client.say(messages.AttachCall(call))
+    client.say(messages.CancelCall(call))
+    assert client.hear(messages.Failure).index == 1, "the first one runs"
+    broker.end(signal.SIGKILL)
+    broker.start()
+    again = Client(broker, "cl-2")
+    speakers.append(again)
+    again.say(messages.AttachCall(call))
+    ends = [again.hear(messages.Failure) for _ in range(2)]
+    assert {end.index: end.outcome for end in ends} == dict.fromkeys((0, 1), Outcome.CANCELLED)
+    assert again.ask("status", "", messages.Status).calls == []

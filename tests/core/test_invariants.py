@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kernel_worker import records
 from kernel_worker.core import effects, events
 from kernel_worker.core.invariants import History, InvariantBroken, check
 from kernel_worker.core.scheduler import Scheduler
@@ -423,11 +424,16 @@ class AnyHistory(RuleBasedStateMachine):
             self.hand_back(0, 0)
 
     def restore_elsewhere(self) -> None:
-        """A second scheduler that reads the records knows what is open, and reports nothing."""
+        """A second scheduler that reads the records knows what is open; what was cancelled ends."""
         other = Scheduler("r")
-        assert not other.restore(self.records, self.now)
+        told = other.restore(self.records, self.now)
         check(other)
+        cancelled = {one.call for one in self.records if isinstance(one, records.CallCancelled)}
+        for effect in told:
+            about = effect.record if isinstance(effect, effects.Record) else effect
+            assert getattr(about, "call", None) in cancelled
         spawned = {view.call for view in self.core.status().calls if not view.attached}
+        spawned -= cancelled
         assert {view.call for view in other.status().calls} == spawned
         for view in other.status().calls:
             mine = self.core.call_info(view.call)

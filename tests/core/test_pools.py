@@ -21,7 +21,7 @@ NOW = 100.0
 
 
 def made(**settings: int) -> Pool:
-    spec = make_spec(settings=PoolSettings(**settings))  # type: ignore[arg-type]
+    spec = make_spec(settings=PoolSettings(**settings))
     pool = Pool(spec.pool, spec, spec.settings)
     pool.owners.add(ClientId("cl-1"))
     return pool

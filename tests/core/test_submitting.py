@@ -156,6 +156,23 @@ def test_a_restart_remembers_failures_and_deaths() -> None:
     }
 
 
+def test_a_restart_runs_nothing_again_of_a_call_that_was_cancelled() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 4, attached=False)
+    simulation.run(0.1)
+    before = len(facts(simulation))
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    assert facts(simulation)[before] == records.CallCancelled(call), "before what follows from it"
+    again = Scheduler("again")
+    told = again.restore(facts(simulation), 0.0)
+    check(again)
+    ended = [e.record for e in told if isinstance(e, effects.Record)]
+    assert ended == [records.InputEnded(call, 0, 2, Outcome.CANCELLED, 1, "")]
+    assert told[-1] == effects.FinishCall(call)
+    assert again.call_info(call) is None
+
+
 def test_configuring_what_is_not_there_changes_nothing() -> None:
     simulation = Simulation()
     simulation.feed(events.PoolConfigured(CLIENT, PoolId("po-nope"), min_containers=3))

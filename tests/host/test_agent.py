@@ -13,7 +13,7 @@ import pytest
 
 from kernel_worker.model import Digest, LeaseId, WorkerId
 from kernel_worker.wire import failures, messages
-from notebook_ext.capture import Capturer
+from notebook_ext.capture import Captured, Capturer
 from tests.waiting import wait_until
 from tests.worker.harness import Broker, define, spec_of
 
@@ -163,6 +163,50 @@ def test_a_spec_whose_objects_were_not_sent_fails_to_start(broker: Broker) -> No
     assert "was not sent" in found.message.message
 
 
+HURRIED = """
+import sys
+from kernel_worker.host import __main__ as program, agent
+agent.RETIRED_SECONDS = 0.01
+sys.exit(program.main())
+"""
+
+
+class HurriedBroker(Broker):
+    program = ("-c", HURRIED)
+
+
+def test_objects_that_no_pool_needs_any_more_are_let_go(tmp_path: Path) -> None:
+    with HurriedBroker(tmp_path) as broker:
+        stays = Capturer(define(PID)).read()
+        kept = broker.start_worker(stays)
+        goes = Capturer(define("def f():\n    return 'of a pool that goes'\n")).read()
+        wait_until(lambda: "was not sent" in end_of_a_start(broker, goes))
+        assert broker.start_worker(stays).call() != kept.call()
+
+
+def end_of_a_start(broker: Broker, captured: Captured) -> str:
+    """Ask for a worker without sending what it needs, retire its pool, say how it ended."""
+    worker, spec = broker.ask_worker(captured)  # which sends each object once
+    worker.tell_host(messages.KillWorker(worker.id))
+    broker.send(broker.host, messages.RetirePool(spec.pool))
+    found: list[str] = []
+
+    def has_ended() -> bool:
+        broker.pump(0.1)
+        for each in broker.received:
+            match each.message:
+                case messages.WorkerExited(worker=worker.id, cause=text):
+                    found.append(text)
+                case messages.StartFailed(worker=worker.id, message=text):
+                    found.append(text)
+                case _:
+                    pass
+        return bool(found)
+
+    wait_until(has_ended)
+    return found[0]
+
+
 def test_bytes_that_are_no_message_change_nothing(broker: Broker) -> None:
     broker.socket.send_multipart([broker.host.encode(), b"\xff\xff"])
     broker.socket.send_multipart([broker.host.encode(), b""])
@@ -215,6 +259,7 @@ def test_end_of_file_on_stdin_ends_everything(broker: Broker) -> None:
     )
     busy.lease([()])
     broker.wait(messages.Output)
+    wait_until(lambda: "sleep" in commands(broker.agent.pid))
     below = descendants(broker.agent.pid)
     assert len(below) >= 6
     assert broker.agent.stdin is not None

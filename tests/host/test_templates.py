@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kernel_worker.model import digest_of
+import kernel_worker
+from kernel_worker.model import Digest, WorkerId, digest_of
 from kernel_worker.wire import failures, messages
 from notebook_ext.capture import Captured, Capturer
 from tests.waiting import wait_until
@@ -177,3 +178,72 @@ def test_a_base_template_that_is_killed_is_made_again(broker: Broker) -> None:
     broker.pump(0.2)
     assert broker.start_worker(define("def f():\n    return 2\n")).call() == 2
     assert worker.call() == 1
+
+
+def heard(broker: Broker) -> None:
+    """Wait until the host agent has done all that it was told so far."""
+    nobody = WorkerId("ta-nobody")
+    before = len(broker.received)
+    captured = Capturer(define(SIMPLE)).read()
+    spec = msgspec.structs.replace(spec_of(captured), code=Digest("0" * 32))
+    broker.send(broker.host, messages.StartWorker(nobody, spec))
+    while not any(
+        isinstance(each.message, messages.StartFailed) and each.message.worker == nobody
+        for each in broker.received[before:]
+    ):
+        broker.pump(0.1)
+
+
+def test_workers_that_a_template_was_asked_for_as_it_died_come_from_another(
+    broker: Broker,
+) -> None:
+    f = define(SIMPLE)
+    template = parent_of(broker.start_worker(f).pid)
+    os.kill(template, signal.SIGSTOP)
+    asked = [broker.ask_worker(f)[0] for _ in range(5)]
+    heard(broker)
+    os.kill(template, signal.SIGKILL)
+    for worker in asked:
+        assert broker.ready(worker).call() == 1
+        assert parent_of(worker.pid) != template
+
+
+def test_a_template_that_another_was_asked_for_as_it_died_comes_from_a_third(
+    broker: Broker,
+) -> None:
+    base = parent_of(parent_of(broker.start_worker(define(SIMPLE)).pid))
+    os.kill(base, signal.SIGSTOP)
+    worker, _ = broker.ask_worker(define("def f():\n    return 2\n"))
+    with_imports, _ = broker.ask_worker(define("import numpy\ndef f():\n    return numpy.e\n"))
+    heard(broker)
+    os.kill(base, signal.SIGKILL)
+    assert broker.ready(worker).call() == 2
+    assert broker.ready(with_imports).call() < 3
+
+
+def test_a_template_that_is_dead_but_not_reaped_is_asked_no_more(broker: Broker) -> None:
+    f = define(SIMPLE)
+    template = parent_of(broker.start_worker(f).pid)
+    base = parent_of(template)
+    os.kill(base, signal.SIGSTOP)
+    os.kill(template, signal.SIGKILL)
+    wait_until(lambda: state_of(template) == "Z")
+    worker, _ = broker.ask_worker(f)
+    heard(broker)
+    os.kill(base, signal.SIGCONT)
+    assert broker.ready(worker).call() == 1
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_where_this_package_lies_makes_no_interpreter_of_its_own(broker: Broker) -> None:
+    home = str(Path(kernel_worker.__file__).parent.parent)
+    captured = Capturer(define(SIMPLE)).read()
+    variables = {**environment_of(captured).variables}
+    known = [place for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
+    variables["PYTHONPATH"] = os.pathsep.join([home, *known])
+    one = broker.start_worker(captured)
+    other = broker.start_worker(with_environment(captured, variables=variables))
+    assert parent_of(parent_of(one.pid)) == parent_of(parent_of(other.pid))

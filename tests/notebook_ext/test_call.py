@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 import notebook_ext as nb
+from kernel_worker.wire import messages
 from notebook_ext import process
+from notebook_ext.call import _Patient
 from notebook_ext.exception import (
     CallCancelledError,
     InvalidError,
     NotFoundError,
     StillPendingError,
 )
+from notebook_ext.twin import Waiting
 
 
 @pytest.fixture
@@ -46,6 +49,11 @@ def test_aio(add: nb.Function[..., int], loop: Any) -> None:
     assert loop.run(main()) == [2, 2, 2]
 
 
+def test_any_number_of_seconds_may_be_waited(add: nb.Function[..., int]) -> None:
+    call = add.spawn(1)
+    assert call.get(timeout=float("inf")) == call.get(timeout=1e30) == 2
+
+
 def test_by_id_from_another_session(add: nb.Function[..., int]) -> None:
     call = add.spawn(4)
     assert call.get() == 5
@@ -62,6 +70,13 @@ def test_nobody_knows_it() -> None:
         nb.FunctionCall.from_id("in-0")
     with pytest.raises(InvalidError, match="not available"):
         nb.FunctionCall.from_id("fc-0", is_generator=True)
+
+
+def test_an_outcome_that_is_quicker_than_the_first_answer_is_the_result() -> None:
+    unanswered: Waiting[messages.CallInfo] = Waiting()
+    quick = _Patient(1.0, lambda: "too late", unanswered, 30.0)
+    quick.complete(lambda: "here")
+    assert quick.join() == "here"
 
 
 def test_still_pending(sleepy: nb.Function[..., Any], loop: Any) -> None:
@@ -105,6 +120,9 @@ def test_many_inputs(add: nb.Function[..., int]) -> None:
     call = add.spawn_map([1, 2, 3], kwargs={"b": 10})
     assert [call.get(index=at) for at in range(3)] == [11, 12, 13]
     assert call.num_inputs() == 3
+    for index in (3, -1):
+        with pytest.raises(InvalidError, match="has 3, from 0 on"):
+            call.get(index=index)
     with pytest.raises(InvalidError):
         add.spawn_map()
 

@@ -110,6 +110,13 @@ def test_an_iterator_that_raises() -> None:
     assert isinstance(feed.error, ZeroDivisionError)
 
 
+def test_what_comes_before_an_item_that_is_no_input() -> None:
+    feed = made([(1, 2), (3, 4), (5, 6), 7, (8, 9)], spread=True)
+    feed.pull()
+    assert everything(feed) == [(1, 2), (3, 4), (5, 6)]
+    assert isinstance(feed.error, InvalidError)
+
+
 def test_an_item_that_cannot_be_pickled() -> None:
     feed = made(iter([1, threading.Lock()]))
     feed.pull()

@@ -3,13 +3,16 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import notebook_ext as nb
 from kernel_worker.errors import InvalidError, SerializationError
+from kernel_worker.model import CallId
+from kernel_worker.wire.messages import CallProgress
 from notebook_ext.function import Function, referenced
+from notebook_ext.receivers import SingleAnswer
 
 
 def test_it_runs_there_and_here(add: nb.Function[..., int]) -> None:
@@ -106,6 +109,18 @@ def test_recursion_and_local_calls_in_a_worker(live: nb.App) -> None:
     assert both.remote(3) == (6, 6, 6, [6, 8])
 
 
+def test_a_long_wait_says_once_what_it_waits_for() -> None:
+    said: list[str] = []
+
+    class Output:
+        notice = staticmethod(said.append)
+
+    answer = SingleAnswer(cast("Any", Output()), "f")
+    for reason in ("", "a worker is starting", "no free CPU"):
+        answer.progressed(CallProgress(CallId("fc-1"), 0, 0, 0, reason))
+    assert said == ["notebook_ext: waits: a worker is starting"]
+
+
 def test_functions_travel_as_references(live: nb.App, add: nb.Function[..., int]) -> None:
     @live.function
     def give() -> Any:
@@ -179,6 +194,27 @@ def test_variants_have_pools_of_their_own(add: nb.Function[..., int]) -> None:
     assert variant.version == add.version
     assert variant.with_options(timeout=6).key != variant.key
     assert add.with_options(timeout=5, retries=2).key == variant.key
+
+
+def test_functions_without_a_module(live: nb.App) -> None:
+    scope: dict[str, Any] = {"live": live, "k": 4}
+    exec("@live.function\ndef shifted(x):\n    return x + k\n", scope)  # noqa: S102
+    assert scope["shifted"].remote(1) == 5
+    assert live.function(str.upper).remote("a") == "A"
+
+
+def test_variables_that_are_no_text_stay_here(
+    live: nb.App, add: nb.Function[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @live.function
+    def read(name: str) -> str | None:
+        import os
+
+        return os.environ.get(name)
+
+    monkeypatch.setenv("NOT_TEXT", "\udcff")
+    monkeypatch.setenv("TEXT", "é")
+    assert (add.remote(1), read.remote("NOT_TEXT"), read.remote("TEXT")) == (2, None, "é")
 
 
 def test_methods_are_refused(live: nb.App) -> None:

@@ -14,7 +14,12 @@ import pytest
 import notebook_ext as nb
 from notebook_ext import process, widgets
 from notebook_ext.config import config
-from notebook_ext.exception import CallCancelledError, InvalidError, UserCodeException
+from notebook_ext.exception import (
+    CallCancelledError,
+    InvalidError,
+    SerializationError,
+    UserCodeException,
+)
 from notebook_ext.facts import DONE
 from tests.waiting import wait_until
 
@@ -117,6 +122,13 @@ def test_a_map_that_is_left_stops_its_inputs(live: nb.App, tmp_path: Path) -> No
     assert marks.stat().st_size < 2_000
 
 
+def test_an_input_that_cannot_travel_is_named(add: nb.Function[..., int]) -> None:
+    found = []
+    with pytest.raises(SerializationError) as caught:
+        found += add.map([1, 2, threading.Lock(), 4])
+    assert caught.value.__notes__ == [f"in input 2 of {add.name}.map"]
+
+
 def test_iterated_once(add: nb.Function[..., int]) -> None:
     results = add.map([1])
     assert "not iterated" in repr(results)
@@ -171,6 +183,8 @@ def test_what_cannot_be_mapped(add: nb.Function[..., int]) -> None:
         add.map()
     with pytest.raises(InvalidError, match="does not iterate"):
         add.map(3)
+    with pytest.raises(InvalidError, match="allowed is a dict"):
+        add.map([1], kwargs=[("b", 1)])  # type: ignore[arg-type]
 
 
 def test_for_each(bad: nb.Function[..., Any], loop: Any) -> None:

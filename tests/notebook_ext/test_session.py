@@ -12,6 +12,7 @@ from kernel_worker import rendezvous, settings
 from kernel_worker.wire import payload
 from kernel_worker.wire.frames import FORM_ARGS
 from notebook_ext import process
+from notebook_ext.config import config
 from notebook_ext.exception import ClientClosed, ConnectionError, NotFoundError  # noqa: A004
 from notebook_ext.session import Session, cut
 from tests.waiting import wait_until
@@ -21,6 +22,13 @@ def test_status(add: nb.Function[..., int]) -> None:
     add.remote(1)
     status = process.current().status().join()
     assert any(pool.name == add.name for pool in status.pools)
+
+
+def test_the_prefix_of_lines_holds_at_once(live: nb.App, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = process.current()
+    assert not session.output("f")._prefix
+    monkeypatch.setattr(config, "log_prefix", True)
+    assert session.output("f")._prefix == "f"
 
 
 def test_questions_that_cannot_be_answered(live: nb.App) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
@@ -43,6 +45,50 @@ def test_both_surfaces_give_the_same() -> None:
 
     assert asyncio.run(main()) == [0, 2, 4]
     assert doubler.double.start(5).join() == 10
+
+
+def test_tasks_take_what_aio_returns() -> None:
+    doubler = Doubler()
+    assert asyncio.run(doubler.double.aio(4)) == 8
+
+    async def main() -> list[int]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(doubler.double.aio(n)) for n in range(3)]
+        return [task.result() for task in tasks]
+
+    assert asyncio.run(main()) == [0, 2, 4]
+
+
+def test_a_task_that_is_cancelled_before_its_first_step_abandons() -> None:
+    waiting: Waiting[int] = Waiting()
+    gone: list[bool] = []
+    waiting.abandoned = lambda: gone.append(True)
+
+    async def main() -> None:
+        task = asyncio.create_task(waiting)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert gone == [True]
+    waiting.close()
+
+
+def test_a_surface_can_be_copied() -> None:
+    doubler = Doubler()
+    assert copy.copy(doubler.double)(3) == 6
+    assert pickle.loads(pickle.dumps(doubler.double))(3) == 6
+    assert list(pickle.loads(pickle.dumps(doubler.count))(2)) == [0, 1]
+
+
+def test_arguments_may_have_any_name() -> None:
+    class Echo:
+        @twin
+        def say(self, /, **words: int) -> Waiting[dict[str, int]]:
+            return done(words)
+
+    assert Echo().say(self=1, body=2) == {"self": 1, "body": 2}
 
 
 def test_surfaces_describe_themselves() -> None:

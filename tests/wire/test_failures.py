@@ -306,3 +306,18 @@ def test_a_summary_unpickles_nothing() -> None:
     assert failures.summary(failures.capture(KeyError("a"))) == "KeyError: 'a'"
     assert failures.summary(failures.capture(ValueError())) == "ValueError"
     assert "cannot be read" in failures.summary(b"\xc1")
+
+
+def test_a_call_that_does_not_fit_shows_the_definition() -> None:
+    def called(x: int) -> int:
+        return x
+
+    def frames(exc: BaseException, function: object) -> list[traceback.FrameSummary]:
+        rebuilt = failures.rebuild(failures.capture(exc, function))
+        return list(traceback.extract_tb(rebuilt.__traceback__))
+
+    (shown,) = frames(TypeError("1 is too many"), called)
+    assert (shown.name, shown.line) == ("called", "def called(x: int) -> int:")
+    assert shown.lineno == called.__code__.co_firstlineno
+    assert frames(TypeError("no code"), len) == []
+    assert frames(ExecutionError("ours"), called) == []

@@ -156,6 +156,8 @@ class Worker:
 class Broker:
     """The ROUTER, and everything that came."""
 
+    program: tuple[str, ...] = ("-m", "kernel_worker.host")
+
     def __init__(self, directory: Path, *arguments: str, **variables: str) -> None:
         self.directory = directory
         self.context = zmq.Context()
@@ -181,7 +183,7 @@ class Broker:
             )
         )
         self.agent = subprocess.Popen(
-            [sys.executable, "-m", "kernel_worker.host", "--connection", connection, *arguments],
+            [sys.executable, *self.program, "--connection", connection, *arguments],
             stdin=subprocess.PIPE,
             env={**os.environ, **variables},
         )

@@ -152,3 +152,20 @@ def test_streams_behave_as_files_do(broker: Broker) -> None:
     assert worker.call() == [False, "utf-8", True, ""]
     for text in ("bytes é", "one\ntwo", "given"):
         assert text in worker.output()
+
+
+def test_a_function_that_closes_its_streams_leaves_an_idle_worker(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import os, time
+        def f(file):
+            if file:
+                os.close(file)
+            return time.process_time()
+        """)
+    )
+    worker.call(1)
+    worker.call(2)
+    before = worker.call(0)
+    broker.pump(0.5)
+    assert worker.call(0) - before < 0.2

@@ -376,3 +376,26 @@ def test_time_of_a_warm_call(broker: Broker) -> None:
         worker.call(3)
         times.append(time.perf_counter() - start)
     assert sorted(times)[100] < 0.02
+
+
+@pytest.mark.parametrize("ending", ["return 1", "raise ValueError('in the child')"])
+def test_a_child_that_a_function_forks_ends_where_the_function_does(
+    broker: Broker, ending: str
+) -> None:
+    worker = broker.start_worker(
+        define(f"""
+        import os, time
+        def f(file):
+            child = os.fork()
+            if not child:
+                os.write(file, b"x")
+                {ending}
+            time.sleep(0.2)
+            return os.waitpid(child, os.WNOHANG)[0] == child
+        """)
+    )
+    found = broker.outcomes(worker.lease([(1,), (1,), (1,)]), 3)
+    assert found == {0: True, 1: True, 2: True}
+    assert worker.call(1) is True
+    assert worker.output().count("x") == 4
+    assert ("ValueError: in the child" in worker.output()) == ("raise" in ending)
