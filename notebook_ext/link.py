@@ -100,6 +100,7 @@ class Link:
             while not self._closing:
                 self._turn(self._poller.poll(self._patience_ms()))
         finally:
+            self._closing = True  # before anybody hears of it: what is posted now is never done
             self._hang_up(farewell=True)
             self.conversation.fail("ClientClosed", "The session was closed.")
             self._wake.close()

@@ -391,6 +391,19 @@ def test_a_module_imported_only_inside_the_function(
         assert elsewhere.call(captured) == 6
 
 
+def test_a_module_that_is_written_later(
+    module_folder: Path, notebook: Notebook, child: Child
+) -> None:
+    notebook.run("def f():\n    import late_one\n    return late_one.V")
+    capturer = Capturer(notebook["f"])
+    first = capturer.read()
+    for text in ("V = 6\n", "V = 66\n"):
+        (module_folder / "late_one.py").write_text(text)
+        later = capturer.read()
+        assert later is not first
+        assert f"V = {child.call(later)}\n" == text
+
+
 def test_function_of_a_local_module_is_by_reference(module_folder: Path, child: Child) -> None:
     path = module_folder / "local_fn.py"
     path.write_text("K = 1\ndef g(): return K\ndef f(): return g()\n")

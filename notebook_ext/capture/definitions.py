@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel_worker.wire import byvalue
+from notebook_ext.capture.local_modules import Found
 from notebook_ext.capture.reach import Reach
 from notebook_ext.capture.watch import Watch
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 _MAX_CLASSES = 128
+_NO_MODULES = Found((), (), ())
 
 
 class _Entry(NamedTuple):
@@ -37,7 +39,7 @@ def current(kind: type) -> Definition:
         return found.definition
     reach = Reach(kind)
     definition = byvalue.define(kind)
-    _known[id(kind)] = _Entry(kind, Watch(reach, ()), definition)
+    _known[id(kind)] = _Entry(kind, Watch(reach, _NO_MODULES), definition)
     _known.move_to_end(id(kind))
     if len(_known) > _MAX_CLASSES:
         _known.popitem(last=False)

@@ -208,6 +208,19 @@ def test_workers_that_a_template_was_asked_for_as_it_died_come_from_another(
         assert parent_of(worker.pid) != template
 
 
+def test_a_worker_that_a_dead_template_may_have_forked_is_given_up(broker: Broker) -> None:
+    f = define("import os\ndef f():\n    os.system('setsid sleep 300 &')\n    return 1\n")
+    first = broker.start_worker(f)
+    first.call()  # leaves a process that could be the second worker, for all that the agent knows
+    template = parent_of(first.pid)
+    os.kill(template, signal.SIGSTOP)
+    worker, _ = broker.ask_worker(f)
+    heard(broker)
+    os.kill(template, signal.SIGKILL)
+    assert worker.exited() == messages.WorkerExited(worker.id, "its template died")
+    assert broker.start_worker(f).call() == 1
+
+
 def test_a_template_that_another_was_asked_for_as_it_died_comes_from_a_third(
     broker: Broker,
 ) -> None:

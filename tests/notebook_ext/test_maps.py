@@ -123,9 +123,8 @@ def test_a_map_that_is_left_stops_its_inputs(live: nb.App, tmp_path: Path) -> No
 
 
 def test_an_input_that_cannot_travel_is_named(add: nb.Function[..., int]) -> None:
-    found = []
     with pytest.raises(SerializationError) as caught:
-        found += add.map([1, 2, threading.Lock(), 4])
+        list(add.map([1, 2, threading.Lock(), 4]))
     assert caught.value.__notes__ == [f"in input 2 of {add.name}.map"]
 
 

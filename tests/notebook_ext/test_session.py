@@ -50,6 +50,22 @@ def test_closing_ends_the_waits(live: nb.App) -> None:
         waiting.join()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_session_that_failed_is_replaced_at_once(live: nb.App) -> None:
+    @live.function
+    def sleep(seconds: float) -> float:
+        import time
+
+        time.sleep(seconds)
+        return seconds
+
+    waiting = sleep.remote.start(60)
+    process.current().post(int, "no number")
+    with pytest.raises(ClientClosed):
+        waiting.join()
+    assert sleep.remote.start(0).wait(30)
+
+
 def test_a_broker_that_dies_costs_nothing_but_time(live: nb.App) -> None:
     @live.function
     def work(x: int) -> int:
