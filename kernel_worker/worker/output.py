@@ -3,7 +3,8 @@
 Two ways in. Python code writes to `sys.stdout` and `sys.stderr`, which are `Stream`s here: they
 know the input from the context variable. Everything below Python (C code, child processes, the
 last words of a crash) writes to file descriptors 1 and 2, which are pipes: their bytes belong to
-the input that runs when they are read, and they are read before an input's outcome is sent.
+the input that runs when they are read: they are read when an input ends (one that took less than
+some microseconds excepted) and before its outcome is sent.
 
 Guarantees: no output of an input is sent after its outcome; what one stream was given through one
 way keeps its order; memory is bounded (a writer that is too quick waits for the broker).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -266,21 +267,24 @@ def test_what_was_not_started_is_given_back_at_once(broker: Broker) -> None:
     assert worker.call(7) == 7
 
 
-def test_a_lease_that_waits_is_given_back_as_a_whole(broker: Broker) -> None:
+def test_a_lease_that_waits_is_given_back_as_a_whole(broker: Broker, tmp_path: Path) -> None:
     worker = broker.start_worker(
         define("""
-        import time
+        import os, time
         def f(x):
-            time.sleep(x)
+            while isinstance(x, str) and not os.path.exists(x):
+                time.sleep(0.01)
             return x
         """)
     )
-    first = worker.lease([(0.5,)])
+    door = tmp_path / "door"
+    first = worker.lease([(str(door),)])
     second = worker.lease([(0,)] * 10)
     worker.tell_host(messages.TakeBack(worker.id, second))
     returned = broker.wait(messages.Returned).message
     assert returned == messages.Returned(second, 0, 10)
-    assert broker.outcomes(first, 1) == {0: 0.5}
+    door.touch()
+    assert broker.outcomes(first, 1) == {0: str(door)}
     worker.tell_host(messages.TakeBack(worker.id, second))
     again = broker.wait(messages.Returned, lambda m: m.start == m.stop).message
     assert again.lease == second

@@ -1,5 +1,7 @@
 import time
 
+import msgspec
+
 from kernel_worker.model import CallId, Device, HostResources, PoolId, PoolSettings, WorkerId
 from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, Status, WorkerStatus
 from notebook_ext.widgets.status import CallsReport, StatusReport
@@ -39,7 +41,8 @@ STATUS = Status(
 
 
 def test_the_text_has_it_all() -> None:
-    text = repr(StatusReport(STATUS))
+    status = msgspec.structs.replace(STATUS, started_at=time.time() - 65)
+    text = repr(StatusReport(status))
     assert text.startswith("Broker 0.1.0, pid 4321, up 1 m ")
     for word in ("1 client\n", "64 GiB", "1 H200", "score", "1,250", "ta-1", "forked", "fc-14"):
         assert word in text
