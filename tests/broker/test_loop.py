@@ -21,6 +21,7 @@ from kernel_worker.model import (
 from kernel_worker.wire import frames as batches
 from kernel_worker.wire import messages, payload
 from tests.broker.speaking import CODE, Client, Host, RunningBroker, Speaker, read
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -345,11 +346,15 @@ def test_a_client_that_comes_back_is_told_what_it_missed(broker: RunningBroker, 
     client.submit([1])
     worker = host.start_worker()
     lease = worker.lease().message
+    other = Client(broker, "cl-2")
     client.close()
+    other.ask("status", "", messages.Status)  # by then the broker's socket knows of the end
     worker.done(lease, [11])
+    wait_until(lambda: not other.ask("status", "", messages.Status).calls)
     again = Client(broker)
     assert again.listen().values == [11]
     again.close()
+    other.close()
 
 
 def test_a_repeated_submission_changes_nothing(client: Client, host: Host) -> None:

@@ -79,7 +79,13 @@ class LabServer:
             f"--LabApp.workspaces_dir={files}/workspaces",
             f"--LabApp.user_settings_dir={files}/user-settings",
         ]
-        variables = {"JUPYTER_NO_CONFIG": "1", "JUPYTER_PLATFORM_DIRS": "1"}
+        # Without configuration Jupyter makes an empty directory for it and leaves it there.
+        (files / "temporary").mkdir()
+        variables = {
+            "JUPYTER_NO_CONFIG": "1",
+            "JUPYTER_PLATFORM_DIRS": "1",
+            "TMPDIR": str(files / "temporary"),
+        }
         with self._log.open("wb") as log:
             return subprocess.Popen(
                 command,
