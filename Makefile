@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Not PYTHON: where that is set, it is the interpreter to make .venv with.
 VENV_PYTHON := $(BIN)/python
 
-.PHONY: help setup quick demo lab test lint format pytest coverage screenshot bench wheel clean
+.PHONY: help setup quick demo lab test lint format pytest chaos coverage screenshot bench wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ format: setup ## let ruff mend what it can
 
 pytest: setup ## all tests, the quick ones first
 	$(VENV_PYTHON) -m pytest
+
+chaos: setup ## the tests that press and kill at random moments
+	$(VENV_PYTHON) -m pytest -m chaos
 
 coverage: setup ## the pure rooms by their own test files
 	$(VENV_PYTHON) -m pytest --cov --cov-report=term-missing \

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.acceptance.cells import begun, typed, until_printed
 from tests.plain_kernel import PlainKernel
+from tests.waiting import PATIENCE
 
 TALKS = """
 import os, sys, time
@@ -67,4 +68,7 @@ def test_every_way_of_printing_arrives_before_the_result(notebook: PlainKernel) 
     )
     assert sorted(cell.stdout.split()[:-1]) == ["child", "descriptor", "print"]
     assert cell.stdout.endswith("after\n")
+    # The kernel sends its two streams one by one: this one may come after the cell's end.
+    while cell.stderr != "error\n" and notebook.listen(5 * PATIENCE):
+        pass
     assert cell.stderr == "error\n"
