@@ -97,9 +97,18 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is CacheWrapper and _has_no_name(obj):
             parameters = obj.cache_parameters()
             return make_cache, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
+        if kind is types.CodeType:
+            make, arguments = cloudpickle._code_reduce(obj)  # noqa: SLF001
+            # A copy: whether two codes name one string is chance, and would show in the bytes.
+            return code_of_file, ("".join(obj.co_filename), make, arguments)
         if kind is types.MethodType and _is_shell_getter(obj):
             return current_shell_getter, ()
         return super().reducer_override(obj)
+
+
+def code_of_file(filename: str, make: Callable[..., types.CodeType], arguments: Any) -> Any:
+    """Return code that knows its file, which cloudpickle drops since 3.1.3: tracebacks need it."""
+    return make(*arguments).replace(co_filename=filename)
 
 
 class ValuePickler(ByValuePickler):
