@@ -57,6 +57,12 @@ def input_id(call: CallId, index: int) -> InputId:
     return InputId(f"in-{call.removeprefix('fc-')}-{index}")
 
 
+def app_of(key: FunctionKey) -> str:
+    """Return the name of the app in which a function is defined; `-` for one without a name."""
+    parts = key.split("/", 2)
+    return parts[1] if len(parts) > 1 else "-"
+
+
 class Outcome(enum.IntEnum):
     """How an input ended, or (LOST) how an attempt did."""
 

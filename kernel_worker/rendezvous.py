@@ -125,6 +125,12 @@ def socket_path(directory: Path) -> Path:
     return short / hashed / "broker.sock"
 
 
+def journal_path(settings: Settings) -> Path:
+    """Return where the broker of this machine and profile keeps what it has decided."""
+    name = f"{settings.profile}-{machine_name()}-{PROTOCOL_MAJOR}"
+    return settings.data_dir / name / "journal.db"
+
+
 def claim(directory: Path) -> int | None:
     """Become the broker of `directory`; return the locked descriptor, or None if another lives.
 

@@ -21,6 +21,7 @@ from notebook_ext import call_graph, exception, functions
 from notebook_ext.app import App
 from notebook_ext.autoscaler import FunctionStats
 from notebook_ext.call import FunctionCall
+from notebook_ext.calls import CallStatus, calls
 from notebook_ext.config import config
 from notebook_ext.exception import Error
 from notebook_ext.function import Function
@@ -34,12 +35,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "CallStatus",
     "Error",
     "Function",
     "FunctionCall",
     "FunctionStats",
     "Retries",
     "call_graph",
+    "calls",
     "config",
     "current_function_call_id",
     "current_input_id",

@@ -6,17 +6,20 @@ import threading
 import time
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from kernel_worker.errors import Error, InvalidError, StillPendingError
 from kernel_worker.model import CallId
 from kernel_worker.wire import messages
+from notebook_ext import gather as gathering
 from notebook_ext import process
+from notebook_ext.calls import CallStatus
+from notebook_ext.gather import Gather
 from notebook_ext.receivers import Outcomes
-from notebook_ext.twin import Waiting, done, twin
+from notebook_ext.twin import Waiting, done, stream, twin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from notebook_ext.session import Session
 
@@ -81,8 +84,7 @@ class FunctionCall(Generic[R]):
             NotFoundError: nobody knows the call.
         """
         if index < 0 or (self._count is not None and index >= self._count):
-            count = "its inputs" if self._count is None else self._count
-            raise InvalidError(f"index={index}: {self._name} ({self._id}) has {count}, from 0 on.")
+            self._no_such_input(index, "its inputs" if self._count is None else self._count)
         session = self._attached()
         waiting: Waiting[R]
         if timeout is None:
@@ -93,6 +95,9 @@ class FunctionCall(Generic[R]):
         waiting.announce = partial(self._announce, session)
         assert self._outcomes is not None  # noqa: S101  attached
         self._outcomes.when(index, waiting)
+        if self._count is None and self._first_answer is not None and index:
+            first = self._first_answer
+            first.add_callback(partial(self._check_index, first, index, waiting))
         return waiting
 
     @twin
@@ -109,20 +114,47 @@ class FunctionCall(Generic[R]):
         asked = session.ask("call", self._id, messages.CallInfo)
         return asked.dropping_result()  # one that has ended is not found
 
+    @stream
+    def iter(self, start: int = 0, end: int | None = None) -> CallResults[R]:
+        """Yield the results of the inputs from `start` to before `end`, in order; raise a failure.
+
+        With `for` or `async for`; each iteration begins anew. Each result is waited for.
+
+        Args:
+            start: the first input, from 0.
+            end: the input to stop before; None, or one beyond the last: all there are.
+
+        Raises:
+            InvalidError: one of them is negative.
+        """
+        return CallResults(self, start, end)
+
     @twin
     def num_inputs(self) -> Waiting[int]:
-        """Return how many inputs the call has."""
+        """Return how many inputs the call has, also once it has ended.
+
+        Raises:
+            NotFoundError: nobody knows the call.
+        """
         if self._count is not None:
             return done(self._count)
         asked = process.current().ask("call", self._id, messages.CallInfo)
         return asked.then(lambda info: int(info.total))
 
-    @staticmethod
-    def gather(*calls: FunctionCall[Any], cancel_on_error: bool = False) -> list[Any]:
-        """See `notebook_ext.gather`."""
-        from notebook_ext.gather import gather  # noqa: PLC0415  it needs this module
+    @twin
+    def status(self) -> Waiting[CallStatus]:
+        """Return how the call stands: its state in one word, and how many inputs are where.
 
-        return gather(*calls, cancel_on_error=cancel_on_error)
+        Also once it has ended, from any process of this user, and after its results have expired.
+
+        Raises:
+            NotFoundError: nobody knows the call.
+        """
+        asked = process.current().ask("call", self._id, messages.CallInfo)
+        return asked.then(CallStatus.of)
+
+    gather: ClassVar[Gather] = gathering.gather
+    """See `notebook_ext.gather`."""
 
     def __await__(self) -> Generator[Any, None, R]:
         """Wait for the result in the running task."""
@@ -152,12 +184,56 @@ class FunctionCall(Generic[R]):
             self._first_answer = session.ask("call", self._id, messages.CallInfo)
         return session
 
+    def _check_index(
+        self, first: Waiting[messages.CallInfo], index: int, waiting: Waiting[R]
+    ) -> None:
+        """Let nobody wait for an input that a call, of which only the id was known, never had."""
+        try:
+            info = first.result()
+        except Error:  # then the call's outcomes say so too
+            return
+        if info.closed and index >= info.total:
+            waiting.complete(partial(self._no_such_input, index, info.total), failed=True)
+
+    def _no_such_input(self, index: int, count: int | str) -> Any:
+        __tracebackhide__ = True
+        raise InvalidError(f"index={index}: {self._name} ({self._id}) has {count}, from 0 on.")
+
     def _announce(self, session: Session, running: Any, begins: bool) -> None:  # noqa: FBT001  a callback
         session.announce(running, begins, (self._id,))
 
     def _still_pending(self, timeout: float) -> Any:
         __tracebackhide__ = True
         raise StillPendingError(f"{self._name} ({self._id}) has no result after {timeout:g} s.")
+
+
+class CallResults(Generic[R]):
+    """The results of a call's inputs in order; iterate it with `for` or `async for`."""
+
+    def __init__(self, call: FunctionCall[R], start: int, end: int | None) -> None:
+        """Stand for the results of `[start, end)`."""
+        for name, value in (("start", start), ("end", end)):
+            if value is not None and value < 0:
+                raise InvalidError(f"iter: {name}={value}: allowed is a whole number from 0 on.")
+        self._call = call
+        self._start = start
+        self._end = end
+
+    def __iter__(self) -> Iterator[R]:
+        """Wait for each in this thread."""
+        for index in self._indices(self._call.num_inputs()):
+            yield self._call.get(index=index)
+
+    async def __aiter__(self) -> AsyncIterator[R]:
+        """Wait for each in the running task."""
+        for index in self._indices(await self._call.num_inputs.aio()):
+            yield await self._call.get.aio(index=index)
+
+    def __repr__(self) -> str:
+        return f"<results {self._start}:{'' if self._end is None else self._end} of {self._call!r}>"
+
+    def _indices(self, count: int) -> range:
+        return range(self._start, count if self._end is None else min(self._end, count))
 
 
 class _Patient(Waiting[T]):

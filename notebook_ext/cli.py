@@ -13,6 +13,7 @@ import click
 
 from kernel_worker import errors, rendezvous, settings
 from notebook_ext import inquiry
+from notebook_ext.calls import STATES, call_filter
 from notebook_ext.widgets.status import NO_BROKER, CallsReport, StatusReport
 
 if TYPE_CHECKING:
@@ -38,18 +39,21 @@ def main() -> None:
 @main.command()
 def status() -> None:
     """Show the broker, hosts, pools, workers and recent calls; starts nothing."""
-    _show(StatusReport(inquiry.status()))
+    report = StatusReport(inquiry.status())
+    click.echo(repr(report))
+    if report.status is None:
+        sys.exit(1)
 
 
 @main.command()
-def calls() -> None:
-    """Show the calls that the broker knows, newest first; starts nothing."""
-    _show(CallsReport(inquiry.status()))
-
-
-def _show(report: StatusReport | CallsReport) -> None:
-    click.echo(repr(report))
-    if report.status is None:
+@click.option("--app", help="Those of this app alone.")
+@click.option("--status", type=click.Choice(STATES), help="Those in this state alone.")
+@click.option("--limit", type=click.IntRange(1), default=100, help="How many at most.")
+def calls(app: str | None, status: str | None, limit: int) -> None:
+    """Show recent calls, also ended ones, newest first."""
+    found = inquiry.calls(call_filter(app, status, limit))
+    click.echo(repr(CallsReport(found)))
+    if found is None:
         sys.exit(1)
 
 

@@ -7,14 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kernel_worker.errors import InvalidError
-from notebook_ext.call import FunctionCall
 from notebook_ext.twin import Waiting, done
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from notebook_ext.call import FunctionCall
 
-class _Gather:
+
+class Gather:
     """`gather(*calls)` and `await gather.aio(*calls)`."""
 
     def __call__(self, *calls: FunctionCall[Any], cancel_on_error: bool = False) -> list[Any]:
@@ -42,11 +43,13 @@ class _Gather:
         return "<notebook_ext.gather, also as .aio>"
 
 
-gather = _Gather()
+gather = Gather()
 
 
 def _started(calls: Sequence[FunctionCall[Any]], *, cancel_on_error: bool) -> Waiting[list[Any]]:
     """Return what is done once all calls are, or one has failed."""
+    from notebook_ext.call import FunctionCall  # noqa: PLC0415  it needs this module
+
     for call in calls:
         if not isinstance(call, FunctionCall):
             raise InvalidError(

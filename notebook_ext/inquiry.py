@@ -65,14 +65,25 @@ class Inquiry:
         found = msgspec.msgpack.decode(self._ask("status"), type=messages.Status)
         return msgspec.structs.replace(found, clients=found.clients - 1)  # this one is not meant
 
+    def calls(self, wanted: messages.CallFilter) -> list[messages.CallInfo]:
+        """Return the recent calls, newest first.
+
+        Raises:
+            ConnectionError: It did not answer in time.
+        """
+        body = self._ask("calls", wanted)
+        return msgspec.msgpack.decode(body, type=list[messages.CallInfo])
+
     def stop(self) -> None:
         """Ask the broker to end; returns when it has been told."""
         self._requests += 1
         self._send(messages.Ask(self._requests, "stop"))
 
-    def _ask(self, what: Literal["status"]) -> msgspec.Raw:
+    def _ask(
+        self, what: Literal["status", "calls"], wanted: messages.CallFilter | None = None
+    ) -> msgspec.Raw:
         self._requests += 1
-        self._send(messages.Ask(self._requests, what))
+        self._send(messages.Ask(self._requests, what, filter=wanted))
         deadline = time.monotonic() + self._limit
         while time.monotonic() < deadline:
             match self._receive(deadline):
@@ -111,6 +122,24 @@ def status() -> messages.Status | None:
         return None
     with Inquiry(connection) as inquiry:
         return inquiry.status()
+
+
+def calls(wanted: messages.CallFilter) -> list[messages.CallInfo] | None:
+    """Return the recent calls, newest first, or None where nobody has made any.
+
+    A broker that has left by itself is started again where it left a journal: that knows them.
+
+    Raises:
+        ConnectionError: It runs and did not answer in time.
+    """
+    connection = find()
+    if connection is None:
+        configured = settings.load()
+        if not rendezvous.journal_path(configured).exists():
+            return None
+        connection = rendezvous.find_or_start(configured)
+    with Inquiry(connection) as inquiry:
+        return inquiry.calls(wanted)
 
 
 def stop(limit_seconds: float = 15.0) -> int | None:

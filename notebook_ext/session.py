@@ -151,6 +151,11 @@ class Session:
         message = messages.Ask(next(self._requests), what, subject)
         return self._question(message, answer, package)
 
+    def calls(self, wanted: messages.CallFilter) -> Waiting[list[messages.CallInfo]]:
+        """Ask for the recent calls, newest first."""
+        message = messages.Ask(next(self._requests), "calls", filter=wanted)
+        return self._question(message, list[messages.CallInfo], None)
+
     def status(self) -> Waiting[messages.Status]:
         """Ask for the state of the broker, its hosts, pools, workers and calls."""
         return self.ask("status", "", messages.Status)
@@ -167,7 +172,7 @@ class Session:
     def _question(
         self,
         message: messages.Ask | messages.ConfigurePool,
-        answer: type,
+        answer: Any,
         package: Package | None,
     ) -> Waiting[Any]:
         waiting: Waiting[Any] = Waiting()
@@ -212,7 +217,7 @@ def cut(frames: Sequence[Frame], start: int, stop: int) -> list[Frame]:
     return payload.encode_batch([reader[at] for at in range(start, stop)], head.form)
 
 
-def read_reply(reply: messages.Reply, frames: list[bytes], answer: type) -> Any:
+def read_reply(reply: messages.Reply, frames: list[bytes], answer: Any) -> Any:
     """Return the body of a reply as `answer`, or raise what it says."""
     __tracebackhide__ = True
     if reply.error:

@@ -10,12 +10,6 @@ import argparse
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from kernel_worker.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +44,7 @@ def _serve(ready: int, *, with_agent: bool) -> int:
         _log.info("another broker lives in %s", directory)
         _say_ready(ready)
         return 0
-    journal = Journal(_journal_path(configured), configured.result_ttl_seconds)
+    journal = Journal(rendezvous.journal_path(configured), configured.result_ttl_seconds)
     from kernel_worker.broker.loop import Broker  # noqa: PLC0415  while the journal opens
 
     path = rendezvous.socket_path(directory)
@@ -78,13 +72,6 @@ def _say_ready(ready: int) -> None:
     if ready >= 0:
         os.write(ready, b"ready")
         os.close(ready)
-
-
-def _journal_path(configured: Settings) -> Path:
-    from kernel_worker import model, rendezvous  # noqa: PLC0415
-
-    name = f"{configured.profile}-{rendezvous.machine_name()}-{model.PROTOCOL_MAJOR}"
-    return configured.data_dir / name / "journal.db"
 
 
 if __name__ == "__main__":

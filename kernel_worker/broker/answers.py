@@ -9,12 +9,13 @@ import msgspec
 
 from kernel_worker.core import events
 from kernel_worker.errors import Error, NotFoundError
-from kernel_worker.model import CallId, Digest, PoolId
+from kernel_worker.model import Digest, PoolId
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kernel_worker.broker.lookups import Lookups
     from kernel_worker.broker.loop import Broker
     from kernel_worker.broker.peers import Client
     from kernel_worker.core import views
@@ -26,20 +27,31 @@ T = TypeVar("T")
 class Answers:
     """Replies to questions about what the broker and its core know."""
 
-    def __init__(self, broker: Broker) -> None:
-        """Serve `broker`."""
+    def __init__(self, broker: Broker, lookups: Lookups) -> None:
+        """Serve `broker`; what the journal has to say comes by `lookups`."""
         self._broker = broker
+        self._lookups = lookups
 
     def ask(self, client: Client, ask: messages.Ask) -> None:
-        """Answer a question."""
+        """Answer a question, now or when the journal has."""
+        match ask.what:
+            case "call":
+                self._lookups.one(client, ask)
+            case "calls":
+                self._lookups.recent(client, ask)
+            case "stop":
+                self._reply(client, messages.Reply(ask.request))
+                self._broker.stop(f"{client.id} asked for it")
+            case _:
+                self._at_once(client, ask)
+
+    def _at_once(self, client: Client, ask: messages.Ask) -> None:
         try:
             body, frames = self._answer(ask)
         except Error as error:
             self._reply(client, _failed(ask.request, error))
         else:
             self._reply(client, messages.Reply(ask.request, _packed(body)), frames)
-        if ask.what == "stop":
-            self._broker.stop(f"{client.id} asked for it")
 
     def configure(self, client: Client, message: messages.ConfigurePool) -> None:
         """Change a pool's settings and answer with those in force."""
@@ -76,10 +88,9 @@ class Answers:
                     message = f"there is no object {ask.subject}"
                     raise NotFoundError(message)
                 return None, (content,)
-            case "call":
-                return self._call(CallId(ask.subject)), ()
-            case "stop":
-                return None, ()
+            case _:
+                message = f"{ask.what} is nothing to ask"
+                raise NotFoundError(message)
 
     def _pool(self, pool: PoolId) -> views.PoolCounts:
         counts = self._broker.scheduler.pool_stats(pool)
@@ -87,13 +98,6 @@ class Answers:
             message = f"there is no pool {pool}: define its function first"
             raise NotFoundError(message)
         return counts
-
-    def _call(self, call: CallId) -> messages.CallInfo:
-        view = self._broker.scheduler.call_info(call)
-        if view is None:
-            message = f"the call {call} is not open"
-            raise NotFoundError(message)
-        return _same(view, messages.CallInfo)
 
     def _status(self) -> messages.Status:
         broker = self._broker

@@ -47,9 +47,9 @@ class Commit:
         )
         self._gate.expect(record.call, self._journal.next_token)
 
-    def finished(self, call: CallId, at: float) -> None:
-        """Note that a spawned call is over."""
-        self._entries.append(self._finished(call, at))
+    def finished(self, call: CallId, at: float, tally: tuple[int, ...]) -> None:
+        """Note that a spawned call is over, and how many inputs ended in each outcome."""
+        self._entries.append(self._finished(call, at, tally))
 
     @property
     def has_facts(self) -> bool:

@@ -32,6 +32,7 @@ from kernel_worker.broker.admission import Admission
 from kernel_worker.broker.agent import LocalAgent
 from kernel_worker.broker.answers import Answers
 from kernel_worker.broker.commit import Commit
+from kernel_worker.broker.lookups import Lookups
 from kernel_worker.broker.objects import ObjectStore
 from kernel_worker.broker.peers import Client, Host, Peers, Worker
 from kernel_worker.broker.perform import Performer
@@ -113,7 +114,8 @@ class Broker:
         self.sockets = Sockets(connection.address, self._admission.unreachable)
         self.send = self.sockets.send
         self._replays = Replays(self)
-        self._answers = Answers(self)
+        self._lookups = Lookups(self)
+        self._answers = Answers(self, self._lookups)
         self._progress = ProgressReports(self)
         self._translator = Translator(
             self.peers, self.objects, self.calls, self.ended_calls, self.now
@@ -173,6 +175,8 @@ class Broker:
             self.sockets.retry()
         if self._commit.has_facts:
             self._commit.flush()
+        if self._lookups.has_questions:
+            self._lookups.ask_journal()
         if not self.scheduler.has_clients:
             self._consider_idleness()
 
@@ -363,12 +367,14 @@ class Broker:
                         self._perform(held.effect, held.frames)
                 case journal_thread.Outcomes():
                     self._replays.on_outcomes(completion)
+                case journal_thread.Found():
+                    self._lookups.on_found(completion)
                 case journal_thread.Expired(calls=calls):
                     self.ended_calls.update(dict.fromkeys(calls, True))
 
-    def _on_finished(self, call: OpenCall) -> None:
+    def _on_finished(self, call: OpenCall, tally: tuple[int, ...]) -> None:
         self.ended_calls[call.call] = False
-        self._commit.finished(call.call, self.now())
+        self._commit.finished(call.call, self.now(), tally)
 
     # ---- beginning and end ------------------------------------------------------------------
 
@@ -382,11 +388,6 @@ class Broker:
         self.objects.forget(keeper)
         facts = [fact.record for fact in restored.facts]
         self._do(self.scheduler.restore(facts, self.now()), events.TimePassed(), ())
-        for call in list(self.calls.values()):
-            if self.scheduler.call_info(call.call) is None:
-                del self.calls[call.call]
-                self.objects.forget(call.call)
-                self._on_finished(call)
         self._commit.flush()
 
     def _consider_idleness(self) -> None:

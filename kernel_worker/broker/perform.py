@@ -36,7 +36,7 @@ class Performer:
         objects: ObjectStore,
         calls: dict[CallId, OpenCall],
         send: Callable[[bytes, bytes, Sequence[Frame]], None],
-        on_finished: Callable[[OpenCall], None],
+        on_finished: Callable[[OpenCall, tuple[int, ...]], None],
     ) -> None:
         """All arguments but the last two are the broker's own tables, shared.
 
@@ -45,7 +45,7 @@ class Performer:
             objects: What is sent once.
             calls: Open calls; those that finish or are rejected are taken out.
             send: Sends a header and frames to a routing id.
-            on_finished: Called with each spawned call that has finished.
+            on_finished: Called with each spawned call that has finished, and its tally.
         """
         self._peers = peers
         self._objects = objects
@@ -210,4 +210,4 @@ class Performer:
             return
         self._objects.forget(effect.call)
         if not call.attached:
-            self._on_finished(call)
+            self._on_finished(call, effect.tally)

@@ -148,6 +148,8 @@ class FinishCall(_Effect):
     """
 
     call: CallId
+    tally: tuple[int, ...] = ()
+    """Of a spawned call: how many inputs ended in each `Outcome`, by its value."""
 
 
 Effect = (

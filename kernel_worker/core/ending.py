@@ -52,5 +52,5 @@ def finish_if_over(state: State, call: Call) -> None:
     """Forget the call if every input is reported and no more come."""
     if not call.is_over or call.id not in state.calls:
         return
-    state.emit(effects.FinishCall(call.id))
+    state.emit(effects.FinishCall(call.id, () if call.attached else call.states.tally()))
     state.dismiss(call)

@@ -88,6 +88,10 @@ class Scheduler:
         known = self._state.calls.get(call)
         return None if known is None else views.call_view(known)
 
+    def recent_calls(self) -> list[views.CallView]:
+        """Return the open calls that are no part of another one's work, newest first."""
+        return views.recent_calls(self._state)
+
     def call_progress(self, call: CallId, now: float | None = None) -> views.Progress | None:
         """Return how an open call stands (at `now`, else as of the last turn), or None."""
         known = self._state.calls.get(call)

@@ -7,11 +7,14 @@ dropped, so that an endless map stays small.
 from __future__ import annotations
 
 from kernel_worker.core.transitions import TERMINAL, Cause, InputState, step
+from kernel_worker.model import Outcome
 
 _BLOCK = 65_536
 # The values of `InputState` are in this order: absent, live ones, terminal ones.
 _FIRST_ENDED = int(min(TERMINAL))
 _STATE_COUNT = len(InputState)
+_STATE_OF = tuple(InputState[outcome.name] for outcome in Outcome)
+"""The terminal state of each outcome, by the outcome's value."""
 
 
 class InputStates:
@@ -43,6 +46,10 @@ class InputStates:
     def ended(self) -> int:
         """How many inputs have an outcome."""
         return sum(self.counts[_FIRST_ENDED:])
+
+    def tally(self) -> tuple[int, ...]:
+        """Return how many inputs ended in each outcome, by the outcome's value."""
+        return tuple(self.counts[state] for state in _STATE_OF)
 
     def at(self, index: int) -> InputState | None:
         """Return the state at `index`, or None where it has been forgotten."""

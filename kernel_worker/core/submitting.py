@@ -287,7 +287,7 @@ def restore_backlogs(state: State) -> None:
     for call in list(state.calls.values()):
         call.backlog.drain()
         if call.is_over:
-            state.dismiss(call)
+            finish_if_over(state, call)
             continue
         for start, stop in reversed(call.states.pending_runs()):
             state.requeue(call, start, stop)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from kernel_worker.core.nesting import impossible_chain
 from kernel_worker.core.pools import Condition
 from kernel_worker.core.transitions import InputState
+from kernel_worker.model import app_of
 
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Call
@@ -90,7 +91,13 @@ class CallView:
     running: int
     succeeded: int
     failed: int
+    """In whatever way; `timed_out` and `init_failed` are among them."""
     cancelled: int
+    app: str
+    submitted_at: float
+    """Unix seconds."""
+    timed_out: int
+    init_failed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,20 @@ def call_view(call: Call) -> CallView:
         succeeded=counts[InputState.SUCCEEDED],
         failed=sum(counts[one] for one in bad),
         cancelled=counts[InputState.CANCELLED],
+        app=app_of(call.pool.spec.key),
+        submitted_at=call.submitted_at,
+        timed_out=counts[InputState.TIMED_OUT],
+        init_failed=counts[InputState.INIT_FAILED],
     )
+
+
+def recent_calls(state: State) -> list[CallView]:
+    """Return the open calls that somebody made by hand, newest first.
+
+    Those that an input of another call waits for are seen in that one's graph.
+    """
+    mine = [c for c in state.calls.values() if c.parent is None or not c.attached]
+    return sorted(map(call_view, mine), key=lambda view: view.submitted_at, reverse=True)
 
 
 def progress(state: State, call: Call, now: float) -> Progress:

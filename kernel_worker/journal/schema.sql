@@ -2,14 +2,21 @@
 -- `user_version` is the version of this schema, `application_id` says that the file is ours.
 
 PRAGMA application_id = 0x4e42584a;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 CREATE TABLE calls (
     id          INTEGER PRIMARY KEY,
     call        TEXT NOT NULL UNIQUE,
     finished_at REAL,                           -- Unix seconds; NULL while inputs are open
-    expired     INTEGER NOT NULL DEFAULT 0      -- 1: its records are gone, only this row is left
+    expired     INTEGER NOT NULL DEFAULT 0,     -- 1: its records are gone, only this row is left
+    name        TEXT NOT NULL DEFAULT '',       -- its function's, for people
+    app         TEXT NOT NULL DEFAULT '',
+    submitted_at REAL NOT NULL DEFAULT 0,       -- Unix seconds
+    root        TEXT NOT NULL DEFAULT '',       -- the call at the root of its tree; itself, mostly
+    tally       BLOB                            -- inputs per outcome (msgpack array); NULL: open
 );
+CREATE INDEX calls_by_time ON calls (submitted_at);
+CREATE INDEX calls_by_root ON calls (root);
 CREATE INDEX calls_by_end ON calls (expired, finished_at);
 
 -- `body` is a `kernel_worker.records` struct (msgpack). `payload` is the msgpack array of its

@@ -24,12 +24,12 @@ import msgspec
 
 from kernel_worker import records
 from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
-from kernel_worker.model import CallId, Digest
+from kernel_worker.journal.migrations import SCHEMA_VERSION, migrate
+from kernel_worker.model import CallId, Digest, app_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-SCHEMA_VERSION = 1
 APPLICATION_ID = 0x4E42584A
 INLINE_BYTES = 16 * 1024
 PIECE_BYTES = 256 * 1024 * 1024
@@ -58,6 +58,21 @@ class Finished:
 
     call: CallId
     at: float
+    tally: tuple[int, ...] = ()
+    """How many inputs ended in each `Outcome`, by its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedCall:
+    """A spawned call whose inputs have all ended, as it is remembered."""
+
+    call: CallId
+    name: str
+    app: str
+    submitted_at: float
+    ended_at: float
+    expired: bool
+    tally: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +153,8 @@ class Store:
     def _keep(self, fact: Fact) -> None:
         record = fact.record
         call_id = self._call_id(record.call)
+        if isinstance(record, records.CallSubmitted):
+            self._describe(call_id, record)
         small = sum(map(len, fact.frames)) <= INLINE_BYTES
         inline = msgspec.msgpack.encode(fact.frames) if small and fact.frames else None
         kind = type(record).__struct_config__.tag
@@ -157,6 +174,13 @@ class Store:
         for digest, content in fact.objects.items():
             self._keep_object(call_id, digest, content)
 
+    def _describe(self, call_id: int, record: records.CallSubmitted) -> None:
+        spec = record.spec
+        self._db.execute(
+            "UPDATE calls SET name = ?, app = ?, submitted_at = ?, root = ? WHERE id = ?",
+            (spec.name, app_of(spec.key), record.submitted_at, record.call, call_id),
+        )
+
     def _keep_object(self, call_id: int, digest: Digest, content: Frame) -> None:
         if digest not in self._known_objects:
             found = self._db.execute("SELECT 1 FROM objects WHERE digest = ? LIMIT 1", (digest,))
@@ -170,7 +194,10 @@ class Store:
 
     def _finish(self, entry: Finished) -> None:
         call_id = self._call_id(entry.call)
-        self._db.execute("UPDATE calls SET finished_at = ? WHERE id = ?", (entry.at, call_id))
+        self._db.execute(
+            "UPDATE calls SET finished_at = ?, tally = ? WHERE id = ?",
+            (entry.at, msgspec.msgpack.encode(entry.tally), call_id),
+        )
         self._delete_records(call_id, "kind = 'inputs_added'")
         self._release_objects(call_id)
         self._ids.pop(entry.call, None)
@@ -241,6 +268,18 @@ class Store:
         rows = self._db.execute("SELECT call, expired FROM calls WHERE finished_at IS NOT NULL")
         return ((CallId(call), bool(expired)) for call, expired in rows)
 
+    def ended_call(self, call: CallId) -> EndedCall | None:
+        """Return what is remembered of a call that has ended, or None."""
+        row = self._db.execute(f"{_SELECT_ENDED} AND call = ?", (call,)).fetchone()
+        return None if row is None else _ended_call(row)
+
+    def recent_calls(self, app: str = "") -> Iterator[EndedCall]:
+        """Yield the calls that have ended (of `app`, if not empty), the newest first."""
+        rows = self._db.execute(
+            f"{_SELECT_ENDED} AND ? IN ('', app) ORDER BY submitted_at DESC, id DESC", (app,)
+        )
+        return map(_ended_call, rows)
+
     def outcomes(self, call: CallId, after: int, limit_bytes: int) -> tuple[list[StoredFact], bool]:
         """Return the outcomes of `call` beyond position `after`, as many as `limit_bytes` allow.
 
@@ -277,6 +316,18 @@ class Store:
         return [each[0] if len(each) == 1 else b"".join(each) for each in pieces.values()]
 
 
+_SELECT_ENDED = (
+    "SELECT call, name, app, submitted_at, finished_at, expired, tally FROM calls"
+    " WHERE finished_at IS NOT NULL"
+)
+
+
+def _ended_call(row: tuple[str, str, str, float, float, int, bytes | None]) -> EndedCall:
+    call, name, app, submitted_at, ended_at, expired, tally = row
+    counts = msgspec.msgpack.decode(tally, type=tuple[int, ...]) if tally is not None else ()
+    return EndedCall(CallId(call), name, app, submitted_at, ended_at, bool(expired), counts)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     path.touch(mode=0o600)  # what SQLite puts beside it is no more open than it
     db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
@@ -299,6 +350,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         if ours != APPLICATION_ID:
             message = "it is some other program's"
             raise sqlite3.DatabaseError(message)
+        if tables and version < SCHEMA_VERSION:
+            migrate(db, version)
         db.execute("SELECT count(*) FROM calls WHERE finished_at IS NULL").fetchone()
     except BaseException:
         db.close()

@@ -20,10 +20,10 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from kernel_worker.journal.store import Entry, Store, StoredFact
@@ -33,6 +33,8 @@ EXPIRY_SECONDS = 3600.0
 OUTCOME_BYTES = 4 * 1024 * 1024
 """About how much of a call's outcomes one answer holds."""
 _RETRY_SECONDS = 1.0
+_LOOKS_PER_TTL = 10
+"""What has expired is looked for so often in a time to live, at least every hour."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +62,15 @@ class Expired:
     calls: list[CallId]
 
 
-Completion = Committed | Outcomes | Expired
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look into the journal has found."""
+
+    request: int
+    found: Any
+
+
+Completion = Committed | Outcomes | Expired | Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,13 @@ class _Read:
     after: int
 
 
-_Request = _Write | _Read | None
+@dataclass(frozen=True, slots=True)
+class _Look:
+    request: int
+    look: Callable[[Store], Any]
+
+
+_Request = _Write | _Read | _Look | None
 """None ends the thread."""
 
 
@@ -135,6 +151,10 @@ class Journal:
     def read_outcomes(self, request: int, call: CallId, after: int = 0) -> None:
         """Ask for outcomes of `call` behind position `after`; `Outcomes` will name `request`."""
         self._requests.put(_Read(request, call, after))
+
+    def look(self, request: int, look: Callable[[Store], Any]) -> None:
+        """Have `look` called in the thread; `Found` will bring what it returns."""
+        self._requests.put(_Look(request, look))
 
     def collect(self) -> list[Completion]:
         """Return what has been done since the last time.
@@ -189,6 +209,7 @@ class Journal:
         )
 
     def _serve(self, store: Store) -> None:
+        pause_seconds = min(EXPIRY_SECONDS, max(1.0, self._ttl / _LOOKS_PER_TTL))
         expire_at = time.monotonic()
         while True:
             requests = self._wait(expire_at)
@@ -197,7 +218,7 @@ class Journal:
                 if gone:
                     self._tell(Expired(gone))
                 else:
-                    expire_at = time.monotonic() + EXPIRY_SECONDS
+                    expire_at = time.monotonic() + pause_seconds
             self._answer(store, requests)
             if None in requests:
                 return
@@ -219,7 +240,9 @@ class Journal:
                 continue
             self._write(store, writes)
             writes = []
-            if request is not None:
+            if isinstance(request, _Look):
+                self._tell(Found(request.request, request.look(store)))
+            elif request is not None:
                 self._read(store, request)
         self._write(store, writes)
 

@@ -159,14 +159,26 @@ class ConfigurePool(_Message, tag="configure_pool"):
     scaledown_window_seconds: float | None = None
 
 
+class CallFilter(msgspec.Struct, frozen=True, array_like=True):
+    """Which calls are asked for."""
+
+    app: str = ""
+    """Of this app alone; empty for all."""
+    status: str = ""
+    """With this `CallInfo.status` alone; empty for all whose results are still there."""
+    limit: int = 100
+
+
 class Ask(_Message, tag="ask"):
     """A question; answered by `Reply`."""
 
     request: int
-    what: Literal["pool_stats", "status", "object", "call", "stop"]
+    what: Literal["pool_stats", "status", "object", "call", "calls", "stop"]
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
-    -> one frame; `call` (subject: call) -> CallInfo; `stop` ends the broker."""
+    -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
+    `calls` (those of `filter`) -> list[CallInfo], newest first; `stop` ends the broker."""
     subject: str = ""
+    filter: CallFilter | None = None
 
 
 class Blocked(_Message, tag="blocked"):
@@ -302,6 +314,9 @@ class HostStatus(msgspec.Struct, frozen=True):
     cpu_used: float
 
 
+CallState = Literal["pending", "running", "succeeded", "failed", "cancelled", "expired"]
+
+
 class CallInfo(msgspec.Struct, frozen=True):
     """One call, in `Status` and as the answer to `call`."""
 
@@ -314,7 +329,29 @@ class CallInfo(msgspec.Struct, frozen=True):
     running: int
     succeeded: int
     failed: int
+    """In whatever way; `timed_out` and `init_failed` are among them."""
     cancelled: int
+    app: str = ""
+    submitted_at: float = 0.0
+    """Unix seconds."""
+    timed_out: int = 0
+    init_failed: int = 0
+    ended_at: float | None = None
+    """Unix seconds; None while it is open."""
+    expired: bool = False
+    """Its results were kept for their time to live and are gone."""
+
+    @property
+    def status(self) -> CallState:
+        """How the call stands, in one word."""
+        if self.expired:
+            return "expired"
+        if self.closed and not self.pending and not self.running:
+            if self.failed:
+                return "failed"
+            return "cancelled" if self.cancelled else "succeeded"
+        started = self.running or self.succeeded or self.failed or self.cancelled
+        return "running" if started else "pending"
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """The magics of one line, and what stands for `%%remote` where IPython asks for a magic.
 
-`%remote_status` and `%remote_calls` show; they start no broker. `%remote_cancel` acts.
+`%remote_status` and `%remote_calls` show, and start no broker where none has been; `%remote_cancel`
+acts.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from kernel_worker.errors import Error, NotFoundError
 from notebook_ext import inquiry
 from notebook_ext.call import FunctionCall
+from notebook_ext.calls import call_filter
 from notebook_ext.magics import options
 from notebook_ext.widgets.status import CallsReport, StatusReport
 
@@ -46,9 +48,9 @@ class RemoteMagics(Magics):
 
     @line_magic
     def remote_calls(self, line: str) -> CallsReport:
-        """Show the calls that the broker knows, with the ids that `FunctionCall.from_id` takes."""
+        """Show recent calls, also ended ones, with the ids that `FunctionCall.from_id` takes."""
         _no_arguments("remote_calls", line)
-        return CallsReport(inquiry.status())
+        return CallsReport(inquiry.calls(call_filter(None, None, 100)))
 
     @line_magic
     def remote_cancel(self, line: str) -> None:
@@ -58,10 +60,11 @@ class RemoteMagics(Magics):
             raise UsageError("%remote_cancel: give the id of one call, such as fc-…")
         try:
             call = FunctionCall.from_id(words[0])
-            call.num_inputs()  # asks the broker: only what is not over has an answer
+            if call.status().done:
+                raise UsageError(f"%remote_cancel: the call {words[0]} has ended")
             call.cancel()
         except NotFoundError as error:
-            raise UsageError(f"%remote_cancel: no call {words[0]} runs or waits") from error
+            raise UsageError(f"%remote_cancel: nobody knows the call {words[0]}") from error
         except Error as error:
             raise UsageError(f"%remote_cancel: {error}") from error
 

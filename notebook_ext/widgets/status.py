@@ -91,20 +91,20 @@ class StatusReport:
 
 
 class CallsReport:
-    """The calls that the broker knows."""
+    """Recent calls, with their ids."""
 
-    def __init__(self, status: Status | None) -> None:
-        """Report on the calls in `status`, or (None) that no broker runs."""
-        self.status = status
+    def __init__(self, calls: Sequence[CallInfo] | None) -> None:
+        """Report on `calls`, the newest first, or (None) that no broker runs."""
+        self.calls = calls
 
     def __repr__(self) -> str:
         """Return the table as text."""
-        return NO_BROKER if self.status is None else _calls(self.status.calls).as_text()
+        return NO_BROKER if self.calls is None else _calls(self.calls).as_text()
 
     def _repr_html_(self) -> str:
-        if self.status is None:
+        if self.calls is None:
             return _framed(f"<div>{NO_BROKER}</div>")
-        return _framed(_calls(self.status.calls).as_html())
+        return _framed(_calls(self.calls).as_html())
 
 
 def _framed(body: str) -> str:
@@ -136,7 +136,7 @@ def _tables(status: Status) -> list[Table]:
             ("worker", "function", "state", "pid", "start"),
             _workers(status),
         ),
-        _calls(status.calls[-RECENT_CALLS:]),
+        _calls(status.calls[-RECENT_CALLS:][::-1]),
     ]
 
 
@@ -177,8 +177,8 @@ def _workers(status: Status) -> tuple[tuple[str, ...], ...]:
 
 
 def _calls(calls: Sequence[CallInfo]) -> Table:
-    columns = ("call", "function", "kind", "inputs", "done", "running", "failed", "cancelled")
-    return Table("Calls", columns, tuple(_call(call) for call in reversed(calls)))
+    columns = ("call", "function", "state", "made", "kind", "inputs", "done", "running", "failed")
+    return Table("Calls", (*columns, "cancelled"), tuple(map(_call, calls)))
 
 
 def _call(call: CallInfo) -> tuple[str, ...]:
@@ -186,6 +186,8 @@ def _call(call: CallInfo) -> tuple[str, ...]:
     return (
         call.call,
         call.name,
+        call.status,
+        f"{format_seconds(max(time.time() - call.submitted_at, 0.0))} ago",
         "attached" if call.attached else "spawned",
         f"{call.total:,}" if call.closed else f"{call.total:,}+",
         *(f"{count:,}" for count in counts),

@@ -53,7 +53,7 @@ def test_the_facts_of_a_turn_are_one_transaction() -> None:
     assert journal.turns == []
     commit.record(records.InputsAdded(CALL, 0, 1), TIME, [b"batch"])
     commit.record(records.InputsClosed(CALL, 1), TIME, [b"batch"])
-    commit.finished(CALL, 7.0)
+    commit.finished(CALL, 7.0, (1,))
     assert commit.has_facts
     commit.flush()
     assert not commit.has_facts
@@ -61,7 +61,7 @@ def test_the_facts_of_a_turn_are_one_transaction() -> None:
         [
             Fact(records.InputsAdded(CALL, 0, 1), [b"batch"]),
             Fact(records.InputsClosed(CALL, 1), ()),
-            Finished(CALL, 7.0),
+            Finished(CALL, 7.0, (1,)),
         ]
     ]
 

@@ -23,14 +23,14 @@ from kernel_worker.wire import messages
 
 
 def test_every_effect_but_the_record_has_an_action() -> None:
-    performer = Performer(Peers(), ObjectStore(), {}, lambda *_: None, lambda _: None)
+    performer = Performer(Peers(), ObjectStore(), {}, lambda *_: None, lambda *_: None)
     assert set(performer._actions) == set(get_args(effects.Effect)) - {effects.Record}
 
 
 def test_what_concerns_nobody_is_done_in_silence() -> None:
     sent: list[object] = []
     performer = Performer(
-        Peers(), ObjectStore(), {}, lambda *message: sent.append(message), lambda _: None
+        Peers(), ObjectStore(), {}, lambda *message: sent.append(message), lambda *_: None
     )
     performer.perform(effects.GrantLease(WorkerId("ta"), 1, CallId("fc"), 0, 1, 1), ())  # type: ignore[arg-type]
     performer.perform(effects.ReportRange(CallId("fc"), 0, 1, 0), ())
@@ -60,7 +60,7 @@ def test_a_host_is_sent_objects_once_and_again_after_it_may_have_let_them_go() -
         if isinstance(message, messages.StoreObject):
             stored.append(message.digest)
 
-    performer = Performer(peers, objects, {}, send, lambda _: None)
+    performer = Performer(peers, objects, {}, send, lambda *_: None)
     both = [spec.code, spec.environment]
     performer.perform(effects.StartWorker(WorkerId("ta-1"), host, spec, ()), ())
     performer.perform(effects.StartWorker(WorkerId("ta-2"), host, spec, ()), ())

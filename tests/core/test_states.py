@@ -4,6 +4,7 @@ import pytest
 
 from kernel_worker.core.states import InputStates
 from kernel_worker.core.transitions import Cause, InputState, InvalidTransition
+from kernel_worker.model import Outcome
 
 
 def with_inputs(count: int) -> InputStates:
@@ -25,6 +26,21 @@ def test_ranges_move_and_are_counted() -> None:
     ]
     assert (states.live, states.ended) == (8, 2)
     assert states.pending_runs() == [(0, 2), (5, 10)]
+
+
+def test_the_tally_counts_inputs_by_their_outcome() -> None:
+    states = with_inputs(6)
+    states.move(0, 5, Cause.GRANTED)
+    for index, cause in enumerate((Cause.SUCCEEDED, Cause.SUCCEEDED, Cause.LOST, Cause.TIMED_OUT)):
+        states.move(index, index + 1, cause)
+    states.move(5, 6, Cause.CANCEL_REQUESTED)
+    tally = {outcome: count for outcome, count in enumerate(states.tally()) if count}
+    assert tally == {
+        Outcome.SUCCEEDED: 2,
+        Outcome.LOST: 1,
+        Outcome.TIMED_OUT: 1,
+        Outcome.CANCELLED: 1,
+    }
 
 
 def test_a_move_that_is_invalid_for_one_input_moves_none() -> None:

@@ -115,7 +115,7 @@ def test_a_restart_keeps_outcomes_and_attempts() -> None:
     over = simulation.submit(pool, 2, attached=False)
     simulation.run(until=lambda: simulation.outcomes(call)["SUCCEEDED"] > 50)
     again = Scheduler("again")
-    assert again.restore(facts(simulation), 0.0) == []
+    assert again.restore(facts(simulation), 0.0) == [effects.FinishCall(over, (2, 0, 0, 0, 0, 0))]
     check(again)
     info = again.call_info(call)
     assert info is not None
@@ -169,7 +169,7 @@ def test_a_restart_runs_nothing_again_of_a_call_that_was_cancelled() -> None:
     check(again)
     ended = [e.record for e in told if isinstance(e, effects.Record)]
     assert ended == [records.InputEnded(call, 0, 2, Outcome.CANCELLED, 1, "")]
-    assert told[-1] == effects.FinishCall(call)
+    assert told[-1] == effects.FinishCall(call, (0, 0, 4, 0, 0, 0))
     assert again.call_info(call) is None
 
 

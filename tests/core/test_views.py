@@ -28,6 +28,18 @@ def test_a_call_says_what_it_waits_for_after_two_seconds() -> None:
     assert waiting_for(simulation, call) == "no free CPU: pool busy runs 1 of 1"
 
 
+def test_recent_calls_are_those_that_somebody_made_newest_first() -> None:
+    simulation = Simulation(make_resources(4))
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    first = simulation.submit(pool, 2)
+    simulation.run(0.1)
+    second = simulation.submit(pool, 1)
+    views = simulation.core.recent_calls()
+    assert [view.call for view in views] == [second, first]
+    assert [view.app for view in views] == ["app", "app"]
+    assert views[0].submitted_at > views[1].submitted_at
+
+
 def test_the_ceiling_is_a_reason() -> None:
     simulation = Simulation()
     spec = make_spec(settings=PoolSettings(max_containers=1))

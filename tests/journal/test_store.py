@@ -10,7 +10,8 @@ import pytest
 
 from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
 from kernel_worker.journal import store as store_module
-from kernel_worker.journal.store import SCHEMA_VERSION, Finished, Store
+from kernel_worker.journal.migrations import SCHEMA_VERSION
+from kernel_worker.journal.store import EndedCall, Finished, Store
 from kernel_worker.model import CallId
 from tests.journal.facts import added, submitted, succeeded
 
@@ -92,6 +93,21 @@ def test_outcomes_come_in_parts(store: Store) -> None:
         got += part
         after = got[-1].position
     assert [fact.record.start for fact in got] == list(range(10))  # type: ignore[union-attr]
+
+
+def test_ended_calls_are_remembered_newest_first(store: Store) -> None:
+    store.write([submitted(ONE), submitted(TWO), submitted("fc-3")])
+    assert store.ended_call(ONE) is None
+    store.write([Finished(TWO, 90.0, (1, 2, 0, 0, 0, 0)), Finished(ONE, 100.0, (3,))])
+    one = EndedCall(ONE, "f", "a", 1.5, 100.0, expired=False, tally=(3,))
+    two = EndedCall(TWO, "f", "a", 1.5, 90.0, expired=False, tally=(1, 2, 0, 0, 0, 0))
+    assert store.ended_call(ONE) == one
+    assert list(store.recent_calls()) == list(store.recent_calls("a")) == [two, one]
+    assert list(store.recent_calls("b")) == []
+    store.expire(95.0, 1000.0)
+    expired = store.ended_call(TWO)
+    assert expired is not None
+    assert (expired.expired, expired.tally) == (True, two.tally)
 
 
 def test_results_expire(store: Store) -> None:

@@ -127,6 +127,36 @@ def test_many_inputs(add: nb.Function[..., int]) -> None:
         add.spawn_map()
 
 
+def test_results_in_order(add: nb.Function[..., int], loop: Any) -> None:
+    call = add.spawn_map([1, 2, 3, 4])
+    again = nb.FunctionCall.from_id(call.object_id)
+    results = again.iter(1, 3)
+    assert list(results) == list(results) == [3, 4]
+    assert list(call.iter(2, 99)) == list(again.iter(2)) == [4, 5]
+    assert "2:" in repr(call.iter(2))
+
+    async def main() -> list[int]:
+        return [each async for each in again.iter.aio(start=3)]
+
+    assert loop.run(main()) == [5]
+    for wrong in ({"start": -1}, {"end": -1}):
+        with pytest.raises(InvalidError, match="-1"):
+            call.iter(**wrong)
+
+
+def test_an_input_that_a_call_by_id_never_had_is_an_error(add: nb.Function[..., int]) -> None:
+    call = add.spawn_map([1, 2])
+    with pytest.raises(InvalidError, match="has 2, from 0 on"):
+        nb.FunctionCall.from_id(call.object_id).get(index=2)
+    assert nb.FunctionCall.from_id(call.object_id).num_inputs() == 2
+    for asked in (
+        nb.FunctionCall.from_id("fc-0").num_inputs,
+        nb.FunctionCall.from_id("fc-0").status,
+    ):
+        with pytest.raises(NotFoundError, match="fc-0"):
+            asked()
+
+
 def test_calls_travel(live: nb.App, add: nb.Function[..., int]) -> None:
     @live.function
     def wait_for(call: Any) -> int:

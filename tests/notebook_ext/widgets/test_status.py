@@ -63,12 +63,12 @@ def test_versions_without_work_and_old_calls_are_left_out() -> None:
 
 
 def test_the_calls_report_has_every_call() -> None:
-    text = repr(CallsReport(STATUS))
+    text = repr(CallsReport(STATUS.calls))
     assert all(f"fc-{number} " in text for number in range(1, 15))
 
 
 def test_a_call_whose_inputs_are_not_all_known_says_so() -> None:
-    text = repr(CallsReport(Status("i", 1, "0", 0.0, 1, [], [], [], [call(1, closed=False)])))
+    text = repr(CallsReport([call(1, closed=False)]))
     assert "200+" in text
 
 

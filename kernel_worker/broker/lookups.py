@@ -1,0 +1,163 @@
+"""Questions about calls that the core has forgotten: the journal answers, in its own time.
+
+The core knows the calls that are open, the journal those that have ended. Between the two is a call
+that *closes*: the core has forgotten it, and its last facts are on their way to the disk. Whoever
+asks of one waits until they are there; nothing is ever missing from both.
+
+A question reaches the journal behind the facts of its turn, and is answered behind them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kernel_worker.errors import Error, NotFoundError
+from kernel_worker.model import CallId, Outcome
+from kernel_worker.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from kernel_worker.broker.loop import Broker
+    from kernel_worker.broker.peers import Client
+    from kernel_worker.journal.store import EndedCall, Store
+    from kernel_worker.journal.thread import Found
+
+MOST_CALLS = 10_000
+"""So many are listed at most, whatever is asked for."""
+
+
+class Lookups:
+    """The questions that wait for the journal."""
+
+    def __init__(self, broker: Broker) -> None:
+        """Serve `broker`."""
+        self._broker = broker
+        self._waiting: dict[int, Callable[[Any], None]] = {}
+        self._unasked: list[tuple[int, Callable[[Store], Any]]] = []
+        self._count = 0
+
+    @property
+    def has_questions(self) -> bool:
+        """Whether there is something to hand over to the journal."""
+        return bool(self._unasked)
+
+    def ask_journal(self) -> None:
+        """Hand over the questions of this turn, whose facts the journal has by now."""
+        unasked, self._unasked = self._unasked, []
+        for number, look in unasked:
+            self._broker.journal.look(number, look)
+
+    def on_found(self, found: Found) -> None:
+        """Pass on what the journal found."""
+        self._waiting.pop(found.request)(found.found)
+
+    def one(self, client: Client, ask: messages.Ask) -> None:
+        """Say how a call stands."""
+        call = CallId(ask.subject)
+        view = self._broker.scheduler.call_info(call)
+        if view is not None:
+            self._reply(client, ask, _open(view))
+        elif call in self._broker.ended_calls:
+            self._look(
+                lambda store: store.ended_call(call),
+                lambda ended: self._tell_ended(client, ask, ended),
+            )
+        elif call in self._broker.calls:
+            self._look(_nothing, lambda _: self.one(client, ask))
+        else:
+            self._fail(client, ask, NotFoundError(f"nobody knows the call {call}"))
+
+    def _tell_ended(self, client: Client, ask: messages.Ask, ended: EndedCall | None) -> None:
+        if ended is None:  # it was forgotten meanwhile
+            self._fail(client, ask, NotFoundError(f"nobody knows the call {ask.subject}"))
+        else:
+            self._reply(client, ask, _ended(ended))
+
+    def recent(self, client: Client, ask: messages.Ask) -> None:
+        """List calls, the newest first."""
+        wanted = ask.filter or messages.CallFilter()
+        limit = max(0, min(wanted.limit, MOST_CALLS))
+        here = [_open(view) for view in self._broker.scheduler.recent_calls()]
+        here = [info for info in here if _matches(info, wanted)]
+
+        def look(store: Store) -> list[messages.CallInfo]:
+            found: list[messages.CallInfo] = []
+            for ended in store.recent_calls(wanted.app):
+                if len(found) == limit:
+                    break
+                info = _ended(ended)
+                if _matches(info, wanted):
+                    found.append(info)
+            return found
+
+        def tell(ended: list[messages.CallInfo]) -> None:
+            seen = {info.call for info in ended}
+            both = [*ended, *(info for info in here if info.call not in seen)]
+            both.sort(key=lambda info: info.submitted_at, reverse=True)
+            self._reply(client, ask, both[:limit])
+
+        if self._is_any_closing():
+            self._look(_nothing, lambda _: self._look(look, tell))
+        else:
+            self._look(look, tell)
+
+    def _is_any_closing(self) -> bool:
+        knows = self._broker.scheduler.call_info
+        return any(not c.attached and knows(c.call) is None for c in self._broker.calls.values())
+
+    def _look(self, look: Callable[[Store], Any], tell: Callable[[Any], None]) -> None:
+        self._count += 1
+        self._waiting[self._count] = tell
+        self._unasked.append((self._count, look))
+
+    def _reply(self, client: Client, ask: messages.Ask, body: object) -> None:
+        packed = msgspec.Raw(msgspec.msgpack.encode(body))
+        self._say(client, messages.Reply(ask.request, packed))
+
+    def _fail(self, client: Client, ask: messages.Ask, error: Error) -> None:
+        packed = msgspec.Raw(msgspec.msgpack.encode(str(error)))
+        self._say(client, messages.Reply(ask.request, packed, type(error).__name__))
+
+    def _say(self, client: Client, reply: messages.Reply) -> None:
+        if self._broker.peers.clients.get(client.id) is client:
+            self._broker.send(client.routing, messages.encode(reply))
+
+
+def _nothing(_: Store) -> None:
+    """Look for nothing: what was written before is on the disk then."""
+
+
+def _matches(info: messages.CallInfo, wanted: messages.CallFilter) -> bool:
+    if wanted.app and info.app != wanted.app:
+        return False
+    return info.status == wanted.status if wanted.status else not info.expired
+
+
+def _open(view: object) -> messages.CallInfo:
+    return msgspec.convert(view, messages.CallInfo, from_attributes=True)
+
+
+def _ended(call: EndedCall) -> messages.CallInfo:
+    tally = call.tally or (0,) * len(Outcome)
+    return messages.CallInfo(
+        call=call.call,
+        name=call.name,
+        attached=False,
+        closed=True,
+        total=sum(tally),
+        pending=0,
+        running=0,
+        succeeded=tally[Outcome.SUCCEEDED],
+        failed=sum(tally) - tally[Outcome.SUCCEEDED] - tally[Outcome.CANCELLED],
+        cancelled=tally[Outcome.CANCELLED],
+        app=call.app,
+        submitted_at=call.submitted_at,
+        timed_out=tally[Outcome.TIMED_OUT],
+        init_failed=tally[Outcome.INIT_FAILED],
+        ended_at=call.ended_at,
+        expired=call.expired,
+    )

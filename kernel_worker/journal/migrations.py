@@ -1,0 +1,82 @@
+"""What makes a journal of an older schema one of this version's, in the transaction that opens it.
+
+A step is SQL, or a function of the open file where rows have to be read to be changed. Versions
+follow each other: a file goes through all that are newer than it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kernel_worker import records
+from kernel_worker.model import Outcome, app_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+    Step = str | Callable[[sqlite3.Connection], None]
+
+SCHEMA_VERSION = 2
+
+_decoder: msgspec.msgpack.Decoder[records.Record] = msgspec.msgpack.Decoder(records.Record)
+
+
+def migrate(db: sqlite3.Connection, version: int) -> None:
+    """Bring a file of schema `version` to `SCHEMA_VERSION`, all or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for target in range(version + 1, SCHEMA_VERSION + 1):
+            for step in STEPS[target]:
+                if isinstance(step, str):
+                    db.execute(step)
+                else:
+                    step(db)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _describe_calls(db: sqlite3.Connection) -> None:
+    """Say of each call what its records say: function, app, when, and how its inputs ended."""
+    tallies: dict[int, list[int]] = {}
+    rows = db.execute(
+        "SELECT call, body FROM records"
+        " WHERE kind IN ('call_submitted', 'range_succeeded', 'input_ended') ORDER BY id"
+    ).fetchall()
+    for call, body in rows:
+        tally = tallies.setdefault(call, [0] * len(Outcome))
+        match _decoder.decode(body):
+            case records.CallSubmitted(call=root, spec=spec, submitted_at=at):
+                db.execute(
+                    "UPDATE calls SET name = ?, app = ?, submitted_at = ?, root = ? WHERE id = ?",
+                    (spec.name, app_of(spec.key), at, root, call),
+                )
+            case records.RangeSucceeded(start=start, stop=stop):
+                tally[Outcome.SUCCEEDED] += stop - start
+            case records.InputEnded(count=count, outcome=outcome):
+                tally[outcome] += count
+            case _:
+                pass
+    db.executemany(
+        "UPDATE calls SET tally = ? WHERE id = ? AND finished_at IS NOT NULL",
+        [(msgspec.msgpack.encode(tally), call) for call, tally in tallies.items()],
+    )
+
+
+STEPS: dict[int, tuple[Step, ...]] = {
+    2: (
+        "ALTER TABLE calls ADD COLUMN name TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE calls ADD COLUMN app TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE calls ADD COLUMN submitted_at REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE calls ADD COLUMN root TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE calls ADD COLUMN tally BLOB",
+        "CREATE INDEX calls_by_time ON calls (submitted_at)",
+        "CREATE INDEX calls_by_root ON calls (root)",
+        _describe_calls,
+    ),
+}

@@ -1,0 +1,214 @@
+"""API.md section 3, `FunctionCall`: results, how a call stands, and finding it again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+
+import pytest
+
+from tests.acceptance.cells import typed, value
+from tests.acceptance.conftest import HEAD, ScriptRunner
+from tests.acceptance.places import Place
+from tests.conftest import KernelStarter
+from tests.plain_kernel import PlainKernel
+
+DEFINE = f"""
+{HEAD}
+
+@app.function(max_containers=2)
+def work(x, fails=False):
+    if fails:
+        raise KeyError(x)
+    return 10 * x
+"""
+SPAWN = "call = work.spawn_map(range(4))\nassert list(call.iter()) == [0, 10, 20, 30]"
+
+LINES = {
+    "fc.get() is repeatable": (
+        "[call.get(), call.get(timeout=0)] == [0, 0]",
+        "await call.get.aio() == 0",
+    ),
+    "fc.get(index=)": ("call.get(index=2) == 20", "await call.get.aio(index=2) == 20"),
+    "fc.iter()": (
+        "list(call.iter()) == [0, 10, 20, 30]",
+        "[each async for each in call.iter.aio()] == [0, 10, 20, 30]",
+    ),
+    "fc.iter(start, end)": (
+        "list(call.iter(1, end=3)) == [10, 20]",
+        "[each async for each in call.iter.aio(start=1, end=3)] == [10, 20]",
+    ),
+    "fc.num_inputs()": ("call.num_inputs() == 4", "await call.num_inputs.aio() == 4"),
+    "FunctionCall.from_id of one that ended": (
+        "nb.FunctionCall.from_id(call.object_id).num_inputs() == 4",
+        "await nb.FunctionCall.from_id(call.object_id).num_inputs.aio() == 4",
+    ),
+    "FunctionCall.from_id(id, client=None, is_generator=False)": (
+        "nb.FunctionCall.from_id(call.object_id, None, is_generator=False).get(index=1) == 10",
+        "await nb.FunctionCall.from_id(call.object_id, client=None).get.aio(index=1) == 10",
+    ),
+    "fc.status()": (
+        "call.status().state == 'succeeded' and call.status().succeeded == 4",
+        "(await call.status.aio()).done",
+    ),
+    "nb.gather(*calls)": (
+        "nb.gather(call, work.spawn(7)) == [0, 70]",
+        "await nb.gather.aio(call, call) == [0, 0]",
+    ),
+    "FunctionCall.gather(*calls)": (
+        "nb.FunctionCall.gather(call, call) == [0, 0]",
+        "await nb.FunctionCall.gather.aio(call) == [0]",
+    ),
+    "await fc": ("call.get() == 0", "await call == 0"),
+    "nb.calls(app=, status=, limit=)": (
+        "call.object_id in {c.object_id for c in nb.calls(app, status='succeeded', limit=50)}",
+        "len(await nb.calls.aio('acceptance', limit=1)) == 1",
+    ),
+}
+of_each_line = pytest.mark.parametrize("line", LINES)
+
+
+@pytest.fixture(scope="module")
+def ended(notebook: PlainKernel) -> PlainKernel:
+    """Return the kernel with a `call` of four inputs that has ended."""
+    typed(notebook, f"{DEFINE}\n{SPAWN}")
+    return notebook
+
+
+@of_each_line
+def test_in_a_cell(ended: PlainKernel, line: str) -> None:
+    blocking, awaited = LINES[line]
+    typed(ended, f"assert {blocking}\nassert {awaited}")
+
+
+def test_in_a_script(run_script: ScriptRunner) -> None:
+    checks = textwrap.indent("\n".join(f"assert {sync}" for sync, _ in LINES.values()), "    ")
+    awaits = textwrap.indent("\n".join(f"assert {aio}" for _, aio in LINES.values()), "    ")
+    run_script(
+        f"import asyncio\n{DEFINE}\n{SPAWN}\n"
+        f"def main():\n{checks}\nasync def main_aio():\n{awaits}\nmain()\nasyncio.run(main_aio())"
+    )
+
+
+def test_inside_a_worker(ended: PlainKernel) -> None:
+    """`fc` and `nb.calls` "inside a function that itself runs on a worker"."""
+    typed(
+        ended,
+        """
+        @app.function()
+        def inside(call):
+            import notebook_ext as nb
+            assert list(call.iter(2)) == [20, 30]
+            assert call.status().num_inputs == 4
+            return [c.object_id for c in nb.calls(limit=1000)]
+        assert call.object_id in inside.remote(call)
+        """,
+    )
+
+
+def test_gather_raises_the_first_failure_and_the_rest_go_on(ended: PlainKernel) -> None:
+    """`nb.gather`: "the first failure is raised, and the rest go on unless `cancel_on_error`"."""
+    typed(
+        ended,
+        """
+        @app.function(max_containers=2)
+        def slow(seconds):
+            import time
+            time.sleep(seconds)
+            return seconds
+
+        goes_on, stops = slow.spawn(0.5), slow.spawn(60)
+        try:
+            nb.gather(goes_on, work.spawn(3, fails=True))
+        except KeyError as error:
+            assert error.args == (3,)
+        assert goes_on.get() == 0.5
+        try:
+            nb.FunctionCall.gather(stops, work.spawn(4, fails=True), cancel_on_error=True)
+        except KeyError as error:
+            assert error.args == (4,)
+        try:
+            stops.get()
+        except nb.exception.CallCancelledError:
+            assert stops.status().state == 'cancelled'
+        assert isinstance(nb.exception.CallCancelledError(), nb.exception.RemoteError)
+        """,
+    )
+
+
+def test_still_pending_is_both_timeout_errors(ended: PlainKernel) -> None:
+    """`fc.get(timeout=)`: "Still pending -> `StillPendingError`, which is both"."""
+    errors = value(
+        ended,
+        """
+        import builtins
+
+        @app.function()
+        def sleeps():
+            import time
+            time.sleep(60)
+
+        waits, seen = sleeps.spawn(), []
+        assert waits.status().state in ('pending', 'running') and not waits.status().done
+        for kind in (builtins.TimeoutError, nb.exception.TimeoutError):
+            try:
+                waits.get(timeout=0)
+            except kind as error:
+                seen.append(type(error).__name__)
+        waits.cancel()
+        seen
+        """,
+    )
+    assert errors == ["StillPendingError"] * 2
+
+
+def test_calls_are_found_again_after_the_kernel_and_the_broker_are_gone(
+    own_place: Place, start_kernel: KernelStarter
+) -> None:
+    """`nb.calls`: "after a kernel restart this is how they are found again"."""
+    first = start_kernel(variables=own_place.variables)
+    names = value(
+        first,
+        f"{DEFINE}\ndone = work.spawn_map(range(3))\nbad = work.spawn(1, fails=True)\n"
+        "nb.gather(done)\nassert bad.status()\n"
+        "try:\n    bad.get()\nexcept KeyError:\n    pass\n[done.object_id, bad.object_id]",
+    )
+    first.close()
+    os.kill(own_place.broker_pid(), signal.SIGKILL)
+    second = start_kernel(variables=own_place.variables)
+    found = value(
+        second,
+        f"{HEAD}\n[(c.object_id, c.function_name, c.state, c.num_inputs) for c in nb.calls(app)]",
+    )
+    assert found == [(names[1], "work", "failed", 1), (names[0], "work", "succeeded", 3)]
+    assert value(second, "list(nb.calls(status='succeeded')[0].call.iter())") == [0, 10, 20]
+    typed(second, "%load_ext notebook_ext")
+    shown = typed(second, "%remote_calls").result
+    assert shown is not None
+    assert shown.index(names[1]) < shown.index(names[0])
+
+
+def test_results_expire_after_their_time_to_live(
+    own_place: Place, start_kernel: KernelStarter
+) -> None:
+    """`fc.get`: "for 7 days (setting `result_ttl`); after that `OutputExpiredError`"."""
+    kernel = start_kernel(variables={**own_place.variables, "NOTEBOOK_EXT_RESULT_TTL": "1"})
+    assert value(
+        kernel,
+        f"""{DEFINE}
+import time
+call = work.spawn(4)
+assert call.get() == 40
+until = time.monotonic() + 60
+while not nb.calls(status='expired') and time.monotonic() < until:
+    time.sleep(0.05)
+again = nb.FunctionCall.from_id(call.object_id)
+try:
+    again.get()
+except nb.exception.OutputExpiredError as error:
+    text = str(error)
+assert nb.calls() == []
+(again.status().state, again.num_inputs(), call.object_id in text)
+""",
+    ) == ("expired", 1, True)
