@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from kernel_worker.errors import Error, InvalidError, StillPendingError
 from kernel_worker.model import CallId
 from kernel_worker.wire import messages
+from notebook_ext import dropping, process
 from notebook_ext import gather as gathering
-from notebook_ext import process
 from notebook_ext.calls import CallStatus
 from notebook_ext.gather import Gather
 from notebook_ext.receivers import Outcomes
@@ -172,7 +171,7 @@ class FunctionCall(Generic[R]):
         self._outcomes = outcomes
         self._first_answer = None
         session.attach(self._id, outcomes)
-        weakref.finalize(self, _leave, session, self._id, outcomes).atexit = False
+        dropping.when_dropped(self, partial(_leave, session, self._id, outcomes))
 
     def _attached(self) -> Session:
         """Return the session that brings the outcomes."""

@@ -2,8 +2,8 @@
 
 Theory. Three parties: the *feed* pulls the user's iterables in a thread of its own, the session's
 I/O thread sends and receives, and whoever iterates takes results from the *delivery*. `MapRun` is
-what the I/O thread knows; the `Map` that the user holds knows the run and is known by nobody, so
-that dropping it ends the run.
+what the I/O thread knows; what the user iterates knows the run and is known by nobody, so that
+dropping it ends the run (`dropping` says how).
 
 A map starts when it is first iterated. Its results come in order (or as they are done); the first
 failure is raised behind the results before it. Whatever ends the iteration (the end, an exception,
@@ -26,7 +26,7 @@ from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError, SerializationError
 from kernel_worker.model import Outcome
 from kernel_worker.wire import payload
-from notebook_ext import exception, facts, process
+from notebook_ext import dropping, exception, facts, process
 from notebook_ext.delivery import Delivery, Values
 from notebook_ext.facts import MapFacts
 from notebook_ext.feed import Feed, Gate, check_sources, length_of
@@ -81,14 +81,9 @@ class MapRun(Answer):
 
     def start(self) -> None:
         """Begin to pull in a thread."""
-        context = contextvars.copy_context()
-        thread = threading.Thread(
-            target=context.run,
-            args=(self.feed.pull,),
-            name=f"notebook-ext map {self.name}",
-            daemon=True,
-        )
-        thread.start()
+        # Not by this thread: a `Thread` that ends before `start` returns would die here, and the
+        # threading module's code for that swallows an interrupt; see `dropping`.
+        dropping.aside(partial(_start_thread, contextvars.copy_context(), self.feed, self.name))
 
     def abandon(self) -> None:
         """Pull no more, cancel what has no outcome, let go of results."""
@@ -270,7 +265,6 @@ class Map(Generic[R]):
         title: str = "",
     ) -> None:
         """See `Function.map`."""
-        self._iterated = True  # no warning where it cannot be made
         self._name = f"{function.name}.{title or ('starmap' if spread else 'map')}"
         check_sources(self._name, sources)
         if not isinstance(shared, Mapping):
@@ -284,6 +278,7 @@ class Map(Generic[R]):
         self._wraps = wrap_returned_exceptions
         self._iterator: Generator[R, None, None] | None = None
         self._iterated = False
+        self._unused = dropping.when_dropped(self, _unused_warning(self._name))
 
     def __iter__(self) -> Iterator[R]:
         begun = self._iterator
@@ -309,20 +304,15 @@ class Map(Generic[R]):
         run.drain = Drain(run, ignore_exceptions=ignore_exceptions)
         waiting = run.drain.waiting
         _show(run.facts)
-        run.start()
+        try:
+            run.start()
+        except BaseException:  # an interrupt just now
+            waiting.abandon()
+            raise
         return waiting
 
     def __repr__(self) -> str:
         return f"<{self._name}, {'iterated' if self._iterated else 'not iterated yet'}>"
-
-    def __del__(self) -> None:
-        if not getattr(self, "_iterated", True) and not sys.is_finalizing():
-            warnings.warn(
-                f"{self._name}(...) was never iterated, so nothing ran. Use list(...) for the "
-                "results, or .for_each(...).",
-                RuntimeWarning,
-                stacklevel=2,
-            )
 
     def _begin(self) -> None:
         __tracebackhide__ = True
@@ -332,6 +322,7 @@ class Map(Generic[R]):
                 "list, or call it again."
             )
         self._iterated = True
+        dropping.release(self._unused)
 
     def _prepared(self) -> MapRun:
         return MapRun(
@@ -346,9 +337,11 @@ class Map(Generic[R]):
     def _begun(self) -> Generator[R, None, None]:
         self._begin()
         run = self._prepared()
+        results = _iterate(run, self._reading(run))
+        dropping.when_dropped(results, partial(_leave, run))
         _show(run.facts)
-        run.start()
-        return _iterate(run, self._reading(run))
+        run.start()  # last: who is interrupted before has nothing to stop
+        return results
 
     def _reading(self, run: MapRun) -> Reading:
         return partial(_ended, run, returns=self._returns, wraps=self._wraps)
@@ -358,8 +351,11 @@ class Map(Generic[R]):
 
 
 def _iterate(run: MapRun, ended: Reading) -> Generator[Any, None, None]:
+    """Yield the results; where it is dropped, `_leave` ends the run.
+
+    Nothing runs here then: see `dropping`. A `finally` would, and so would a `with`.
+    """
     __tracebackhide__ = True
-    state: State = "cancelled"
     try:
         while (found := run.delivery.take()) is not None:
             if isinstance(found, Waiting):
@@ -369,20 +365,13 @@ def _iterate(run: MapRun, ended: Reading) -> Generator[Any, None, None]:
                 continue
             run.gate.look()
             start, piece = found
-            if isinstance(piece, Values):
-                yield from _values(piece)
-            else:
-                state = "failed"
-                yield from ended(start, piece)
-                state = "cancelled"
-        state = "done"
+            yield from _values(piece) if isinstance(piece, Values) else ended(start, piece)
     except GeneratorExit:
         raise
-    except Exception:
-        state = "failed"
+    except BaseException as error:
+        _finish(run, "failed" if isinstance(error, Exception) else "cancelled")
         raise
-    finally:
-        _finish(run, state)
+    _finish(run, "done")
 
 
 async def _iterate_in_loop(run: MapRun, ended: Reading) -> AsyncIterator[Any]:
@@ -422,10 +411,36 @@ def _ended(run: MapRun, start: int, end: Ended, *, returns: bool, wraps: bool) -
         yield exception.UserCodeException(error) if wrap else error
 
 
+def _leave(run: MapRun) -> None:
+    """End a run whose results nobody can take any more; harmless where it has ended."""
+    run.facts.finish("cancelled")
+    run.abandon()
+
+
 def _finish(run: MapRun, state: State) -> None:
     run.facts.finish(state)
     run.abandon()
     _settle()
+
+
+def _start_thread(context: contextvars.Context, feed: Feed, name: str) -> None:
+    title = f"notebook-ext map {name}"
+    threading.Thread(target=context.run, args=(feed.pull,), name=title, daemon=True).start()
+
+
+def _unused_warning(name: str) -> Callable[[], object]:
+    """Return what warns, as if where this map is made, that it was never iterated."""
+    frame = inspect.currentframe()
+    package = __name__.partition(".")[0]
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame = frame.f_back
+    file, line = (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("<map>", 1)
+    text = (
+        f"{name}(...) was never iterated, so nothing ran. Use list(...) for the results, or "
+        ".for_each(...)."
+    )
+    warn = partial(warnings.warn_explicit, text, RuntimeWarning, file, line)
+    return partial(contextvars.copy_context().run, warn)
 
 
 def _values(piece: Values) -> Iterator[Any]:

@@ -101,24 +101,3 @@ def test_an_interrupted_map_stops_its_inputs(notebook: PlainKernel, tmp_path: Pa
     typed(notebook, "list(marks.map(range(40)))")
     assert marks.stat().st_size == count + 40
     assert count < 1_000
-
-
-@pytest.mark.chaos
-def test_the_stop_button_can_be_pressed_at_any_moment(notebook: PlainKernel) -> None:
-    typed(notebook, "@app.function(min_containers=2)\ndef same(x): return x\nsame.remote(0)")
-    loops = (
-        "list(same.map(iter(int, 1)))",
-        "while True: same.remote(1)",
-        "while True: same.spawn(1)",
-        "while True: nb.gather(*[same.spawn(x) for x in range(20)])",
-        "while True: same.for_each(range(100))",
-    )
-    for number in range(30):
-        cell = begun(notebook, f"print('started', flush=True)\n{loops[number % len(loops)]}")
-        notebook.listen(0.002 * number)  # another moment each time
-        notebook.interrupt()
-        error = notebook.finish(cell, timeout=5).error
-        assert error is not None
-        assert error.name == "KeyboardInterrupt"
-        assert value(notebook, "list(same.map(range(20)))") == list(range(20))
-    typed(notebook, "same.keep_warm(0)")

@@ -172,9 +172,10 @@ def test_an_endless_map_that_is_left_has_no_total(
 
 
 def test_never_iterated_warns(add: nb.Function[..., int]) -> None:
-    with pytest.warns(RuntimeWarning, match="never iterated"):
+    with pytest.warns(RuntimeWarning, match="never iterated") as caught:
         add.map([1])
-        gc.collect()
+        wait_until(lambda: len(caught))
+    assert caught[0].filename == __file__
 
 
 def test_what_cannot_be_mapped(add: nb.Function[..., int]) -> None:
