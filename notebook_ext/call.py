@@ -93,7 +93,7 @@ class FunctionCall(Generic[R]):
             waiting = _Patient(timeout, late, self._first_answer, _long(session))
         waiting.announce = partial(self._announce, session)
         assert self._outcomes is not None  # noqa: S101  attached
-        self._outcomes.when(index, waiting)
+        self._outcomes.when(index, waiting, session.output(self._name))
         if self._count is None and self._first_answer is not None and index:
             first = self._first_answer
             first.add_callback(partial(self._check_index, first, index, waiting))

@@ -303,7 +303,8 @@ class Conversation:
     def _progressed(self, message: messages.CallProgress) -> None:
         opened = self._calls.get(message.call)
         if opened is None:
-            self.dropped_messages += 1
+            for receiver in self._receivers(message.call):
+                receiver.progressed(message)
             return
         started = tuple(
             part

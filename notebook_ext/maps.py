@@ -78,6 +78,8 @@ class MapRun(Answer):
         self._sent = 0
         self._submitted = False
         self._closed = False
+        self.is_shown = False
+        """Whether a display says how it stands; else a notice says what it waits for."""
 
     def start(self) -> None:
         """Begin to pull in a thread."""
@@ -124,6 +126,8 @@ class MapRun(Answer):
         stands.retried = progress.retried
         stands.workers = progress.workers
         stands.waiting_for = progress.waiting_for
+        if not self.is_shown:
+            super().progressed(progress)
         for start, stop in progress.started:
             stands.note(start, stop, facts.RUNNING)
 
@@ -303,7 +307,7 @@ class Map(Generic[R]):
         run = self._prepared()
         run.drain = Drain(run, ignore_exceptions=ignore_exceptions)
         waiting = run.drain.waiting
-        _show(run.facts)
+        _show(run)
         try:
             run.start()
         except BaseException:  # an interrupt just now
@@ -339,7 +343,7 @@ class Map(Generic[R]):
         run = self._prepared()
         results = _iterate(run, self._reading(run))
         dropping.when_dropped(results, partial(_leave, run))
-        _show(run.facts)
+        _show(run)
         run.start()  # last: who is interrupted before has nothing to stop
         return results
 
@@ -452,7 +456,7 @@ def _values(piece: Values) -> Iterator[Any]:
 
 def _start_in_loop(run: MapRun) -> Any:
     """Begin to pull: async iterables in the running loop, others in a thread."""
-    _show(run.facts)
+    _show(run)
     if not run.feed.is_async:
         run.start()
         return None
@@ -480,7 +484,7 @@ def _raise_at(end: Ended, name: str, title: str) -> Any:
     raise exception_of(end, name, note=map_note(end, end.index, name, title))
 
 
-def _show(stands: MapFacts) -> None:
+def _show(run: MapRun) -> None:
     """Let the progress be shown, where there is somebody to show it to."""
     from notebook_ext.config import current  # noqa: PLC0415  with the first map
 
@@ -489,7 +493,8 @@ def _show(stands: MapFacts) -> None:
     with contextlib.suppress(ImportError):
         from notebook_ext import widgets  # noqa: PLC0415  with the first map
 
-        widgets.watch(stands)
+        widgets.watch(run.facts)
+        run.is_shown = widgets.has_view()
 
 
 def _settle() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from contextvars import Context
 
 SHOWN_LINES = 10_000
+_REPEATED_SECONDS = 1.0
+"""A notice that many calls have in common is shown again after a pause of this length."""
 
 
 class Printer:
@@ -33,6 +36,7 @@ class Printer:
         self._thread: threading.Thread | None = None
         self._asked = 0
         self._finished = 0
+        self._last_notice = ("", 0.0)
 
     @property
     def is_busy(self) -> bool:
@@ -54,6 +58,11 @@ class Printer:
             self.put(lambda: then(*args))
         else:
             then(*args)
+
+    def is_news(self, line: str) -> bool:
+        """Whether this did not say so of `line` a moment ago."""
+        before, self._last_notice = self._last_notice, (line, time.monotonic())
+        return before[0] != line or self._last_notice[1] - before[1] > _REPEATED_SECONDS
 
     def close(self) -> None:
         """Write what is left, then end the thread."""
@@ -100,6 +109,11 @@ class CallOutput:
     def notice(self, line: str) -> None:
         """Show a line of ours, on stderr."""
         self._printer.put(lambda: self._context.run(_write, "stderr", f"{line}\n"))
+
+    def notice_once(self, line: str) -> None:
+        """Show a line of ours, unless it was said just now: thousands of calls may wait alike."""
+        if self._printer.is_news(line):
+            self.notice(line)
 
     def after(self, then: Callable[..., object], *args: Any) -> None:
         """Call `then` once what was written is out."""

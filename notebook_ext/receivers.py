@@ -123,14 +123,22 @@ class Outcomes(Answer):
         self._cancelled: list[Ended] = []
         self._rejection: tuple[str, str] | None = None
         self._waiting: dict[int, list[Waiting[Any]]] = {}
+        self._asker = output
 
-    def when(self, index: int, waiting: Waiting[Any]) -> None:
-        """Complete `waiting` with the outcome of the input at `index`."""
+    def when(self, index: int, waiting: Waiting[Any], asker: CallOutput | None = None) -> None:
+        """Complete `waiting` with the outcome of the input at `index`.
+
+        Args:
+            index: which input, from 0.
+            waiting: who waits.
+            asker: where that one is told what the call waits for; else where it was made.
+        """
         with self._lock:
             found = self._find(index)
             if found is None:
                 others = [each for each in self._waiting.get(index, ()) if not each.done]
                 self._waiting[index] = [*others, waiting]
+                self._asker = asker or self._output
         if found is not None:
             waiting.complete(found.open, failed=found.failed)
 
@@ -156,6 +164,13 @@ class Outcomes(Answer):
         with self._lock:
             self._rejection = (error, message)
         self._output.after(self._tell)
+
+    def progressed(self, progress: CallProgress) -> None:
+        """Tell whoever waits for it what the call waits for."""
+        with self._lock:
+            asker = self._asker if self._waiting else None
+        if progress.waiting_for and asker is not None:
+            asker.notice_once(f"notebook_ext: waits: {progress.waiting_for}")
 
     @property
     def rejection(self) -> tuple[str, str] | None:

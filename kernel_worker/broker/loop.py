@@ -266,6 +266,7 @@ class Broker:
                 self.objects.disown(client.id, digests)
             case messages.AttachCall(call=call):
                 self._replays.attach(client, call)
+                self._progress.expect_reason(call)
             case messages.Ask():
                 self._answers.ask(client, message)
             case messages.ConfigurePool():
@@ -294,6 +295,8 @@ class Broker:
             case events.CallSubmitted():
                 if translated.attached:
                     self._progress.expect()
+                else:
+                    self._progress.expect_reason(translated.call)
                 self.handle(translated, frames)
             case Refusal(message=message):
                 self.send(peer.routing, messages.encode(message))

@@ -2,21 +2,28 @@
 
 A call that ends soon never gets here: the first look at it is 0.3 s after it came in. Looking costs
 at most a twentieth of the broker's time, however many calls are open.
+
+A spawned call is looked at once, when it has been here for as long as a call may wait without a
+reason, and once more for whoever attaches later: those who listen are told why it waits.
 """
 
 from __future__ import annotations
 
+import heapq
 import time
 from typing import TYPE_CHECKING
 
+from kernel_worker.core.views import WAITING_SECONDS
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
     from kernel_worker.broker.calls import OpenCall
     from kernel_worker.broker.loop import Broker
+    from kernel_worker.model import CallId
 
 FIRST_SECONDS = 0.3
 INTERVAL_SECONDS = 0.1
+REASON_SECONDS = WAITING_SECONDS + 0.1
 _SHARE = 20
 _TIMER = "progress"
 
@@ -28,12 +35,24 @@ class ProgressReports:
         """Serve `broker`."""
         self._broker = broker
         self._is_set = False
+        self._spawned: list[tuple[float, CallId]] = []
+        """A heap: when to look at which spawned call."""
+
+    def expect_reason(self, call_id: CallId) -> None:
+        """A spawned call has come in, or somebody wants to hear of it."""
+        call = self._broker.calls.get(call_id)
+        if call is None or call.attached:
+            return
+        due = max(call.opened_at + REASON_SECONDS, self._broker.now() + FIRST_SECONDS)
+        heapq.heappush(self._spawned, (due, call_id))
+        if not self._is_set:
+            self._is_set = True
+            self._broker.timers.set(_TIMER, due, self._look)
 
     def expect(self) -> None:
         """An attached call has come in."""
-        if not self._is_set:
-            self._is_set = True
-            self._broker.timers.set(_TIMER, self._broker.now() + FIRST_SECONDS, self._look)
+        self._is_set = True
+        self._broker.timers.set_if_earlier(_TIMER, self._broker.now() + FIRST_SECONDS, self._look)
 
     def _look(self) -> None:
         broker = self._broker
@@ -43,11 +62,28 @@ class ProgressReports:
         for call in open_calls:
             if now - call.opened_at >= FIRST_SECONDS:
                 self._report(call, now)
-        self._is_set = bool(open_calls)
+        while self._spawned and self._spawned[0][0] <= now:
+            self._give_reason(heapq.heappop(self._spawned)[1], now)
+        self._is_set = bool(open_calls or self._spawned)
         if self._is_set:
             spent = time.perf_counter() - begun
-            pause = max(INTERVAL_SECONDS, _SHARE * spent)
-            broker.timers.set(_TIMER, now + pause, self._look)
+            due = now + max(INTERVAL_SECONDS, _SHARE * spent)
+            if not open_calls:
+                due = max(due, self._spawned[0][0])
+            broker.timers.set(_TIMER, due, self._look)
+
+    def _give_reason(self, call_id: CallId, now: float) -> None:
+        broker = self._broker
+        call, view = broker.calls.get(call_id), broker.scheduler.call_progress(call_id, now)
+        if call is None or view is None or not view.waiting_for:
+            return
+        progress = messages.encode(
+            messages.CallProgress(call_id, view.running, view.retried, 0, view.waiting_for)
+        )
+        for listener in call.audience():
+            client = broker.peers.clients.get(listener)
+            if client is not None:
+                broker.send(client.routing, progress)
 
     def _report(self, call: OpenCall, now: float) -> None:
         broker = self._broker

@@ -85,6 +85,12 @@ class Timers:
         self._timers[name] = (at, callback)
         self._find_next()
 
+    def set_if_earlier(self, name: Hashable, at: float, callback: Callable[[], None]) -> None:
+        """Call `callback` at the time `at`, unless what `name` stands for comes before that."""
+        known = self._timers.get(name)
+        if known is None or at < known[0]:
+            self.set(name, at, callback)
+
     def cancel(self, name: Hashable) -> None:
         """Forget `name`."""
         if self._timers.pop(name, None) is not None:

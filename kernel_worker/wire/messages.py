@@ -236,7 +236,10 @@ class Failure(_Message, tag="failure"):
 
 
 class CallProgress(_Message, tag="call_progress"):
-    """How an open attached call stands; at most 10 a second, only when it changed."""
+    """How an open attached call stands; at most 10 a second, only when it changed.
+
+    Of a spawned one those who listen hear once, and only if it waits: `waiting_for`.
+    """
 
     call: CallId
     running: int

@@ -20,7 +20,7 @@ from notebook_ext.widgets.ticker import Ticker
 if TYPE_CHECKING:
     from notebook_ext.widgets.ticker import View
 
-__all__ = ["MapFacts", "settle", "watch"]
+__all__ = ["MapFacts", "has_view", "settle", "watch"]
 
 
 def watch(facts: MapFacts) -> None:
@@ -59,6 +59,15 @@ def choose_view(facts: MapFacts) -> View | None:
     if wish == "text":
         return LineView(stream, rewrites=stream.isatty() or _in_kernel())
     return LineView(stream, rewrites=True) if stream.isatty() else None
+
+
+def has_view() -> bool:
+    """Return whether a map that takes long is shown to anybody here."""
+    wish = _configured()
+    if wish == "off" or context.worker_identity is not None:
+        return False
+    stream = sys.stderr
+    return wish in {"widget", "text"} or _in_kernel() or (stream is not None and stream.isatty())
 
 
 def _widget(facts: MapFacts) -> View | None:

@@ -1,0 +1,170 @@
+"""API.md sections 1 (options of pools), 2 (the autoscaler, waiting) and 4 (workers that die)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.acceptance.cells import typed, value
+from tests.acceptance.conftest import HEAD, ScriptRunner
+from tests.plain_kernel import PlainKernel
+from tests.waiting import wait_until
+
+AUTOSCALED = f"""
+import asyncio, time
+{HEAD}
+
+@app.function(min_containers=1, max_containers=2, scaledown_window=0.5)
+def work(x):
+    time.sleep(0.05)
+    return x
+
+def there():
+    return work.get_current_stats().num_total_runners
+
+def until(count):
+    end = time.monotonic() + 20
+    while there() != count:
+        assert time.monotonic() < end, (there(), count)
+        time.sleep(0.02)
+
+assert sum(work.map(range(10))) == 45
+until(2)  # the ceiling, under load
+until(1)  # the floor, after the window
+assert work.keep_warm(2).min_containers == 2
+until(2)
+settings = work.update_autoscaler(min_containers=0, max_containers=1, scaledown_window=0.2)
+assert (settings.min_containers, settings.max_containers) == (0, 1)
+until(0)
+assert work.remote(3) == 3 and there() == 1
+call = work.spawn_map(range(40))
+work.update_autoscaler(max_containers=3, buffer_containers=1)
+until(3)  # two CPUs' worth and the buffer, while it runs
+call.get(index=39)
+until(0)
+settings = asyncio.run(work.update_autoscaler.aio(min_containers=1))
+assert settings.min_containers == 1 and work.autoscaler.settings() == settings
+until(1)
+print("ok")
+"""
+
+
+def test_min_max_buffer_and_window_under_changing_load(run_script: ScriptRunner) -> None:
+    """`min_containers`, `max_containers`, `buffer_containers`, `scaledown_window`."""
+    variables = {"NOTEBOOK_EXT_MAX_WORKERS": "2"}
+    assert run_script(AUTOSCALED, variables) == "ok\n"
+
+
+def test_single_use_containers_run_one_input_each(notebook: PlainKernel) -> None:
+    """`single_use_containers`: a fresh worker per input, under map and remote."""
+    typed(
+        notebook,
+        """
+        import os
+        @app.function(single_use_containers=True)
+        def process(x=None):
+            return os.getpid()
+        """,
+    )
+    assert value(notebook, "len({*process.map(range(6)), *[process.remote() for _ in '123']})") == 9
+    assert value(notebook, "len({await process.remote.aio(), await process.remote.aio()})") == 2
+
+
+def test_rerun_on_crash_false_is_at_most_once(notebook: PlainKernel, tmp_path: object) -> None:
+    """`rerun_on_crash=False`: an input whose worker died fails as InternalFailure."""
+    typed(
+        notebook,
+        f"""
+        import os, signal
+        marks = {str(tmp_path)!r} + '/marks'
+        @app.function(rerun_on_crash=False)
+        def dies(x):
+            if x == 3:
+                open(marks, 'a').write('x')
+                os.kill(os.getpid(), signal.SIGKILL)
+            return x
+        ended = list(dies.map(range(6), return_exceptions=True, wrap_returned_exceptions=False))
+        """,
+    )
+    assert value(notebook, "[x for x in ended if isinstance(x, int)]") == [0, 1, 2, 4, 5]
+    assert value(notebook, "type(ended[3]) is nb.exception.InternalFailure") is True
+    assert "SIGKILL" in value(notebook, "str(ended[3])")
+    assert value(notebook, "open(marks).read()") == "x"
+
+
+def test_one_hundred_functions_called_in_turn_share_two_cores(run_script: ScriptRunner) -> None:
+    """Idle workers take no CPU: none of 100 functions waits for another one's window."""
+    script = f"""
+import time
+{HEAD}
+functions = []
+for number in range(100):
+    def f(x, number=number):
+        return x + number
+    functions.append(app.function(name=f"f{{number}}", memory=64)(f))
+worst = 0
+for turn in range(3):
+    for number, function in enumerate(functions):
+        begun = time.monotonic()
+        assert function.remote(turn) == turn + number
+        worst = max(worst, time.monotonic() - begun)
+print(worst < 10)
+"""
+    assert run_script(script, {"NOTEBOOK_EXT_MAX_WORKERS": "2"}) == "True\n"
+
+
+def test_recursion_two_hundred_deep_ends_on_a_pool_of_two(notebook: PlainKernel) -> None:
+    """Nested calls never deadlock, however deep and however small the pool."""
+    typed(
+        notebook,
+        """
+        @app.function(max_containers=2)
+        def deep(n):
+            return 0 if n == 0 else 1 + deep.remote(n - 1)
+        """,
+    )
+    assert value(notebook, "deep.remote(200)", timeout=60) == 200
+
+    def shrunk() -> bool:
+        found = value(notebook, "deep.get_current_stats().num_total_runners")
+        assert isinstance(found, int)
+        return found <= 2
+
+    wait_until(shrunk, 20, "what a nested call left above the ceiling goes at once")
+
+
+def test_ten_thousand_spawned_calls_are_gathered(notebook: PlainKernel) -> None:
+    """`spawn`: durable from the moment it returns; `gather`: results in order."""
+    typed(notebook, "@app.function()\ndef next_one(x):\n    return x + 1")
+    source = "nb.gather(*[next_one.spawn(x) for x in range(10_000)]) == list(range(1, 10_001))"
+    assert value(notebook, source, timeout=90) is True
+
+
+WAITS = """
+@app.function(max_containers=1)
+def holds(seconds):
+    import time
+    time.sleep(seconds)
+    return seconds
+import time
+first = holds.spawn(3.5)
+while holds.get_current_stats().num_running_inputs != 1:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "holds.remote(0)",
+        "await holds.remote.aio(0)",
+        "nb.config.progress = 'off'; list(holds.map([0]))",
+        "holds.spawn(0).get()",
+        "nb.gather(holds.spawn(0))",
+        "await holds.spawn(0)",
+    ],
+)
+def test_a_call_that_has_waited_two_seconds_says_for_what(notebook: PlainKernel, call: str) -> None:
+    """A call that has waited for 2 s says what it waits for."""
+    typed(notebook, WAITS)
+    cell = typed(notebook, call)
+    assert "waits: max_containers: pool holds runs 1 of 1" in cell.stderr
