@@ -10,7 +10,16 @@ from typing import dataclass_transform
 
 import msgspec
 
-from kernel_worker.model import CallContext, CallId, Digest, FunctionSpec, Outcome
+from kernel_worker.model import (
+    CallContext,
+    CallId,
+    Digest,
+    FunctionSpec,
+    Outcome,
+    ParentInput,
+    WorkerId,
+)
+from kernel_worker.traces import CallTrace
 
 
 @dataclass_transform(frozen_default=True)
@@ -31,6 +40,9 @@ class CallSubmitted(_Record, tag="call_submitted"):
     nested_specs: tuple[FunctionSpec, ...]
     submitted_at: float
     """Unix seconds."""
+    parent: ParentInput | None = None
+    root: CallId = CallId("")
+    """The root of the tree of calls that it belongs to; empty for itself."""
 
 
 class InputsAdded(_Record, tag="inputs_added"):
@@ -61,6 +73,12 @@ class RangeSucceeded(_Record, tag="range_succeeded"):
     start: int
     stop: int
     first: int
+    attempt: int = 1
+    worker: WorkerId = WorkerId("")
+    began_at: float = 0.0
+    """When the first of them began, in Unix seconds …"""
+    ended_at: float = 0.0
+    """… and the last one ended."""
 
 
 class InputEnded(_Record, tag="input_ended"):
@@ -72,6 +90,10 @@ class InputEnded(_Record, tag="input_ended"):
     outcome: Outcome
     attempt: int
     message: str
+    worker: WorkerId = WorkerId("")
+    """Empty where none ran them."""
+    began_at: float = 0.0
+    ended_at: float = 0.0
 
 
 class AttemptFailed(_Record, tag="attempt_failed"):
@@ -84,6 +106,16 @@ class AttemptFailed(_Record, tag="attempt_failed"):
     """The worker died under it: not one of the function's retries."""
 
 
+class AttachedCallEnded(_Record, tag="attached_call_ended"):
+    """An attached call that was made somewhere inside the spawned `call` is over.
+
+    Nothing is ever run again because of it: it is remembered for the call graph.
+    """
+
+    call: CallId
+    trace: CallTrace
+
+
 Record = (
     CallSubmitted
     | InputsAdded
@@ -92,4 +124,5 @@ Record = (
     | RangeSucceeded
     | InputEnded
     | AttemptFailed
+    | AttachedCallEnded
 )

@@ -12,6 +12,7 @@ from kernel_worker.model import CallId
 from kernel_worker.wire import messages
 from notebook_ext import dropping, process
 from notebook_ext import gather as gathering
+from notebook_ext.call_graph import InputInfo, read_graph
 from notebook_ext.calls import CallStatus
 from notebook_ext.gather import Gather
 from notebook_ext.receivers import Outcomes
@@ -151,6 +152,20 @@ class FunctionCall(Generic[R]):
         """
         asked = process.current().ask("call", self._id, messages.CallInfo)
         return asked.then(CallStatus.of)
+
+    @twin
+    def get_call_graph(self) -> Waiting[list[InputInfo]]:
+        """Return the roots of the tree of inputs that this call belongs to.
+
+        Of a spawned call it is exact also once it has ended, after a restart of the broker, and
+        from any process of this user; of an attached one it is there while it runs, and for some
+        time after.
+
+        Raises:
+            NotFoundError: nobody knows the call, or its tree is forgotten.
+        """
+        asked = process.current().graph(self._id)
+        return asked.then(lambda told: read_graph(*told))
 
     gather: ClassVar[Gather] = gathering.gather
     """See `notebook_ext.gather`."""

@@ -147,7 +147,10 @@ class Session:
     def ask(
         self, what: Any, subject: str, answer: type, package: Package | None = None
     ) -> Waiting[Any]:
-        """Ask the broker; the result is an `answer` (`bytes` for an object)."""
+        """Ask the broker; the result is an `answer` (`bytes` for an object).
+
+        For a `Graph` it is a pair: that, and the frames.
+        """
         message = messages.Ask(next(self._requests), what, subject)
         return self._question(message, answer, package)
 
@@ -155,6 +158,10 @@ class Session:
         """Ask for the recent calls, newest first."""
         message = messages.Ask(next(self._requests), "calls", filter=wanted)
         return self._question(message, list[messages.CallInfo], None)
+
+    def graph(self, call: CallId) -> Waiting[tuple[messages.Graph, list[bytes]]]:
+        """Ask for everything that is known of the tree that a call belongs to."""
+        return self.ask("graph", call, messages.Graph)
 
     def status(self) -> Waiting[messages.Status]:
         """Ask for the state of the broker, its hosts, pools, workers and calls."""
@@ -225,4 +232,5 @@ def read_reply(reply: messages.Reply, frames: list[bytes], answer: Any) -> Any:
         raise exception.named(reply.error)(str(text))
     if answer is bytes:
         return frames[0]
-    return msgspec.msgpack.decode(reply.body, type=answer)
+    body = msgspec.msgpack.decode(reply.body, type=answer)
+    return (body, frames) if answer is messages.Graph else body

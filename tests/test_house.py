@@ -21,7 +21,7 @@ SHOWN_BY = {
     "acceptance/test_deaths.py": "notebook_ext: link",
     "acceptance/test_failures.py": "kernel_worker: errors · notebook_ext: exception",
     "acceptance/test_magics.py": "notebook_ext/widgets: facts",
-    "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival call_graph",
+    "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival",
     "acceptance/test_plain_cells.py": "notebook_ext: autoscaler functions",
     "broker/test_translate.py": "kernel_worker/wire: messages",
     "core/test_invariants.py": "kernel_worker/core: ending scheduler state",

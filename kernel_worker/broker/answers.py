@@ -39,6 +39,8 @@ class Answers:
                 self._lookups.one(client, ask)
             case "calls":
                 self._lookups.recent(client, ask)
+            case "graph":
+                self._lookups.graph(client, ask)
             case "stop":
                 self._reply(client, messages.Reply(ask.request))
                 self._broker.stop(f"{client.id} asked for it")

@@ -18,7 +18,7 @@ from kernel_worker.model import CallId, Outcome
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from kernel_worker.broker.loop import Broker
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from kernel_worker.journal.store import EndedCall, Store
     from kernel_worker.journal.thread import Found
 
+FACTS_PER_LOOK = 20_000
+"""So many records of a tree are read in one turn of the journal's thread."""
 MOST_CALLS = 10_000
 """So many are listed at most, whatever is asked for."""
 
@@ -105,6 +107,48 @@ class Lookups:
         else:
             self._look(look, tell)
 
+    def graph(self, client: Client, ask: messages.Ask) -> None:
+        """Tell everything that is known of the tree that a call belongs to."""
+        call = CallId(ask.subject)
+        root = self._broker.scheduler.root_of(call)
+        if root is not None:
+            self._graph_of(client, ask, root)
+        else:
+            self._look(
+                lambda store: store.root_of(call),
+                lambda found: self._graph_of(client, ask, found),
+            )
+
+    def _graph_of(self, client: Client, ask: messages.Ask, root: CallId | None) -> None:
+        if root is None:
+            text = f"nobody knows the call {ask.subject}, or a tree that it belongs to"
+            self._fail(client, ask, NotFoundError(text))
+            return
+        here = [msgspec.Raw(each) for each in self._broker.scheduler.call_tree(root)]
+        frames = [msgspec.msgpack.encode(here)]
+
+        def begin(rows: list[Any]) -> None:
+            calls = [messages.TreeCall(*row) for row in rows]
+            if calls:
+                read_on(calls, 0)
+            else:
+                self._reply(client, ask, messages.Graph(root, calls), frames)
+
+        def read_on(calls: list[messages.TreeCall], after: int) -> None:
+            self._look(
+                lambda store: store.tree_facts(root, after, FACTS_PER_LOOK),
+                lambda page: take(calls, *page),
+            )
+
+        def take(calls: list[messages.TreeCall], bodies: list[bytes], last: int) -> None:
+            frames.append(msgspec.msgpack.encode([msgspec.Raw(body) for body in bodies]))
+            if last:
+                read_on(calls, last)
+            else:
+                self._reply(client, ask, messages.Graph(root, calls), frames)
+
+        self._look(lambda store: store.tree(root), begin)
+
     def _is_any_closing(self) -> bool:
         knows = self._broker.scheduler.call_info
         return any(not c.attached and knows(c.call) is None for c in self._broker.calls.values())
@@ -114,17 +158,19 @@ class Lookups:
         self._waiting[self._count] = tell
         self._unasked.append((self._count, look))
 
-    def _reply(self, client: Client, ask: messages.Ask, body: object) -> None:
+    def _reply(
+        self, client: Client, ask: messages.Ask, body: object, frames: Sequence[bytes] = ()
+    ) -> None:
         packed = msgspec.Raw(msgspec.msgpack.encode(body))
-        self._say(client, messages.Reply(ask.request, packed))
+        self._say(client, messages.Reply(ask.request, packed), frames)
 
     def _fail(self, client: Client, ask: messages.Ask, error: Error) -> None:
         packed = msgspec.Raw(msgspec.msgpack.encode(str(error)))
         self._say(client, messages.Reply(ask.request, packed, type(error).__name__))
 
-    def _say(self, client: Client, reply: messages.Reply) -> None:
+    def _say(self, client: Client, reply: messages.Reply, frames: Sequence[bytes] = ()) -> None:
         if self._broker.peers.clients.get(client.id) is client:
-            self._broker.send(client.routing, messages.encode(reply))
+            self._broker.send(client.routing, messages.encode(reply), frames)
 
 
 def _nothing(_: Store) -> None:

@@ -14,11 +14,12 @@ import msgspec
 from kernel_worker.core.backlog import Backlog, Range
 from kernel_worker.core.states import InputStates
 from kernel_worker.core.transitions import Cause, InputState
+from kernel_worker.model import CallId
 
 if TYPE_CHECKING:
     from kernel_worker.core.leases import Lease
     from kernel_worker.core.pools import Pool
-    from kernel_worker.model import CallId, ClientId, LeaseId, ParentInput, PoolId, WorkerId
+    from kernel_worker.model import ClientId, LeaseId, ParentInput, PoolId, WorkerId
 
 _MANY_BATCHES = 256
 
@@ -63,6 +64,15 @@ class Call(msgspec.Struct, eq=False):
     """Whether it stands in its pool's order of turns."""
     waiting_since: float | None = None
     """When it had inputs to run and none running, since then; None while something runs."""
+    root: CallId = CallId("")
+    """The topmost call of its tree; itself, mostly."""
+    keeper: CallId = CallId("")
+    """The nearest spawned call above it, or itself: where the journal keeps it. Empty: nowhere."""
+    trace: bytearray = msgspec.field(default_factory=bytearray)
+    """What its inputs went through that have ended (`kernel_worker.traces`); attached calls."""
+    history: list[bytes] = []
+    """Of a root: the encoded `CallTrace`s of attached calls in its tree that have ended."""
+    history_bytes: int = 0
     _batches: list[tuple[int, int, int]] = []
     """(start, stop, whole) of the batches of inputs, by position."""
 

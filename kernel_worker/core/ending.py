@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from kernel_worker import records
 from kernel_worker.core import effects
+from kernel_worker.core.tracing import note_end, note_finished
+from kernel_worker.model import WorkerId
 
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Call
     from kernel_worker.core.state import State
+    from kernel_worker.core.tracing import Ran
     from kernel_worker.model import Outcome
 
 
@@ -22,12 +25,21 @@ def report_end(  # noqa: PLR0917  the six things that a report says
     message: str = "",
     *,
     has_payload: bool = False,
+    ran: Ran | None = None,
 ) -> None:
-    """Report that the inputs `[start, stop)`, terminal by now, ended without a value."""
+    """Report that the inputs `[start, stop)`, terminal by now, ended without a value.
+
+    `ran`: who ran them; None where nobody did.
+    """
     start, stop = indices
     count = stop - start
-    fact = records.InputEnded(call.id, start, count, outcome, attempt, message)
-    state.record(call, fact)
+    if call.attached:
+        note_end(state, call, indices, outcome, attempt, ran)
+    else:
+        worker, began_at = (WorkerId(""), state.now) if ran is None else (ran[0].id, ran[1])
+        who = (worker, began_at, state.now)
+        fact = records.InputEnded(call.id, start, count, outcome, attempt, message, *who)
+        state.emit(effects.Record(fact))
     state.emit(effects.ReportEnd(call.id, start, count, outcome, attempt, message, has_payload))
     settle_outcomes(state, call, start, stop)
 
@@ -53,4 +65,5 @@ def finish_if_over(state: State, call: Call) -> None:
     if not call.is_over or call.id not in state.calls:
         return
     state.emit(effects.FinishCall(call.id, () if call.attached else call.states.tally()))
+    note_finished(state, call)
     state.dismiss(call)

@@ -12,6 +12,7 @@ from kernel_worker.core import outcomes
 from kernel_worker.core.cancelling import end_pool_waiting
 from kernel_worker.core.ending import finish_if_over
 from kernel_worker.core.pools import MAX_START_FAILURES, Condition
+from kernel_worker.core.tracing import Ran
 from kernel_worker.model import Outcome
 
 if TYPE_CHECKING:
@@ -113,20 +114,21 @@ def _bury(state: State, worker: Worker, death: _Death) -> None:
 
 def _end_lease(state: State, lease: Lease, death: _Death) -> None:
     call, counted = lease.call, not lease.worker.killed
+    ran = Ran(lease.worker, lease.granted_at)
     start, position = lease.next, death.position
     lease.next = lease.stop
     if death.lease != lease.id or not start <= position < lease.stop:
         if death.lease == lease.id and not call.pool.spec.rerun_on_crash:
             # It was in this lease: nobody knows whether the input had run.
-            outcomes.lose_attempt(state, call, start, death.cause, counted=counted)
+            outcomes.lose_attempt(state, call, start, death.cause, counted=counted, ran=ran)
             start += 1
         outcomes.return_outstanding(state, lease, start, lease.stop)
         return
     outcomes.return_outstanding(state, lease, position + 1, lease.stop)
     if death.timed_out:
-        outcomes.end_attempt(state, call, position, Outcome.TIMED_OUT, has_payload=False)
+        outcomes.end_attempt(state, call, position, Outcome.TIMED_OUT, has_payload=False, ran=ran)
     else:
-        outcomes.lose_attempt(state, call, position, death.cause, counted=counted)
+        outcomes.lose_attempt(state, call, position, death.cause, counted=counted, ran=ran)
     outcomes.return_outstanding(state, lease, start, position)
 
 

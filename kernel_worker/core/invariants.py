@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kernel_worker import records
+from kernel_worker import records, traces
 from kernel_worker.core import effects
 from kernel_worker.core.hosts import EPSILON
 from kernel_worker.core.pools import Condition
@@ -179,11 +179,25 @@ def _nothing_runnable_waits(state: State) -> str:
     return ""
 
 
+def _traces_tell_of_what_has_ended(state: State) -> str:
+    for call in state.calls.values():
+        if not call.attached:
+            continue
+        told = _joined([(r.start, r.start + r.size) for r in traces.rows_of(call.trace)])
+        if told is None:
+            return f"{call.id}: its trace tells of an input twice"
+        count, ended = sum(stop - start for start, stop in told), call.states.ended
+        if count != ended:
+            return f"{call.id}: {ended} inputs have ended, its trace tells of {count}"
+    return ""
+
+
 SENTENCES: Final[dict[str, Callable[[State], str]]] = {
     "an input is leased exactly while one live lease holds it": _one_live_lease_per_input,
     "the backlog is what is PENDING": _backlog_is_what_is_pending,
     "what is DELAYED has a time": _delays_are_what_is_delayed,
     "the counts of states are true": _counts_are_true,
+    "the trace of an attached call tells of what has ended": _traces_tell_of_what_has_ended,
     "a call that is over is forgotten": _open_calls_are_not_over,
     "a pool runs no more inputs at once than its ceiling": _ceilings_hold,
     "CPUs are not given twice": _cpus_are_not_oversubscribed,

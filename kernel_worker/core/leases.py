@@ -52,6 +52,10 @@ class Lease(msgspec.Struct, eq=False):
     """Whether the answer came: of what is outstanding, the last one is running."""
     interrupted: int = -1
     """The input for which `Interrupt` was sent last."""
+    traced_at: int = 0
+    """Where in its call's trace its last row lies …"""
+    traced_to: int = -1
+    """… and the input after the last that it tells of; -1: it has none."""
 
     @property
     def outstanding(self) -> int:

@@ -13,6 +13,7 @@ from kernel_worker.core import effects, retries
 from kernel_worker.core.cancelling import cancel_call, interrupt_rest
 from kernel_worker.core.ending import finish_if_over, report_end, settle_outcomes
 from kernel_worker.core.leases import smoothed
+from kernel_worker.core.tracing import Ran, note_values
 from kernel_worker.core.transitions import CAUSE_OF, Cause, InputState
 from kernel_worker.model import Outcome
 
@@ -38,11 +39,16 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
         return
     call = lease.call
     _give_back_skipped(state, lease, start)
-    _measure(lease, stop - start, event.elapsed_seconds * (stop - start) / event.count)
+    elapsed = event.elapsed_seconds * (stop - start) / event.count
+    _measure(lease, stop - start, elapsed)
     call.states.move(start, stop, Cause.SUCCEEDED)
     lease.next = stop
-    if not call.attached:
-        state.record(call, records.RangeSucceeded(call.id, start, stop, event.start))
+    if call.attached:
+        note_values(state, lease, start, stop, elapsed)
+    else:
+        who = (lease.attempt, lease.worker.id, state.now - elapsed, state.now)
+        fact = records.RangeSucceeded(call.id, start, stop, event.start, *who)
+        state.emit(effects.Record(fact))
     state.emit(effects.ReportRange(call.id, start, stop, event.start))
     settle_outcomes(state, call, start, stop)
     _after_answer(state, lease)
@@ -57,7 +63,9 @@ def input_ended(state: State, event: events.InputEnded) -> None:
     if event.outcome in _MEASURED:
         _measure(lease, 1, event.elapsed_seconds)
     lease.next = event.index + 1
-    end_attempt(state, lease.call, event.index, event.outcome, has_payload=_has_payload(event))
+    ran = Ran(lease.worker, state.now - event.elapsed_seconds)
+    has_payload = _has_payload(event)
+    end_attempt(state, lease.call, event.index, event.outcome, has_payload=has_payload, ran=ran)
     _after_answer(state, lease)
 
 
@@ -82,7 +90,7 @@ def inputs_returned(state: State, event: events.InputsReturned) -> None:
 
 
 def end_attempt(
-    state: State, call: Call, index: int, outcome: Outcome, *, has_payload: bool
+    state: State, call: Call, index: int, outcome: Outcome, *, has_payload: bool, ran: Ran
 ) -> None:
     """Decide what becomes of a leased input whose attempt ended with `outcome`."""
     attempt = call.attempt_of(index)
@@ -95,10 +103,21 @@ def end_attempt(
     if outcome is Outcome.TIMED_OUT:
         spec = call.pool.spec
         message = retries.timeout_message(spec.name, index, spec.timeout_seconds, attempt)
-    report_end(state, call, (index, index + 1), outcome, attempt, message, has_payload=has_payload)
+    report_end(
+        state,
+        call,
+        (index, index + 1),
+        outcome,
+        attempt,
+        message,
+        has_payload=has_payload,
+        ran=ran,
+    )
 
 
-def lose_attempt(state: State, call: Call, index: int, cause: str, *, counted: bool) -> None:
+def lose_attempt(
+    state: State, call: Call, index: int, cause: str, *, counted: bool, ran: Ran
+) -> None:
     """Run a leased input again whose worker is gone, or end it where it may not.
 
     `counted`: it is known that this input had started when its worker died by itself.
@@ -109,7 +128,7 @@ def lose_attempt(state: State, call: Call, index: int, cause: str, *, counted: b
     life.deaths += counted
     if call.cancelled:
         call.states.move(index, index + 1, Cause.LOST)
-        report_end(state, call, (index, index + 1), Outcome.CANCELLED, life.attempt)
+        report_end(state, call, (index, index + 1), Outcome.CANCELLED, life.attempt, ran=ran)
     elif retries.may_rerun(life, rerun_on_crash=rerun_on_crash):
         state.record(call, records.AttemptFailed(call.id, index, life.attempt, lost=True))
         life.attempt += 1
@@ -118,7 +137,7 @@ def lose_attempt(state: State, call: Call, index: int, cause: str, *, counted: b
     else:
         message = retries.lost_message(call.pool.spec.name, index, cause, life.deaths)
         call.states.move(index, index + 1, Cause.LOST)
-        report_end(state, call, (index, index + 1), Outcome.LOST, life.attempt, message)
+        report_end(state, call, (index, index + 1), Outcome.LOST, life.attempt, message, ran=ran)
 
 
 def return_outstanding(state: State, lease: Lease, start: int, stop: int) -> None:

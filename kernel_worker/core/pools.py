@@ -69,6 +69,8 @@ class Worker:
     killed: bool = False
     pid: int = 0
     start: str = ""
+    number: int = 0
+    """The last part of its id."""
 
 
 @dataclass(slots=True, eq=False)

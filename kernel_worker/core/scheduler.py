@@ -18,6 +18,7 @@ from kernel_worker.core import (
     outcomes,
     scaling,
     submitting,
+    tracing,
     views,
 )
 from kernel_worker.core.cancelling import cancel_call, kill_if_deaf
@@ -91,6 +92,14 @@ class Scheduler:
     def recent_calls(self) -> list[views.CallView]:
         """Return the open calls that are no part of another one's work, newest first."""
         return views.recent_calls(self._state)
+
+    def root_of(self, call: CallId) -> CallId | None:
+        """Return the root of the tree that a call belongs to, or None where it is not known."""
+        return tracing.root_of(self._state, call)
+
+    def call_tree(self, root: CallId) -> list[bytes]:
+        """Return what the core knows of a tree of calls: `traces.CallTrace`s, encoded."""
+        return tracing.tree_of(self._state, root)
 
     def call_progress(self, call: CallId, now: float | None = None) -> views.Progress | None:
         """Return how an open call stands (at `now`, else as of the last turn), or None."""

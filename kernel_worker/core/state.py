@@ -63,6 +63,9 @@ class State:
         """Pools whose number of workers is to be looked at in this turn."""
         self.virtual_seconds = 0.0
         """The share that the pool which was served last had had."""
+        self.recent: dict[CallId, Call] = {}
+        """Attached roots that ended lately, the oldest first: their graphs can still be had."""
+        self.recent_bytes = 0
         self.newly_waiting: list[Call] = []
         """Calls that began to wait in this turn, if they do so still."""
         self._worker_count = 0
@@ -242,6 +245,7 @@ class State:
     def add_worker(self, pool: Pool, host: Host, devices: tuple[int, ...]) -> Worker:
         """Make a worker that is about to be started."""
         worker = Worker(self.new_worker_id(), pool, host, devices, self.now)
+        worker.number = self._worker_count
         self.workers[worker.id] = worker
         pool.workers[worker.id] = worker
         host.workers[worker.id] = worker

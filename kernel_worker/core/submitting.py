@@ -13,6 +13,7 @@ from kernel_worker.core.cancelling import cancel_call, end_waiting
 from kernel_worker.core.ending import finish_if_over
 from kernel_worker.core.hosts import describe
 from kernel_worker.core.nesting import depth_of, impossible_chain
+from kernel_worker.core.tracing import place_in_tree
 from kernel_worker.core.transitions import CAUSE_OF, Cause
 from kernel_worker.model import ClientId, Outcome
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from kernel_worker.core import events
     from kernel_worker.core.pools import Pool
     from kernel_worker.core.state import State
-    from kernel_worker.model import FunctionSpec, ParentInput, PoolSettings
+    from kernel_worker.model import CallId, FunctionSpec, ParentInput, PoolSettings
 
 NOBODY = ClientId("")
 """The client of calls that came back from the journal."""
@@ -158,12 +159,13 @@ def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
         depth=0 if event.parent is None else depth_of(state, event.parent),
         pools=event.pools,
     )
+    place_in_tree(state, call)
     state.enroll(call)
     pool.broken = False
     if pool.start_failures:
         pool.retry_start_at = state.now
     if not event.attached:
-        state.record(call, _submitted_record(state, pool, event))
+        state.record(call, _submitted_record(state, pool, event, call.root))
     if event.count:
         _add(state, call, 0, event.count, indivisible=event.indivisible)
     if event.closed:
@@ -177,7 +179,7 @@ def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
 
 
 def _submitted_record(
-    state: State, pool: Pool, event: events.CallSubmitted
+    state: State, pool: Pool, event: events.CallSubmitted, root: CallId
 ) -> records.CallSubmitted:
     nested = tuple(state.pools[one].spec for one in event.pools if one in state.pools)
     return records.CallSubmitted(
@@ -190,6 +192,8 @@ def _submitted_record(
         requires=event.requires,
         nested_specs=nested,
         submitted_at=state.now,
+        parent=event.parent,
+        root=root,
     )
 
 
@@ -264,6 +268,8 @@ def restore_record(state: State, record: records.Record) -> None:
             life.attempt = attempt + 1
             life.deaths += lost
             life.retries += not lost
+        case records.AttachedCallEnded():
+            pass
 
 
 def _restore_call(state: State, record: records.CallSubmitted) -> None:
@@ -273,6 +279,9 @@ def _restore_call(state: State, record: records.CallSubmitted) -> None:
     nested = tuple(state.define(spec).id for spec in record.nested_specs)
     call = Call(record.call, NOBODY, pool, attached=False, submitted_at=record.submitted_at)
     call.pools = nested
+    call.parent = record.parent
+    call.root = record.root or record.call
+    call.keeper = record.call
     state.enroll(call)
 
 

@@ -53,8 +53,9 @@ def _describe_calls(db: sqlite3.Connection) -> None:
         match _decoder.decode(body):
             case records.CallSubmitted(call=root, spec=spec, submitted_at=at):
                 db.execute(
-                    "UPDATE calls SET name = ?, app = ?, submitted_at = ?, root = ? WHERE id = ?",
-                    (spec.name, app_of(spec.key), at, root, call),
+                    "UPDATE calls SET name = ?, app = ?, submitted_at = ?, module = ?, root = ?"
+                    " WHERE id = ?",
+                    (spec.name, app_of(spec.key), at, spec.module, root, call),
                 )
             case records.RangeSucceeded(start=start, stop=stop):
                 tally[Outcome.SUCCEEDED] += stop - start
@@ -73,7 +74,10 @@ STEPS: dict[int, tuple[Step, ...]] = {
         "ALTER TABLE calls ADD COLUMN name TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE calls ADD COLUMN app TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE calls ADD COLUMN submitted_at REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE calls ADD COLUMN module TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE calls ADD COLUMN root TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE calls ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE calls ADD COLUMN parent_index INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE calls ADD COLUMN tally BLOB",
         "CREATE INDEX calls_by_time ON calls (submitted_at)",
         "CREATE INDEX calls_by_root ON calls (root)",

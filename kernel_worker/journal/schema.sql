@@ -12,7 +12,10 @@ CREATE TABLE calls (
     name        TEXT NOT NULL DEFAULT '',       -- its function's, for people
     app         TEXT NOT NULL DEFAULT '',
     submitted_at REAL NOT NULL DEFAULT 0,       -- Unix seconds
+    module      TEXT NOT NULL DEFAULT '',
     root        TEXT NOT NULL DEFAULT '',       -- the call at the root of its tree; itself, mostly
+    parent      TEXT NOT NULL DEFAULT '',       -- the call in an input of which it was made …
+    parent_index INTEGER NOT NULL DEFAULT 0,    -- … and that input
     tally       BLOB                            -- inputs per outcome (msgpack array); NULL: open
 );
 CREATE INDEX calls_by_time ON calls (submitted_at);

@@ -34,6 +34,7 @@ APPLICATION_ID = 0x4E42584A
 INLINE_BYTES = 16 * 1024
 PIECE_BYTES = 256 * 1024 * 1024
 _OUTCOMES = ("range_succeeded", "input_ended")
+_GRAPH = (*_OUTCOMES, "inputs_added", "inputs_closed", "attempt_failed", "attached_call_ended")
 _TOMBSTONE_TTLS = 10
 """A call that expired is remembered this many times as long as its results were kept."""
 
@@ -175,10 +176,13 @@ class Store:
             self._keep_object(call_id, digest, content)
 
     def _describe(self, call_id: int, record: records.CallSubmitted) -> None:
-        spec = record.spec
+        spec, parent = record.spec, record.parent
+        place = ("", 0) if parent is None else (parent.call, parent.index)
+        root = record.root or record.call
         self._db.execute(
-            "UPDATE calls SET name = ?, app = ?, submitted_at = ?, root = ? WHERE id = ?",
-            (spec.name, app_of(spec.key), record.submitted_at, record.call, call_id),
+            "UPDATE calls SET name = ?, app = ?, submitted_at = ?, module = ?, root = ?,"
+            " parent = ?, parent_index = ? WHERE id = ?",
+            (spec.name, app_of(spec.key), record.submitted_at, spec.module, root, *place, call_id),
         )
 
     def _keep_object(self, call_id: int, digest: Digest, content: Frame) -> None:
@@ -279,6 +283,40 @@ class Store:
             f"{_SELECT_ENDED} AND ? IN ('', app) ORDER BY submitted_at DESC, id DESC", (app,)
         )
         return map(_ended_call, rows)
+
+    def root_of(self, call: CallId) -> CallId | None:
+        """Return the root of the tree that a call belongs to; None if it is not known."""
+        row = self._db.execute("SELECT root FROM calls WHERE call = ?", (call,)).fetchone()
+        return None if row is None else CallId(row[0])
+
+    def tree(self, root: CallId) -> list[tuple[str, str, int, str, str, float]]:
+        """Return the calls of a tree that are kept here.
+
+        Each is (call, parent, index in the parent, name, module, submitted at).
+        """
+        return self._db.execute(
+            "SELECT call, parent, parent_index, name, module, submitted_at FROM calls"
+            " WHERE root = ? ORDER BY id",
+            (root,),
+        ).fetchall()
+
+    def tree_facts(self, root: CallId, after: int, limit: int) -> tuple[list[bytes], int]:
+        """Return up to `limit` records (encoded) of a tree's calls beyond position `after`.
+
+        Those that say how many inputs there are and what became of them. Calls that have expired
+        have none.
+
+        Returns:
+            The records, and the position of the last one; 0 where there are no more.
+        """
+        marks = ", ".join("?" * len(_GRAPH))
+        rows = self._db.execute(
+            "SELECT id, body FROM records"  # noqa: S608  question marks
+            " WHERE call IN (SELECT id FROM calls WHERE root = ?)"
+            f" AND kind IN ({marks}) AND id > ? ORDER BY id LIMIT ?",
+            (root, *_GRAPH, after, limit),
+        ).fetchall()
+        return [body for _, body in rows], rows[-1][0] if len(rows) == limit else 0
 
     def outcomes(self, call: CallId, after: int, limit_bytes: int) -> tuple[list[StoredFact], bool]:
         """Return the outcomes of `call` beyond position `after`, as many as `limit_bytes` allow.

@@ -173,10 +173,11 @@ class Ask(_Message, tag="ask"):
     """A question; answered by `Reply`."""
 
     request: int
-    what: Literal["pool_stats", "status", "object", "call", "calls", "stop"]
+    what: Literal["pool_stats", "status", "object", "call", "calls", "graph", "stop"]
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
     -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
-    `calls` (those of `filter`) -> list[CallInfo], newest first; `stop` ends the broker."""
+    `calls` (those of `filter`) -> list[CallInfo], newest first; `graph`
+    (subject: call) -> Graph, and frames; `stop` ends the broker."""
     subject: str = ""
     filter: CallFilter | None = None
 
@@ -355,6 +356,32 @@ class CallInfo(msgspec.Struct, frozen=True):
             return "cancelled" if self.cancelled else "succeeded"
         started = self.running or self.succeeded or self.failed or self.cancelled
         return "running" if started else "pending"
+
+
+class TreeCall(msgspec.Struct, frozen=True, array_like=True):
+    """A spawned call of a tree, as the journal knows it."""
+
+    call: CallId
+    parent: CallId
+    """The call in an input of which it was made; empty for none …"""
+    parent_index: int
+    """… and that input."""
+    name: str
+    module: str
+    submitted_at: float
+    """Unix seconds."""
+
+
+class Graph(msgspec.Struct, frozen=True):
+    """The body that answers `graph`.
+
+    Frames follow. The first is an array of `traces.CallTrace`: open calls and, where no spawned
+    call is above them, ended attached ones. Each further one is an array of records of the tree's
+    spawned calls, in order; what they say of an input is newer than a trace of a call that is open.
+    """
+
+    root: CallId
+    calls: list[TreeCall]
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import pytest
 
+from kernel_worker.broker import lookups as lookups_module
 from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.lookups import Lookups
 from kernel_worker.broker.peers import Client as PeerClient
 from kernel_worker.broker.peers import Peers
 from kernel_worker.journal.store import Finished, Store
 from kernel_worker.journal.thread import Found
-from kernel_worker.model import CallId, ClientId, Outcome
+from kernel_worker.model import CallId, ClientId, Outcome, ParentInput, WorkerId
+from kernel_worker.records import AttachedCallEnded, Record
+from kernel_worker.traces import CallTrace
 from kernel_worker.wire import failures, messages
 from tests.broker.speaking import Client, Host, RunningBroker, Speaker
-from tests.journal.facts import submitted
+from tests.journal.facts import submitted, succeeded
 
 if TYPE_CHECKING:
     from kernel_worker.broker.loop import Broker
@@ -110,6 +113,82 @@ def test_the_state_of_a_call_in_one_word(counts: dict[str, int], status: str) ->
     assert info.status == status
 
 
+def graph(client: Client, call: str) -> tuple[messages.Graph, list[CallTrace], list[Any]]:
+    """Return what is told of the tree of a call: the body, the traces, the records."""
+    client.requests += 1
+    client.say(messages.Ask(client.requests, "graph", call))
+    heard = client.listen()
+    told = msgspec.msgpack.decode(heard.message.body, type=messages.Graph)
+    first, *rest = heard.frames
+    facts = [one for part in rest for one in msgspec.msgpack.decode(part, type=list[Record])]
+    return told, msgspec.msgpack.decode(first, type=list[CallTrace]), facts
+
+
+def test_a_tree_is_told_by_core_and_journal_and_by_the_journal_alone(
+    broker: RunningBroker, client: Client, host: Host, speakers: list[Speaker]
+) -> None:
+    client.define()
+    client.submit([1, 2], "fc-top", attached=False)
+    client.hear(messages.Accepted)
+    worker = host.start_worker()
+    lease = worker.lease().message
+    parent = ParentInput(lease.call, 0, 1, WorkerId(worker.peer), lease.lease)
+    inner = Client(broker, "cl-in")
+    speakers.append(inner)
+    inner.define()
+    inner.submit([7], "fc-in", parent=parent)
+    assert inner.ask("call", "fc-in", messages.CallInfo).total == 1
+    told, open_calls, facts = graph(client, "fc-in")
+    assert (told.root, [call.call for call in told.calls]) == ("fc-top", ["fc-top"])
+    assert {trace.call: trace.parent for trace in open_calls} == {"fc-top": "", "fc-in": "fc-top"}
+    inner.say(messages.Blocked(parent, (CallId("fc-in"),)))
+    second = host.start_worker()
+    second.work(lambda x: x)
+    inner.hear(messages.Results)
+    _, open_calls, facts = graph(client, "fc-top")
+    assert [trace.call for trace in open_calls] == ["fc-top"]
+    ended = [one.trace for one in facts if isinstance(one, AttachedCallEnded)]
+    assert [(trace.call, trace.parent, trace.parent_index) for trace in ended] == [
+        ("fc-in", "fc-top", 0)
+    ]
+    broker.end(signal.SIGKILL)
+    broker.start()
+    again = Client(broker, "cl-2")
+    speakers.append(again)
+    told, open_calls, later = graph(again, "fc-top")
+    assert (told.root, later) == ("fc-top", facts)
+    assert [(trace.call, trace.total) for trace in open_calls] == [("fc-top", 2)]
+
+
+def test_an_attached_tree_is_told_by_the_core_alone_and_one_of_nobody_is_not(
+    client: Client, host: Host
+) -> None:
+    client.define()
+    client.submit([1])
+    host.start_worker().work(lambda x: x)
+    client.hear(messages.Results)
+    told, known, facts = graph(client, "fc-1")
+    assert (told.calls, [(one.call, one.total) for one in known], facts) == ([], [("fc-1", 1)], [])
+    client.say(messages.Ask(9, "graph", "fc-none"))
+    assert client.hear(messages.Reply).error == "NotFoundError"
+
+
+def test_long_trees_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups_module, "FACTS_PER_LOOK", 2)
+    broker = Closing()
+    lookups = Lookups(cast("Broker", broker))
+    store = Store.open(tmp_path / "journal.db")
+    store.write([submitted("fc-1"), *(succeeded("fc-1", at, b"v") for at in range(5))])
+    lookups.graph(broker.client, messages.Ask(1, "graph", "fc-1"))
+    while lookups.has_questions:
+        lookups.ask_journal()
+        number = broker.asked.pop()
+        lookups.on_found(Found(number, broker.looks[number](store)))
+    parts = broker.frames[1:]
+    assert [len(msgspec.msgpack.decode(part)) for part in parts] == [2, 2, 1]
+    store.close()
+
+
 class Closing:
     """What `Lookups` sees of a broker whose core has forgotten a call that it still holds."""
 
@@ -124,6 +203,13 @@ class Closing:
         self.asked: list[int] = []
         self.looks: dict[int, Callable[[Any], Any]] = {}
         self.told: list[Any] = []
+        self.frames: list[bytes] = []
+
+    def root_of(self, _: CallId) -> None:
+        return None
+
+    def call_tree(self, _: CallId) -> list[bytes]:
+        return []
 
     def call_info(self, _: CallId) -> None:
         return None
@@ -136,7 +222,7 @@ class Closing:
         self.looks[number] = look
 
     def send(self, _: bytes, header: bytes, frames: Any = ()) -> None:
-        assert not frames
+        self.frames = list(frames)
         self.told.append(messages.decode_at_client(header))
 
 

@@ -6,14 +6,17 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from kernel_worker import records
 from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
 from kernel_worker.journal import store as store_module
 from kernel_worker.journal.migrations import SCHEMA_VERSION
-from kernel_worker.journal.store import EndedCall, Finished, Store
-from kernel_worker.model import CallId
-from tests.journal.facts import added, submitted, succeeded
+from kernel_worker.journal.store import EndedCall, Fact, Finished, Store
+from kernel_worker.model import CallId, LeaseId, ParentInput, WorkerId
+from kernel_worker.traces import CallTrace
+from tests.journal.facts import SPEC, added, submitted, succeeded
 
 ONE, TWO = CallId("fc-1"), CallId("fc-2")
 
@@ -108,6 +111,31 @@ def test_ended_calls_are_remembered_newest_first(store: Store) -> None:
     expired = store.ended_call(TWO)
     assert expired is not None
     assert (expired.expired, expired.tally) == (True, two.tally)
+
+
+def test_a_tree_is_read_in_pages_without_payloads(store: Store) -> None:
+    parent = ParentInput(ONE, 3, 1, WorkerId("ta-1"), LeaseId(1))
+    child = submitted(TWO)
+    assert isinstance(child.record, records.CallSubmitted)
+    inner = msgspec.structs.replace(child.record, parent=parent, root=ONE)
+    trace = CallTrace(CallId("fc-9"), ONE, 0, "g", "m", 2.0, 1, "ta")
+    facts: list[records.Record] = [
+        records.AttemptFailed(ONE, 0, 1),
+        records.RangeSucceeded(TWO, 0, 1, 0),
+        records.AttachedCallEnded(ONE, trace),
+    ]
+    store.write([submitted(ONE), Fact(inner), added(ONE, 0, b"in"), submitted("fc-3")])
+    store.write([Fact(one, [bytes(50_000)]) for one in facts])
+    store.write([Finished(TWO, 100.0, (1,)), added("fc-3", 0, b"in")])
+    assert store.root_of(TWO) == store.root_of(ONE) == ONE
+    assert store.root_of(CallId("fc-none")) is None
+    module = SPEC.module
+    assert store.tree(ONE) == [(ONE, "", 0, "f", module, 1.5), (TWO, ONE, 3, "f", module, 1.5)]
+    first, last = store.tree_facts(ONE, 0, 3)
+    rest, end = store.tree_facts(ONE, last, 3)
+    assert (len(first), len(rest), end) == (3, 1, 0)
+    found = [msgspec.msgpack.decode(one, type=records.Record) for one in (*first, *rest)]
+    assert found == [records.InputsAdded(ONE, 0, 1), *facts]
 
 
 def test_results_expire(store: Store) -> None:
