@@ -194,7 +194,7 @@ class FunctionCall(Generic[R]):
         heard = self._outcomes is not None and self._outcomes.rejection is None
         if session is None or not session.is_usable or not heard:
             session = process.current()
-            self.follow(session, Outcomes(session.output(self._name), self._name))
+            self.follow(session, Outcomes(session.output(self._name, self._id), self._name))
             self._first_answer = session.ask("call", self._id, messages.CallInfo)
         return session
 
@@ -319,6 +319,6 @@ def _long(session: Session) -> float:
 
 
 def _leave(session: Session, call: CallId, outcomes: Outcomes) -> None:
-    """Stop hearing of a call that nobody can ask for any more."""
+    """Stop hearing of a call that nobody can ask for any more, once it can write nothing more."""
     if session.is_usable:
-        session.detach(call, outcomes)
+        session.post(outcomes.let_go, partial(session.detach, call, outcomes))

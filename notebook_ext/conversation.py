@@ -298,7 +298,8 @@ class Conversation:
             receivers = [opened.said.receiver]
             index = next((ours for _, ours, _ in self._ours(opened, message.index, 1)), 0)
         for receiver in receivers:
-            receiver.wrote(index, message.stream, frames[0] if frames else b"")
+            text = frames[0] if frames else b""
+            receiver.wrote(index, message.stream, text, message.withheld)
 
     def _progressed(self, message: messages.CallProgress) -> None:
         opened = self._calls.get(message.call)

@@ -425,14 +425,14 @@ class Function(Generic[P, R]):
         self, count: int, frames: Sequence[Frame], shared: Mapping[str, Any]
     ) -> Waiting[FunctionCall[R]]:
         session = process.current()
-        output = session.output(self._name)
         said = self.submission(session, None, shared)
+        output = session.output(self._name, said.call)
         call: FunctionCall[R] = FunctionCall(said.call, self._name, count)
         acceptance = Acceptance(output, call)
         said.receiver = acceptance
         said.attached = False
         session.submit(said, count, frames)
-        call.follow(session, Outcomes(output, self._name))
+        call.follow(session, Outcomes(output, self._name, count))
         waiting: Waiting[FunctionCall[R]] = acceptance.waiting
         return waiting
 

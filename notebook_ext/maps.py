@@ -177,6 +177,7 @@ class MapRun(Answer):
     def _succeed(self, start: int, count: int, position: int, frames: list[bytes]) -> None:
         self.facts.count(start, count, facts.DONE)
         self.gate.ended += count
+        self._look_for_end()
         if self.drain is not None:
             self.drain.add(count)
         else:
@@ -188,6 +189,7 @@ class MapRun(Answer):
         cancelled = end.outcome is Outcome.CANCELLED
         self.facts.count(end.index, end.count, facts.CANCELLED if cancelled else facts.FAILED)
         self.gate.ended += end.count
+        self._look_for_end()
         if self.facts.first_error is None and not cancelled:
             self.facts.first_error = (end.index, _words(end))
         if self.drain is not None:
@@ -196,6 +198,10 @@ class MapRun(Answer):
         else:
             self.delivery.put(end.index, end)
         self._look()
+
+    def _look_for_end(self) -> None:
+        if self._closed and self.gate.ended == self._sent:
+            self._output.finish()
 
     def _look(self) -> None:
         self.gate.look()

@@ -4,27 +4,34 @@ One thread writes, to whatever `sys.stdout` and `sys.stderr` are at that moment,
 the call captured: in a notebook that is what makes a line land in the cell that made the call,
 whichever cell runs by then. Writing may block (a full pipe, a busy front end); the session never.
 
-Guarantees: text of one call comes out in the order in which it came in; `after` runs what it is
-given once the text that came before is out, so an outcome never overtakes output.
-A call shows `SHOWN_LINES` lines, then one notice.
+Guarantees: text of one input comes out in the order in which it came in; lines of several inputs of
+a call are never mixed (a line that another input interrupts goes on in a new one); `after` runs
+what it is given once the text that came before is out, so an outcome never overtakes output.
+A call shows `SHOWN_LINES` lines and `SHOWN_BYTES` bytes, then one notice that says where the rest
+is; at its end another one says how much that was.
+Not guaranteed: that a stream which cannot be written shows anything; that is logged once.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import sys
 import threading
 import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from kernel_worker.wire.messages import SHOWN_BYTES, SHOWN_LINES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
+    from typing import TextIO
 
-SHOWN_LINES = 10_000
 _REPEATED_SECONDS = 1.0
 """A notice that many calls have in common is shown again after a pause of this length."""
+
+_log = logging.getLogger("notebook_ext")
 
 
 class Printer:
@@ -34,8 +41,10 @@ class Printer:
         """Start idle."""
         self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
         self._asked = 0
         self._finished = 0
+        self._failed = False
         self._last_notice = ("", 0.0)
 
     @property
@@ -44,13 +53,14 @@ class Printer:
         return self._asked != self._finished
 
     def put(self, write: Callable[[], object]) -> None:
-        """Let the thread call `write` after all that was put before. From one thread only."""
-        self._asked += 1
-        self._queue.put(write)
-        if self._thread is None:
-            name = "notebook-ext printer"
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+        """Let the thread call `write` after all that was put before."""
+        with self._lock:
+            self._asked += 1
+            self._queue.put(write)
+            if self._thread is None:
+                name = "notebook-ext printer"
+                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                self._thread.start()
 
     def after(self, then: Callable[..., object], *args: Any) -> None:
         """Call `then` once what was put is written: at once where nothing is."""
@@ -74,61 +84,131 @@ class Printer:
 
     def _run(self) -> None:
         while (write := self._queue.get()) is not None:
-            # A stream that cannot be written must not cost an outcome.
-            with contextlib.suppress(Exception):
+            try:
                 write()
+            except Exception:  # noqa: BLE001  a stream that fails must not cost an outcome
+                if not self._failed:
+                    self._failed = True
+                    _log.warning("Output of a call could not be written here.", exc_info=True)
             self._finished += 1
 
 
 class CallOutput:
     """The output of one call."""
 
-    def __init__(self, printer: Printer, context: Context, prefix: str = "") -> None:
-        """Write through `printer` in `context`; lines carry `prefix` where it is not empty."""
+    def __init__(
+        self,
+        printer: Printer,
+        context: Context,
+        name: str = "",
+        call: str = "",
+        *,
+        prefixed: bool = False,
+    ) -> None:
+        """Write through `printer` in `context`.
+
+        Args:
+            printer: what writes.
+            context: the context variables of whoever made the call.
+            name: the function's.
+            call: the call's id, if its logs are kept.
+            prefixed: whether each line carries the function and the input.
+        """
         self._printer = printer
         self._context = context
-        self._prefix = prefix
-        self._shown = 0
-        self._fresh: dict[tuple[int, str], bool] = {}
+        self._name = name
+        self._call = call
+        self._prefixed = prefixed
+        self._lines = 0
+        self._bytes = 0
+        self._hidden = 0
+        self._told = False
+        self._unfinished: dict[str, int] = {}
 
-    def write(self, index: int, stream: str, data: bytes) -> None:
-        """Show what the input at `index` wrote to `stream`."""
-        if self._shown > SHOWN_LINES:
-            return
+    def write(self, index: int, stream: str, data: bytes, withheld: int = 0) -> None:
+        """Show what the input at `index` wrote to `stream`; count what was withheld of it."""
         text = data.decode("utf-8", "replace")
-        room = SHOWN_LINES - self._shown
-        self._shown += text.count("\n")
-        if self._shown > SHOWN_LINES:
-            text = "".join(text.splitlines(keepends=True)[:room])
-        if self._prefix:
-            text = self._prefixed(index, stream, text)
-        self._printer.put(lambda: self._context.run(_write, stream, text))
-        if self._shown > SHOWN_LINES:
-            self.notice(f"More than {SHOWN_LINES:,} lines of output; the rest is not shown.")
+        shown = self._cut(text) if self._bytes <= SHOWN_BYTES else ""
+        lines = shown.count("\n")
+        self._lines += lines
+        self._bytes += len(data)
+        if shown:
+            whole = self._whole(index, stream, shown)
+            self._printer.put(lambda: self._context.run(_write, stream, whole))
+        if withheld or len(shown) < len(text):
+            self._hidden += withheld or text.count("\n") - lines or 1
+            self._say_where()
 
     def notice(self, line: str) -> None:
         """Show a line of ours, on stderr."""
-        self._printer.put(lambda: self._context.run(_write, "stderr", f"{line}\n"))
+        text = f"{line}\n"
+        if self._unfinished.pop("stderr", None) is not None:
+            text = f"\n{text}"
+        self._printer.put(lambda: self._context.run(_write, "stderr", text))
 
     def notice_once(self, line: str) -> None:
         """Show a line of ours, unless it was said just now: thousands of calls may wait alike."""
         if self._printer.is_news(line):
             self.notice(line)
 
+    def finish(self) -> None:
+        """The call writes nothing more: say how much was not shown."""
+        hidden, self._hidden = self._hidden, 0
+        if hidden:
+            self.notice(f"notebook_ext: {hidden:,} lines of {self._name} were not shown.")
+
     def after(self, then: Callable[..., object], *args: Any) -> None:
         """Call `then` once what was written is out."""
         self._printer.after(then, *args)
 
-    def _prefixed(self, index: int, stream: str, text: str) -> str:
-        mark = f"[{self._prefix} #{index}] "
-        lines = text.splitlines(keepends=True)
-        fresh = self._fresh.get((index, stream), True)
-        self._fresh[index, stream] = text.endswith("\n")
-        return "".join(mark + line if at or fresh else line for at, line in enumerate(lines))
+    def _cut(self, text: str) -> str:
+        """Return as many lines as may still be shown."""
+        room = SHOWN_LINES - self._lines
+        lines = text.split("\n", room)
+        return text if len(lines) <= room else text[: len(text) - len(lines[-1])]
+
+    def _say_where(self) -> None:
+        if self._told:
+            return
+        self._told = True
+        where = f"it is in nb.FunctionCall.from_id({self._call!r}).logs()"
+        self.notice(
+            f"notebook_ext: {self._name} has written {self._lines:,} lines; the rest is not shown"
+            f"{f', {where}' if self._call else ''}."
+        )
+
+    def _whole(self, index: int, stream: str, text: str) -> str:
+        """Let lines begin where lines begin, with their prefix if they carry one."""
+        unfinished = self._unfinished.get(stream)
+        goes_on = unfinished == index
+        if text.endswith("\n"):
+            self._unfinished.pop(stream, None)
+        else:
+            self._unfinished[stream] = index
+        if self._prefixed:
+            text = self._marked(index, text, goes_on=goes_on)
+        return text if unfinished is None or goes_on else f"\n{text}"
+
+    def _marked(self, index: int, text: str, *, goes_on: bool) -> str:
+        mark = f"[{self._name} #{index}] "
+        marked = text.replace("\r\n", "\n").replace("\n", f"\n{mark}").replace("\r", f"\r{mark}")
+        if text.endswith("\n"):
+            marked = marked.removesuffix(mark)
+        return marked if goes_on or text.startswith("\r") else mark + marked
 
 
 def _write(stream: str, text: str) -> None:
     file = sys.stderr if stream == "stderr" else sys.stdout
-    if file is not None:
+    if file is None:
+        return
+    try:
         file.write(text)
-        file.flush()
+    except UnicodeEncodeError:
+        file.write(_encodable(text, file))
+    file.flush()
+
+
+def _encodable(text: str, file: TextIO) -> str:
+    """Return `text` with what the stream has no bytes for written as escapes."""
+    encoding = file.encoding or "ascii"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

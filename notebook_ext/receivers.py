@@ -51,9 +51,9 @@ class Answer:
     def accepted(self) -> None:
         """Attached calls are not accepted; nothing to do."""
 
-    def wrote(self, index: int, stream: str, text: bytes) -> None:
+    def wrote(self, index: int, stream: str, text: bytes, withheld: int = 0) -> None:
         """Show it."""
-        self._output.write(index, stream, text)
+        self._output.write(index, stream, text, withheld)
 
     def progressed(self, progress: CallProgress) -> None:
         """Say once what a call waits for that has waited for long."""
@@ -84,6 +84,7 @@ class SingleAnswer(Answer):
         self._settle(partial(raise_rejection, error, message), failed=True)
 
     def _settle(self, result: Callable[[], Any], *, failed: bool) -> None:
+        self._output.finish()
         self._output.after(partial(self.waiting.complete, result, failed=failed))
 
 
@@ -112,12 +113,18 @@ class Acceptance(Answer):
 
 
 class Outcomes(Answer):
-    """The outcomes of a spawned call, by index, as they become known; they stay."""
+    """The outcomes of a spawned call, by index, as they become known; they stay.
 
-    def __init__(self, output: CallOutput, name: str) -> None:
-        """Start with none."""
+    Once nobody can ask for them any more they are only counted, for the sake of what the call
+    still writes.
+    """
+
+    def __init__(self, output: CallOutput, name: str, count: int | None = None) -> None:
+        """Start with none, of `count` inputs where that is known."""
         super().__init__(output)
         self._name = name
+        self._left = count
+        self._leave: Callable[[], object] | None = None
         self._lock = threading.Lock()
         self._known: dict[int, Result] = {}
         self._cancelled: list[Ended] = []
@@ -145,18 +152,23 @@ class Outcomes(Answer):
     def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:
         """Keep the values."""
         with self._lock:
-            for offset in range(count):
-                self._known.setdefault(start + offset, (frames, position + offset))
+            if self._leave is None:
+                for offset in range(count):
+                    self._known.setdefault(start + offset, (frames, position + offset))
+        self._count_off(count)
         self._output.after(self._tell)
 
     def ended(self, end: Ended) -> None:
         """Keep how they ended."""
         with self._lock:
-            if end.outcome is Outcome.CANCELLED:
+            if self._leave is not None:
+                pass
+            elif end.outcome is Outcome.CANCELLED:
                 self._cancelled.append(end)
             else:
                 for index in range(end.index, end.index + end.count):
                     self._known.setdefault(index, end)
+        self._count_off(end.count)
         self._output.after(self._tell)
 
     def rejected(self, error: str, message: str) -> None:
@@ -171,6 +183,24 @@ class Outcomes(Answer):
             asker = self._asker if self._waiting else None
         if progress.waiting_for and asker is not None:
             asker.notice_once(f"notebook_ext: waits: {progress.waiting_for}")
+
+    def let_go(self, leave: Callable[[], object]) -> None:
+        """Nobody asks any more: call `leave` once the call is over; in the I/O thread."""
+        with self._lock:
+            self._leave = leave
+            self._known.clear()
+            self._cancelled.clear()
+        if not self._left:  # over, or nobody knows when it will be
+            leave()
+
+    def _count_off(self, count: int) -> None:
+        if self._left is None:
+            return
+        self._left -= count
+        if self._left <= 0:
+            self._output.finish()
+            if self._leave is not None:
+                self._leave()
 
     @property
     def rejection(self) -> tuple[str, str] | None:

@@ -117,10 +117,16 @@ class Session:
         """Tell `receiver` nothing more."""
         self._link.post(self._conversation.detach, call, receiver)
 
-    def output(self, prefix: str) -> CallOutput:
-        """Return where a call's output goes that is made here and now."""
-        shown = prefix if current_settings().log_prefix else ""
-        return CallOutput(self._printer, contextvars.copy_context(), shown)
+    def output(self, name: str, call: str = "") -> CallOutput:
+        """Return where the output of a call of `name` goes that is made here and now.
+
+        Args:
+            name: the function's, for people.
+            call: the call's id, where its logs can be asked for.
+        """
+        prefixed = current_settings().log_prefix
+        context = contextvars.copy_context()
+        return CallOutput(self._printer, context, name, call, prefixed=prefixed)
 
     def announce(self, running: RunningInput, begins: bool, calls: tuple[CallId, ...]) -> None:  # noqa: FBT001  a callback
         """Say that an input of this worker begins, or ends, to wait for `calls`.

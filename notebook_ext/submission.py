@@ -36,8 +36,8 @@ class Receiver(Protocol):
     def progressed(self, progress: CallProgress) -> None:
         """How the call stands."""
 
-    def wrote(self, index: int, stream: str, text: bytes) -> None:
-        """An input wrote this."""
+    def wrote(self, index: int, stream: str, text: bytes, withheld: int = 0) -> None:
+        """An input wrote this, or so many lines that nobody passes on."""
 
 
 @dataclass(frozen=True, slots=True)

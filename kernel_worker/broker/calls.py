@@ -102,6 +102,9 @@ class OpenCall(msgspec.Struct, eq=False):
     listeners: list[ClientId] = []
     """Who is told the outcomes; of an attached call its client."""
     last_progress: CallProgress | None = None
+    shown_lines: int = 0
+    shown_bytes: int = 0
+    """What it wrote that was passed on."""
 
     def audience(self) -> list[ClientId]:
         """Return who sees what the call writes: whoever listens, and whoever submitted it."""

@@ -32,6 +32,7 @@ from kernel_worker.broker.admission import Admission
 from kernel_worker.broker.agent import LocalAgent
 from kernel_worker.broker.answers import Answers
 from kernel_worker.broker.commit import Commit
+from kernel_worker.broker.logs import shown
 from kernel_worker.broker.lookups import Lookups
 from kernel_worker.broker.objects import ObjectStore
 from kernel_worker.broker.peers import Client, Host, Peers, Worker
@@ -315,6 +316,7 @@ class Broker:
         call = self.calls.get(message.call)
         if call is None or len(frames) != 1:
             return
+        header, frames = shown(call, message, header, frames)
         for listener in call.audience():
             client = self.peers.clients.get(listener)
             if client is not None:

@@ -252,13 +252,23 @@ class CallProgress(_Message, tag="call_progress"):
     """The ranges [start, stop) that workers hold now."""
 
 
+SHOWN_LINES = 10_000
+SHOWN_BYTES = 32 * 1024 * 1024
+"""A client shows no more of a call than this, and the broker passes no more on."""
+
+
 class Output(_Message, tag="output"):
-    """Worker -> broker -> client: one frame follows, UTF-8 text that the input wrote."""
+    """Worker -> broker -> client: one frame follows, what the input wrote.
+
+    UTF-8 text; of the stream "display" a `display.Display`.
+    """
 
     call: CallId
     index: int
-    stream: Literal["stdout", "stderr"]
+    stream: Literal["stdout", "stderr", "display"]
     worker: WorkerId
+    withheld: int = 0
+    """Broker -> client: so many lines were written here that are not passed on; no text."""
 
 
 class Reply(_Message, tag="reply"):

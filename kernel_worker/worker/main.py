@@ -97,6 +97,7 @@ def run(
     )
     end = socket.socket(fileno=files.control)
     control = Control(end, channel, executor, pipes)
+    output.rouse = control.rouse
     executor.interrupts.install()
     os.register_at_fork(after_in_child=executor.forked)
     control.start()

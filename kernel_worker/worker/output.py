@@ -7,10 +7,12 @@ the input that runs when they are read: they are read when an input ends (one th
 some microseconds excepted) and before its outcome is sent.
 
 Guarantees: no output of an input is sent after its outcome; what one stream was given through one
-way keeps its order; memory is bounded (a writer that is too quick waits for the broker).
-Not guaranteed: the order between the two ways and between the two streams; where threads of an
-earlier input of the call still write, theirs is attributed to the input that runs. What is written
-while no input runs, or by threads of a call that has gone, is dropped.
+way keeps its order; memory is bounded (a writer that is too quick waits for the broker, and where
+that does not help, what is dropped is counted). A line is sent whole unless it takes longer than
+`_TAIL_SECONDS` to be written, or its writer flushes.
+Not guaranteed: the order between the two ways and between the two streams. What threads and child
+processes write that outlive their input belongs to the input that runs, or to the last one where
+none does: its call is told while it is open.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from kernel_worker import context
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kernel_worker.context import RunningInput
     from kernel_worker.model import WorkerId
     from kernel_worker.worker.channel import Channel
@@ -38,17 +42,34 @@ _READ_BYTES = 64 * 1024
 _MAX_BYTES = 4 * 1024 * 1024
 _SPACING_SECONDS = 0.02
 _PATIENCE_SECONDS = 1.0
+_TAIL_SECONDS = 0.1
+"""A line that is not finished waits so long for its end."""
 
 
 class _Segment:
     """What one input wrote to one stream, in one go."""
 
-    __slots__ = ("origin", "stream", "texts")
+    __slots__ = ("began", "origin", "stream", "texts")
 
-    def __init__(self, origin: RunningInput, stream: StreamName, text: str) -> None:
+    def __init__(self, origin: RunningInput, stream: StreamName, text: str, began: float) -> None:
         self.origin = origin
         self.stream = stream
         self.texts = [text]
+        self.began = began
+
+    def cut_tail(self, now: float) -> _Segment | None:
+        """Take off the line that is not finished, unless it has waited long enough."""
+        text = "".join(self.texts)
+        end = text.rfind("\n") + 1
+        tail = text[end:]
+        if not tail or len(tail) > _FLUSH_BYTES or (not end and now - self.began > _TAIL_SECONDS):
+            return None
+        self.texts = [text[:end]]
+        return _Segment(self.origin, self.stream, tail, now if end else self.began)
+
+    def encoded(self) -> bytes:
+        """Return what is sent."""
+        return "".join(self.texts).encode(errors="replace")
 
 
 class Output:
@@ -58,13 +79,21 @@ class Output:
         """Send through `channel`, in the name of `worker`."""
         self.current: RunningInput | None = None
         """The input that runs; set by whoever runs inputs."""
+        self.rouse: Callable[[], object] = _nobody
+        """Called when something was written while no input runs: nobody would send it."""
         self.size = 0
         """Characters that wait."""
         self._channel = channel
         self._worker = worker
         self._lock = threading.RLock()  # a finaliser may print while this thread writes
+        self._last: RunningInput | None = None
         self._segments: list[_Segment] = []
+        self._dropped = 0
         self._sent_at = 0.0
+
+    def pause(self) -> None:
+        """No input runs until the next begins."""
+        self._last, self.current = self.current or self._last, None
 
     def write(self, stream: StreamName, text: str) -> None:
         """Take what the calling thread wrote; waits for the broker where it is too much."""
@@ -73,49 +102,79 @@ class Output:
             return
         with self._lock:
             if self.size > _MAX_BYTES:
+                self._dropped += len(text)
                 return
             last = self._segments[-1] if self._segments else None
             if last is not None and last.origin is origin and last.stream == stream:
                 last.texts.append(text)
             else:
-                self._segments.append(_Segment(origin, stream, text))
+                self._segments.append(_Segment(origin, stream, text, time.monotonic()))
             self.size += len(text)
         if self.size >= _FLUSH_BYTES:
-            self.flush(_PATIENCE_SECONDS)
+            self.flush(_PATIENCE_SECONDS, lines=True)
+        if self.current is None:
+            self.rouse()
 
     def flush_soon(self) -> None:
         """Send, unless something was sent just now: then the next tick does."""
         if self.size and time.monotonic() - self._sent_at >= _SPACING_SECONDS:
             self.flush(0)
 
-    def flush(self, patience_seconds: float) -> None:
-        """Send what waits, unless the connection is taken for so long."""
+    def flush(self, patience_seconds: float, *, lines: bool = False) -> None:
+        """Send what waits, unless the connection is taken for so long; `lines`: whole ones."""
         if self._channel.try_acquire(patience_seconds):
             try:
-                self.send_locked()
+                self.send_locked(lines=lines)
             finally:
                 self._channel.release()
 
-    def send_locked(self) -> None:
+    def send_locked(self, *, lines: bool = False) -> None:
         """Send what waits, while the channel's lock is held."""
-        if not self._segments:
-            return
+        if self._segments:
+            for message, data in self._take(lines=lines):
+                self._channel.send_locked(message, [data])
+
+    def post(self) -> None:
+        """Send what waits while the main thread waits for work."""
+        for message, data in self._take(lines=False):
+            self._channel.post(message, [data])
+
+    def _take(self, *, lines: bool) -> list[tuple[messages.Output, bytes]]:
         with self._lock:
             segments, self._segments, self.size = self._segments, [], 0
-        self._sent_at = time.monotonic()
-        for each in segments:
-            data = "".join(each.texts).encode(errors="replace")
-            origin = each.origin
-            message = messages.Output(origin.call, origin.index, each.stream, self._worker)
-            self._channel.send_locked(message, [data])
+            now = self._sent_at = time.monotonic()
+            if lines:
+                self._segments = _tails(segments, now)
+                self.size = sum(len(text) for each in self._segments for text in each.texts)
+            if self._dropped and segments:
+                text = f"notebook_ext: {self._dropped:,} characters of output were dropped: the "
+                text += "broker did not take them.\n"
+                self._dropped = 0
+                segments.append(_Segment(segments[-1].origin, "stderr", text, now))
+        return [(self._message(each), each.encoded()) for each in segments if any(each.texts)]
+
+    def _message(self, segment: _Segment) -> messages.Output:
+        origin = segment.origin
+        return messages.Output(origin.call, origin.index, segment.stream, self._worker)
 
     def _origin(self) -> RunningInput | None:
         """Return the input to which the calling thread's output goes."""
-        running = self.current
         mine = context.current_input.get()
+        running = self.current
         if running is None or (mine is not None and mine.call != running.call):
-            return None
+            return mine or self._last
         return running
+
+
+def _tails(segments: list[_Segment], now: float) -> list[_Segment]:
+    """Take the unfinished lines off the ends of what was written."""
+    ends = {(each.origin, each.stream): each for each in segments}
+    tails = [each.cut_tail(now) for each in ends.values()]
+    return [tail for tail in tails if tail is not None]
+
+
+def _nobody() -> None:
+    """Who is roused in a worker that is not complete yet."""
 
 
 class Pipe:
@@ -138,13 +197,8 @@ class Pipe:
             except BlockingIOError:
                 return False
             text = self._decoder.decode(data)
-            running = self._output.current
-            if text and running is not None:
-                token = context.current_input.set(running)
-                try:
-                    self._output.write(self._stream, text)
-                finally:
-                    context.current_input.reset(token)
+            if text:
+                self._output.write(self._stream, text)
             return len(data) == _READ_BYTES
 
     def settle(self) -> None:

@@ -293,7 +293,7 @@ class Executor:
         """Send what has been made, between two inputs."""
         self._slots[pages.STARTED] = 0
         self._drain()
-        self._output.current = None
+        self._output.pause()
         with self._channel.sending():
             self._output.send_locked()
             work.send_locked(self._channel, now_ns)
@@ -328,7 +328,7 @@ class Executor:
             frames.append(frame or failures.capture(error, self._binding.function))
         error.__traceback__ = None  # it holds the arguments, and grows where it is raised again
         self._drain()
-        self._output.current = None
+        self._output.pause()
         ended = messages.InputEnded(work.id, position, outcome, (now - started) * _NS)
         with self._channel.sending():
             self._output.send_locked()
@@ -407,12 +407,16 @@ class Executor:
     def tick(self) -> None:
         """Send what lies finished while an input runs."""
         work = self.work
-        if work is None or not (self._output.size or work.has_results):
+        if work is None:
+            if self._output.size:
+                self._output.post()
+            return
+        if not (self._output.size or work.has_results):
             return
         if not self._channel.try_acquire():
             return
         try:
-            self._output.send_locked()
+            self._output.send_locked(lines=True)
             until = self._slots[pages.STARTED]
             if self.work is work and until:
                 work.send_locked(self._channel, until)

@@ -38,7 +38,7 @@ class Heard:
     def progressed(self, progress: messages.CallProgress) -> None:
         self.other.append(progress)
 
-    def wrote(self, index: int, stream: str, text: bytes) -> None:
+    def wrote(self, index: int, stream: str, text: bytes, withheld: int = 0) -> None:
         self.other.append((index, stream, text))
 
 

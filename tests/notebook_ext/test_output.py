@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextvars
+import io
+import logging
 import sys
 import threading
 
@@ -33,10 +35,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Stream:
     return stream
 
 
-def made(printer: Printer, cell: str, prefix: str = "") -> CallOutput:
+def made(printer: Printer, cell: str, name: str = "") -> CallOutput:
     context = contextvars.copy_context()
     context.run(CELL.set, cell)
-    return CallOutput(printer, context, prefix)
+    return CallOutput(printer, context, name or "f", "fc-1", prefixed=bool(name))
+
+
+def shown(stream: Stream) -> str:
+    return "".join(text for _, text in stream.heard)
 
 
 def test_text_lands_in_the_cell_that_made_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,17 +74,42 @@ def test_an_outcome_never_overtakes_output(monkeypatch: pytest.MonkeyPatch) -> N
     printer.close()
 
 
-def test_a_stream_that_fails_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_fails_costs_nothing_and_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     stream = installed(monkeypatch)
     printer = Printer()
     monkeypatch.setattr(stream, "write", lambda _: 1 / 0)
+    order: list[str] = []
+    with caplog.at_level(logging.WARNING, "notebook_ext"):
+        made(printer, "one").write(0, "stdout", b"x")
+        made(printer, "one").write(0, "stdout", b"y")
+        printer.after(order.append, "outcome")
+        wait_until(lambda: order)
+    printer.close()
+    printer.close()
+    assert caplog.text.count("ZeroDivisionError") == 1
+
+
+def test_a_stream_without_the_character_shows_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", bare)
+    printer = Printer()
+    made(printer, "one").write(0, "stdout", "grün\n".encode())
+    printer.close()
+    monkeypatch.undo()
+    assert bare.detach().getvalue() == b"gr\\xfcn\n"
+
+
+def test_without_a_stream_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    printer = Printer()
     made(printer, "one").write(0, "stdout", b"x")
-    wait_until(lambda: not printer.is_busy)
     printer.close()
-    printer.close()
+    assert not printer.is_busy
 
 
-def test_a_flood_is_cut(
+def test_a_flood_is_cut_and_counted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stream = installed(monkeypatch)
@@ -87,10 +118,59 @@ def test_a_flood_is_cut(
     call = made(printer, "one")
     call.write(0, "stdout", b"1\n2\n")
     call.write(0, "stdout", b"3\n4\n5\n")
-    call.write(0, "stdout", b"6\n")
+    call.write(0, "stdout", b"6\n7")
+    call.write(0, "stdout", b"", 1_000)
+    call.finish()
+    call.finish()
     printer.close()
-    assert "".join(text for _, text in stream.heard) == "1\n2\n3\n"
-    assert capsys.readouterr().err.count("More than 3 lines") == 1
+    assert shown(stream) == "1\n2\n3\n"
+    assert capsys.readouterr().err == (
+        "notebook_ext: f has written 3 lines; the rest is not shown, it is in "
+        "nb.FunctionCall.from_id('fc-1').logs().\n"
+        "notebook_ext: 1,003 lines of f were not shown.\n"
+    )
+
+
+def test_endless_lines_are_cut_by_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = installed(monkeypatch)
+    monkeypatch.setattr(rooms, "SHOWN_BYTES", 5)
+    printer = Printer()
+    call = made(printer, "one")
+    for _ in range(3):
+        call.write(0, "stdout", b"\r1234")
+    printer.close()
+    assert shown(stream) == "\r1234" * 2
+
+
+def test_what_is_within_the_limit_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = Printer()
+    call = made(printer, "one")
+    call.write(0, "stderr", b"1\n")
+    call.finish()
+    printer.close()
+    assert capsys.readouterr().err == "1\n"
+
+
+def test_lines_of_several_inputs_are_never_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = installed(monkeypatch)
+    printer = Printer()
+    call = made(printer, "one")
+    call.write(1, "stdout", b"first ")
+    call.write(1, "stdout", b"line\nsecond ")
+    call.write(2, "stdout", b"another\n")
+    call.write(1, "stdout", b"line\n")
+    printer.close()
+    assert shown(stream) == "first line\nsecond \nanother\nline\n"
+
+
+def test_a_notice_begins_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = Printer()
+    call = made(printer, "one")
+    call.write(1, "stderr", b"begun")
+    call.notice("notice")
+    call.write(1, "stderr", b"goes on\n")
+    printer.close()
+    assert capsys.readouterr().err == "begun\nnotice\ngoes on\n"
 
 
 def test_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +178,11 @@ def test_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
     printer = Printer()
     call = made(printer, "one", "f")
     call.write(1, "stdout", b"a\nb")
-    call.write(1, "stdout", b"c\n")
-    call.write(2, "stdout", b"d\n")
+    call.write(1, "stdout", b"c\r\n")
+    call.write(2, "stdout", b"d\n\ne\n")
+    call.write(3, "stdout", b"\r10%")
+    call.write(3, "stdout", b"\r20%")
     printer.close()
-    assert "".join(t for _, t in stream.heard) == "[f #1] a\n[f #1] bc\n[f #2] d\n"
+    assert shown(stream) == (
+        "[f #1] a\n[f #1] bc\n[f #2] d\n[f #2] \n[f #2] e\n\r[f #3] 10%\r[f #3] 20%"
+    )

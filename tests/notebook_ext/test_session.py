@@ -26,9 +26,9 @@ def test_status(add: nb.Function[..., int]) -> None:
 
 def test_the_prefix_of_lines_holds_at_once(live: nb.App, monkeypatch: pytest.MonkeyPatch) -> None:
     session = process.current()
-    assert not session.output("f")._prefix
+    assert not session.output("f")._prefixed
     monkeypatch.setattr(config, "log_prefix", True)
-    assert session.output("f")._prefix == "f"
+    assert session.output("f")._prefixed
 
 
 def test_questions_that_cannot_be_answered(live: nb.App) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kernel_worker.wire import messages
+from tests.waiting import wait_until
 from tests.worker.harness import Broker, define
 
 
@@ -169,3 +170,68 @@ def test_a_function_that_closes_its_streams_leaves_an_idle_worker(broker: Broker
     before = worker.call(0)
     broker.pump(0.5)
     assert worker.call(0) - before < 0.2
+
+
+def test_lines_are_sent_whole(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import time
+        def f():
+            until = time.monotonic() + 0.3
+            n = 0
+            while time.monotonic() < until:
+                print("line", n, "of", "many")
+                n += 1
+            print("end", end="")
+            return n
+        """)
+    )
+    count = worker.call()
+    texts = [
+        r.frames[0].decode() for r in broker.received if isinstance(r.message, messages.Output)
+    ]
+    assert len(texts) > 3
+    assert all(text.endswith("\n") for text in texts[:-1])
+    lines = [f"line {n} of many" for n in range(count)]
+    assert "".join(texts) == "\n".join([*lines, "end"])
+
+
+def test_a_line_that_is_flushed_or_takes_long_is_sent_as_it_is(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import time
+        def f(flush):
+            print("begun", end=" ", flush=flush)
+            time.sleep(60)
+        """)
+    )
+    slow = broker.start_worker(worker.captured)
+    for each, flush in ((worker, True), (slow, False)):
+        each.lease([(flush,)])
+        broker.wait(messages.Output, lambda m, of=each.id: m.worker == of)  # type: ignore[misc]
+        assert each.output() == "begun "
+
+
+def test_what_outlives_its_input_is_sent_in_its_name(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import subprocess, threading, time
+        def f(gate):
+            def later():
+                while not os.path.exists(gate):
+                    time.sleep(0.01)
+                print("from a thread")
+            import os
+            threading.Thread(target=later, daemon=True).start()
+            script = f"while ! test -e {gate}; do sleep 0.01; done; echo from a child"
+            subprocess.Popen(["sh", "-c", script])
+        """)
+    )
+    gate = broker.directory / "gate"
+    worker.call(str(gate))
+    assert worker.output() == ""
+    gate.touch()
+    wait_until(lambda: broker.pump(0.01) and len(worker.output().splitlines()) == 2)
+    assert sorted(worker.output().splitlines()) == ["from a child", "from a thread"]
+    indices = {r.message.index for r in broker.received if isinstance(r.message, messages.Output)}
+    assert indices == {0}

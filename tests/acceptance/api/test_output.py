@@ -1,0 +1,228 @@
+"""API.md section 5: what a worker writes, and where it is seen."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.cells import begun, typed, until_printed, value
+from tests.acceptance.conftest import HEAD, ScriptRunner
+from tests.plain_kernel import Cell, PlainKernel
+from tests.waiting import PATIENCE, wait_until
+
+WAYS = {
+    "print": ("print('said')", "stdout"),
+    "sys.stderr": ("import sys; sys.stderr.write('said\\n')", "stderr"),
+    "C-level writes": (
+        "import ctypes; c = ctypes.CDLL(None); c.puts(b'said'); c.fflush(None)",
+        "stdout",
+    ),
+    "descriptors": ("import os; os.write(2, b'said\\n')", "stderr"),
+    "child processes": ("import subprocess; subprocess.run(['echo', 'said'])", "stdout"),
+    "their stderr": ("import os; os.system('echo said >&2')", "stderr"),
+    "logging": ("import logging; logging.getLogger('mine').warning('said')", "stderr"),
+    "warnings": ("import warnings; warnings.warn('said')", "stderr"),
+    "threads": (
+        "import threading as t; x = t.Thread(target=print, args=['said']); x.start(); x.join()",
+        "stdout",
+    ),
+}
+
+
+def listened(kernel: PlainKernel, cell: Cell, stream: str, text: str) -> None:
+    """Wait until `text` is below the cell, also after it has ended."""
+
+    def seen() -> bool:
+        kernel.listen(0.02)
+        return text in getattr(cell, stream)
+
+    wait_until(seen, 10, f"{text!r} in {cell}")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_writing_is_seen_in_the_calling_cell(notebook: PlainKernel, way: str) -> None:
+    """Line: `print`, `sys.stderr`, C-level writes, child processes, `logging` and `warnings`."""
+    body, stream = WAYS[way]
+    typed(notebook, f"@app.function()\ndef says():\n    {body}\nsays.local")
+    cell = typed(notebook, "says.remote()")
+    listened(notebook, cell, stream, "said")
+
+
+def test_every_way_of_writing_is_seen_in_a_script(run_script: ScriptRunner) -> None:
+    """The same, in a script, whose stdout and stderr are files."""
+    bodies = "\n".join(f"    {body}" for body, stream in WAYS.values() if stream == "stdout")
+    source = f"{HEAD}\n@app.function()\ndef says():\n{bodies}\nsays.remote()\n"
+    assert run_script(source).split() == ["said"] * bodies.count("said")
+
+
+def test_aio_calls_write_too(run_script: ScriptRunner) -> None:
+    """The same, awaited."""
+    source = f"""{HEAD}
+import asyncio
+@app.function()
+async def says(x):
+    print('said', x)
+async def main():
+    await asyncio.gather(*[says.remote.aio(x) for x in range(3)])
+asyncio.run(main())
+"""
+    assert sorted(run_script(source).splitlines()) == ["said 0", "said 1", "said 2"]
+
+
+def test_output_lands_in_its_own_cell_also_after_that_has_ended(
+    notebook: PlainKernel, tmp_path: Path
+) -> None:
+    """Line: live in the cell that made the call, also after that cell has ended."""
+    gate = tmp_path / "gate"
+    typed(
+        notebook,
+        """
+        import os, sys, time
+        @app.function()
+        def talks(gate):
+            print('first words', flush=True)
+            while not os.path.exists(gate):
+                time.sleep(0.01)
+            print('last words')
+            print('an error', file=sys.stderr)
+        """,
+    )
+    spawning = typed(notebook, f"talks.spawn({str(gate)!r}); None")  # nobody keeps the call
+    until_printed(notebook, spawning, "first words")
+    other = begun(notebook, "print('other', flush=True)", word="other")
+    gate.touch()
+    until_printed(notebook, spawning, "last words")
+    listened(notebook, spawning, "stderr", "an error")
+    notebook.finish(other)
+    assert other.stdout == "other\n"
+    assert other.stderr == ""
+
+
+def test_a_thread_that_outlives_its_input_still_writes_to_its_call(
+    notebook: PlainKernel, tmp_path: Path
+) -> None:
+    """Output of what an input left behind goes to its call while that is open."""
+    gate = tmp_path / "gate"
+    typed(
+        notebook,
+        """
+        import os, threading, time
+        @app.function(max_containers=1)
+        def leaves_a_thread(x, gate):
+            def later():
+                while not os.path.exists(gate):
+                    time.sleep(0.01)
+                print('late words')
+                open(gate + '2', 'w').close()
+            if x == 0:
+                threading.Thread(target=later, daemon=True).start()
+            else:
+                while not os.path.exists(gate + '2'):
+                    time.sleep(0.01)
+        """,
+    )
+    cell = notebook.begin(f"list(leaves_a_thread.map([0, 1], kwargs={{'gate': {str(gate)!r}}}))")
+    gate.touch()
+    assert notebook.finish(cell).error is None
+    assert "late words" in cell.stdout
+
+
+def test_progress_bars_of_a_worker_are_seen_as_they_grow(notebook: PlainKernel) -> None:
+    """Tqdm and its like: text that ends with no line, drawn again and again."""
+    typed(
+        notebook,
+        r"""
+        import sys, time
+        @app.function()
+        def bar():
+            for n in range(1, 6):
+                sys.stderr.write(f'\r{n * 20}%')
+                sys.stderr.flush()
+                time.sleep(0.03)
+            sys.stderr.write('\n')
+        """,
+    )
+    cell = typed(notebook, "bar.remote()")
+    listened(notebook, cell, "stderr", "100%\n")
+    assert cell.stderr == "\r20%\r40%\r60%\r80%\r100%\n"
+
+
+def test_lines_of_many_workers_stay_whole_and_in_order(notebook: PlainKernel) -> None:
+    """Interleaving: whole lines, and the order of each worker."""
+    typed(
+        notebook,
+        """
+        @app.function(max_containers=2)
+        def many(x):
+            for n in range(500):
+                print('input', x, 'line', n, 'end')
+        """,
+    )
+    cell = typed(notebook, "many.for_each(range(6))")
+    lines = cell.stdout.splitlines()
+    assert len(lines) == 3_000
+    for x in range(6):
+        mine = [line for line in lines if line.startswith(f"input {x} ")]
+        assert mine == [f"input {x} line {n} end" for n in range(500)]
+
+
+def test_lines_can_carry_the_function_and_the_input(notebook: PlainKernel) -> None:
+    """Line: each line can carry the function and input (`nb.config.log_prefix`)."""
+    typed(notebook, "@app.function()\ndef says(x): print('one'); print('two')\nsays.local")
+    typed(notebook, "nb.config.log_prefix = True")
+    try:
+        cell = typed(notebook, "says.for_each(range(2))")
+    finally:
+        typed(notebook, "nb.config.log_prefix = False")
+    expected = [f"[says #{x}] {word}" for x in range(2) for word in ("one", "two")]
+    assert sorted(cell.stdout.splitlines()) == sorted(expected)
+    assert typed(notebook, "says.remote(0)").stdout == "one\ntwo\n"
+
+
+FLOOD = """
+@app.function()
+def floods(x, count):
+    for n in range(count):
+        print('line', n, 'of', x)
+    return count
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_flood_of_a_million_lines_leaves_the_notebook_responsive(notebook: PlainKernel) -> None:
+    """Line: a flood is capped per call (10,000 lines shown), with a notice; bytes are bounded."""
+    typed(notebook, FLOOD)
+    typed(notebook, "floods.remote(0, 1)")
+    typed(notebook, "import resource\nusage = lambda: resource.getrusage(resource.RUSAGE_SELF)")
+    before = value(notebook, "usage().ru_maxrss")
+    flooding = typed(notebook, "flood = floods.spawn(1, 1_000_000)")
+    slowest = 0.0
+    while True:
+        asked = time.monotonic()
+        done = value(notebook, "flood.status().done")
+        slowest = max(slowest, time.monotonic() - asked)
+        if done:
+            break
+        notebook.listen(0.05)
+    assert value(notebook, "flood.get()") == 1_000_000
+    listened(notebook, flooding, "stderr", "lines of floods were not shown")
+    assert flooding.stdout.splitlines() == [f"line {n} of 1" for n in range(10_000)]
+    notice, total = flooding.stderr.splitlines()
+    assert notice.startswith("notebook_ext: floods has written 10,000 lines; the rest is not shown")
+    assert total == "notebook_ext: 990,000 lines of floods were not shown."
+    assert slowest < 2.0 * PATIENCE
+    grown_kib = value(notebook, "usage().ru_maxrss") - before
+    assert grown_kib < 40 * 1024
+
+
+def test_a_flood_before_the_outcome_says_so_before_the_next_line(notebook: PlainKernel) -> None:
+    """The notice and the count come before the call returns."""
+    typed(notebook, FLOOD)
+    cell = typed(notebook, "floods.remote(2, 15_000)")
+    assert cell.stdout.count("\n") == 10_000
+    listened(notebook, cell, "stderr", "5,000 lines of floods were not shown.")
+    mapped = typed(notebook, "list(floods.map([3, 4], kwargs={'count': 8_000}))")
+    assert mapped.stdout.count("\n") == 10_000
+    listened(notebook, mapped, "stderr", "6,000 lines of floods were not shown.")
