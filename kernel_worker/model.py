@@ -86,6 +86,8 @@ class Resources(msgspec.Struct, frozen=True, array_like=True):
     """Whole devices, or a fraction of one that workers share."""
     gpu_kind: str = ""
     """A device name such as `H200`; empty for any."""
+    memory_limit_mib: int = 0
+    """A worker that uses more is stopped; 0: there is no limit."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):

@@ -33,6 +33,7 @@ _CLOUD_ONLY = ("region", "cloud", "client", "namespace", "environment_name")
 _NOT_YET = ("image", "schedule", "secrets", "volumes", "mounts", "network_file_systems")
 _MOST_KEPT = 1_000
 """More workers than this no host keeps warm; a slip of the keyboard must not make it try."""
+_MOST_MIB = 1 << 40
 _GPU = re.compile(r"^(?P<kind>[A-Za-z][\w. -]*?)(?::(?P<count>\d+))?$")
 _warned: set[str] = set()
 
@@ -211,9 +212,15 @@ def _read_cpu(options: Options, name: str, value: object) -> Options:
 def _read_memory(options: Options, name: str, value: object) -> Options:
     if value is None:
         return options
-    if isinstance(value, tuple):
-        raise InvalidError(f"{name}={value!r}: a limit is not available yet in this version.")
-    return replace(options, resources=_resources(options, memory_mib=_integer(name, value, 1)))
+    request, limit = value if isinstance(value, tuple) and len(value) == 2 else (value, None)  # noqa: PLR2004  a pair
+    numbers = (request, request if limit is None else limit)
+    if not all(type(each) is int and 1 <= each <= _MOST_MIB for each in numbers):
+        raise _bad(name, value, "an int of MiB from 1 on, or (request, limit)")
+    if limit is not None and limit < request:
+        raise _bad(name, value, "(request, limit) with a limit that is not below the request")
+    return replace(
+        options, resources=_resources(options, memory_mib=request, memory_limit_mib=limit or 0)
+    )
 
 
 def _read_gpu(options: Options, name: str, value: object) -> Options:

@@ -150,7 +150,8 @@ class Translator:
                 event = events.WorkerStartFailed(worker, text)
             case messages.WorkerExited(worker=worker, cause=cause, lease=lease):
                 position, timed_out = message.position, message.timed_out
-                event = events.WorkerExited(worker, cause, lease, position, timed_out)
+                over = message.over_memory_mib
+                event = events.WorkerExited(worker, cause, lease, position, timed_out, over)
             case _:
                 raise _unexpected(host, message)
         known = self._peers.workers.get(worker)

@@ -142,6 +142,8 @@ class WorkerExited(_Event):
     lease: LeaseId = LeaseId(0)
     position: int = -1
     timed_out: bool = False
+    over_memory_mib: int = 0
+    """What it used, where it was killed for that."""
 
 
 class WorkerBlocked(_Event):

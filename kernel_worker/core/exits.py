@@ -1,7 +1,8 @@
 """Workers come up, fail to, and die.
 
 A death counts against the one input that had started, and against nothing else that the worker
-held. A worker that dies before it is ready counts against its pool: back-off, then a verdict.
+held. One for its memory is that input's failure: it would need as much again. A worker that dies
+before it is ready counts against its pool: back-off, then a verdict.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def worker_exited(state: State, event: events.WorkerExited) -> None:
         return
     was_starting = worker.condition is Condition.STARTING
     gone = _Death(event.cause, event.lease, event.position, timed_out=event.timed_out)
+    gone.over_memory_mib = event.over_memory_mib
     _bury(state, worker, gone)
     if was_starting:
         _note_start_failure(state, worker, event.cause)
@@ -90,13 +92,14 @@ def host_lost(state: State, host_id: HostId) -> None:
 class _Death:
     """How a worker died, and in which input."""
 
-    __slots__ = ("cause", "lease", "position", "timed_out")
+    __slots__ = ("cause", "lease", "over_memory_mib", "position", "timed_out")
 
     def __init__(self, cause: str, lease: LeaseId | int, position: int, *, timed_out: bool) -> None:
         self.cause = cause
         self.lease = lease
         self.position = position
         self.timed_out = timed_out
+        self.over_memory_mib = 0
 
 
 def _bury(state: State, worker: Worker, death: _Death) -> None:
@@ -127,6 +130,8 @@ def _end_lease(state: State, lease: Lease, death: _Death) -> None:
     outcomes.return_outstanding(state, lease, position + 1, lease.stop)
     if death.timed_out:
         outcomes.end_attempt(state, call, position, Outcome.TIMED_OUT, has_payload=False, ran=ran)
+    elif death.over_memory_mib and not call.cancelled:
+        outcomes.exceed_memory(state, call, position, death.over_memory_mib, ran)
     else:
         outcomes.lose_attempt(state, call, position, death.cause, counted=counted, ran=ran)
     outcomes.return_outstanding(state, lease, start, position)

@@ -115,6 +115,21 @@ def end_attempt(
     )
 
 
+def exceed_memory(state: State, call: Call, index: int, used_mib: int, ran: Ran) -> None:
+    """End an attempt whose worker was stopped because it was over its memory limit.
+
+    It is the function's failure, not an accident: only `retries` run it again.
+    """
+    _cancel_children(state, call, index, attached_only=True)
+    spec = call.pool.spec
+    if spec.rerun_on_crash and _try_again(state, call, index, Outcome.LOST):
+        return
+    message = retries.memory_message(spec.name, index, used_mib, spec.resources)
+    call.states.move(index, index + 1, Cause.LOST)
+    attempt = call.attempt_of(index)
+    report_end(state, call, (index, index + 1), Outcome.LOST, attempt, message, ran=ran)
+
+
 def lose_attempt(
     state: State, call: Call, index: int, cause: str, *, counted: bool, ran: Ran
 ) -> None:

@@ -2,7 +2,8 @@
 
 A failure or a timeout is retried as the function's policy says. A death of the worker is not the
 function's doing and is never counted as a retry: the input runs again at once, until it has
-killed three workers.
+killed three workers. A worker that was stopped for its memory is the function's doing (LOST here):
+it is retried as a failure is.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from kernel_worker.model import Outcome
 
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Life
-    from kernel_worker.model import RetryPolicy
+    from kernel_worker.model import Resources, RetryPolicy
 
 MAX_DEATHS: Final = 3
-_RETRIED: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
+_RETRIED: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST})
 
 
 def retry_delay(policy: RetryPolicy, retries: int, outcome: Outcome) -> float | None:
@@ -41,6 +42,16 @@ def lost_message(name: str, index: int, cause: str, deaths: int) -> str:
     return (
         f"input {index} of {name}: its worker died under it ({cause}), "
         "and rerun_on_crash=False says that it must not run twice"
+    )
+
+
+def memory_message(name: str, index: int, used_mib: int, resources: Resources) -> str:
+    """Return what people are told of an input whose worker used too much memory."""
+    request, limit = resources.memory_mib, resources.memory_limit_mib
+    return (
+        f"input {index} of {name}: its worker used {used_mib} MiB, more than its limit of "
+        f"{limit} MiB (memory=({request}, {limit})), and was stopped; "
+        "raise the limit, or let an input need less"
     )
 
 

@@ -8,7 +8,7 @@ what users' functions left behind (`orphans`).
 
 Time limits are exact without a wake-up per input: the progress page says when the input that runs
 was started, so the next moment at which a worker can be over its limit is known; an idle worker is
-looked at once per limit.
+looked at once per limit. Memory is looked at (`memory`) only of workers that have a limit.
 
 Guarantees: each `StartWorker` is answered by `WorkerStarted` or `StartFailed`, each `WorkerStarted`
 is followed by one `WorkerExited`; when the broker dies (end of file on stdin) or the agent is told
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import zmq
 
 from kernel_worker.errors import DeserializationError, InternalFailure, TimeoutError  # noqa: A004  ours
-from kernel_worker.host import orphans, workers
+from kernel_worker.host import memory, orphans, workers
 from kernel_worker.host.templates import Failed, State, Template, Templates
 from kernel_worker.host.timers import Timers
 from kernel_worker.host.workers import Worker
@@ -269,6 +269,8 @@ class Agent:
         self._timers.at(now + seconds, partial(self._give_up_start, worker))
         if worker.spec.timeout_seconds < _NO_LIMIT_SECONDS:
             self._look(worker)
+        if worker.spec.resources.memory_limit_mib:
+            self._measure(worker)
 
     def _lost(self, worker: Worker) -> None:
         """The template that was asked for it died, and did not say that it had forked it."""
@@ -368,6 +370,22 @@ class Agent:
                 f"killed: did not stop {GRACE_SECONDS:g} s after its timeout of {limit:g} s"
             )
 
+    # ---- memory limits ----------------------------------------------------------------------
+
+    def _measure(self, worker: Worker) -> None:
+        """See whether a worker is over its memory limit, and when to look again."""
+        if self._workers.get(worker.id) is not worker or worker.kill_cause:
+            return
+        began, limit = time.monotonic(), worker.spec.resources.memory_limit_mib
+        used = memory.used_mib(worker.pid, limit)
+        if used > limit:
+            worker.over_memory_mib = used
+            worker.kill(f"killed: used {used} MiB, more than its limit of {limit} MiB")
+            return
+        now = time.monotonic()
+        pause = memory.pause_seconds(limit - used, now - began)
+        self._timers.at(now + pause, partial(self._measure, worker))
+
     # ---- templates --------------------------------------------------------------------------
 
     def _watch(self, template: Template) -> None:
@@ -451,7 +469,14 @@ class Agent:
         position = place.index if place is not None else -1
         self._forget(worker)
         self._tell(
-            messages.WorkerExited(worker.id, cause, lease, position, timed_out=worker.timed_out)
+            messages.WorkerExited(
+                worker.id,
+                cause,
+                lease,
+                position,
+                timed_out=worker.timed_out,
+                over_memory_mib=worker.over_memory_mib,
+            )
         )
         self._sweep()
 

@@ -36,6 +36,7 @@ class Worker:
         self.is_launched = False
         self.is_stopping = False
         self.timed_out = False
+        self.over_memory_mib = 0
         self.kill_cause = ""
         """Why we killed it; empty: we did not."""
         self._page_file = pages.create_file()

@@ -485,6 +485,8 @@ class WorkerExited(_Message, tag="worker_exited"):
     """… and the index of the input that had started and not ended (-1: none)."""
     timed_out: bool = False
     """It was killed because that input would not stop after its timeout."""
+    over_memory_mib: int = 0
+    """It was killed because it used this much, more than its limit; 0: it was not."""
 
 
 # ---- broker <-> worker ----------------------------------------------------------------------

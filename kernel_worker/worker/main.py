@@ -23,6 +23,7 @@ from kernel_worker import context
 from kernel_worker.errors import ProtocolError
 from kernel_worker.wire import failures, local, messages
 from kernel_worker.wire import page as pages
+from kernel_worker.worker import memory
 from kernel_worker.worker import output as outputs
 from kernel_worker.worker.channel import Channel
 from kernel_worker.worker.control import Control
@@ -91,6 +92,7 @@ def run(
         outputs.Pipe(output, "stdout", files.stdout_read),
         outputs.Pipe(output, "stderr", files.stderr_read),
     )
+    memory.limit(start.spec.resources)
     objects = Objects(identity)
     executor = Executor(
         start.worker, start.spec, binding, page, channel, output, pipes, objects, Surroundings()

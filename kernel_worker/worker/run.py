@@ -30,6 +30,7 @@ from kernel_worker.wire import failures, messages, payload
 from kernel_worker.wire import page as pages
 from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL
 from kernel_worker.worker import interrupts as interrupting
+from kernel_worker.worker import memory
 from kernel_worker.worker.coroutines import Coroutines
 from kernel_worker.worker.work import Work
 
@@ -74,6 +75,7 @@ class Executor:
         self.work: Work | None = None
         """The lease that runs."""
         self._worker = worker
+        self._spec = spec
         self._binding = binding
         self._bound = ""
         self._page = page
@@ -325,6 +327,7 @@ class Executor:
         outcome = _outcome(work, position, error)
         frames = []
         if outcome is Outcome.FAILED:
+            memory.explain(error, self._spec)
             frames.append(frame or failures.capture(error, self._binding.function))
         error.__traceback__ = None  # it holds the arguments, and grows where it is raised again
         self._drain()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kernel_worker.core import effects, events
-from kernel_worker.model import CallId, ParentInput, PoolSettings, RetryPolicy
+from kernel_worker.model import CallId, ParentInput, PoolSettings, Resources, RetryPolicy
 from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
 
 
@@ -164,3 +164,79 @@ def test_calls_made_by_a_lost_attempt_are_cancelled(attached: bool) -> None:
 
 def parent_of(grant: effects.GrantLease) -> ParentInput:
     return ParentInput(grant.call, grant.start, grant.attempt, grant.worker, grant.lease)
+
+
+OVER = Resources(memory_mib=100, memory_limit_mib=200)
+
+
+def exceed(simulation: Simulation, grant: effects.GrantLease, index: int) -> None:
+    """Let the host stop the worker of a lease for what it used in one input."""
+    worker = simulation.workers[grant.worker]
+    worker.dead = True
+    worker.token += 1
+    event = events.WorkerExited(grant.worker, "killed", grant.lease, index, over_memory_mib=321)
+    simulation.feed(event)
+
+
+def last_grant(simulation: Simulation) -> effects.GrantLease:
+    return [e for e in simulation.log if isinstance(e, effects.GrantLease)][-1]
+
+
+def test_an_input_that_exceeds_its_memory_fails_at_once_and_the_others_run() -> None:
+    simulation = Simulation(make_resources(1))
+    pool = simulation.define(make_spec(resources=OVER), 0.002)
+    call = simulation.submit(pool, 400)
+    simulation.run(0.3)
+    grant = last_grant(simulation)
+    assert grant.stop - grant.start > 1
+    exceed(simulation, grant, grant.start)
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 399, "LOST": 1}
+    (end,) = ends(simulation)
+    assert (end.index, end.attempt) == (grant.start, 1)
+    for part in ("f", "321 MiB", "200 MiB", "memory=(100, 200)"):
+        assert part in end.message
+
+
+def test_retries_run_an_input_again_that_exceeded_its_memory() -> None:
+    simulation = Simulation()
+    policy = RetryPolicy(max_retries=1, initial_delay_seconds=1)
+    pool = simulation.define(make_spec(resources=OVER, retries=policy), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    for attempt in (1, 2):
+        simulation.run(2)
+        grant = last_grant(simulation)
+        assert grant.attempt == attempt
+        exceed(simulation, grant, 0)
+    assert simulation.outcomes(call) == {"LOST": 1}
+
+
+def test_at_most_once_is_kept_where_memory_was_exceeded() -> None:
+    simulation = Simulation()
+    policy = RetryPolicy(max_retries=1, initial_delay_seconds=0)
+    spec = make_spec(resources=OVER, retries=policy, rerun_on_crash=False)
+    call = simulation.submit(simulation.define(spec, lambda *_: "hang"), 1)
+    simulation.run(1)
+    exceed(simulation, last_grant(simulation), 0)
+    assert simulation.outcomes(call) == {"LOST": 1}
+
+
+def test_a_cancelled_input_that_exceeded_its_memory_is_cancelled() -> None:
+    simulation = Simulation()
+    call = simulation.submit(simulation.define(make_spec(resources=OVER), lambda *_: "hang"), 1)
+    simulation.run(1)
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    exceed(simulation, last_grant(simulation), 0)
+    assert simulation.outcomes(call) == {"CANCELLED": 1}
+
+
+def test_a_worker_that_exceeds_its_memory_between_inputs_costs_nothing() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(resources=OVER), 0.01)
+    simulation.run_call(simulation.submit(pool, 1))
+    (worker,) = simulation.alive(pool)
+    worker.dead = True
+    simulation.feed(events.WorkerExited(worker.id, "killed", over_memory_mib=300))
+    call = simulation.submit(pool, 2)
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 2}

@@ -91,6 +91,57 @@ def test_rerun_on_crash_false_is_at_most_once(notebook: PlainKernel, tmp_path: o
     assert value(notebook, "open(marks).read()") == "x"
 
 
+MEMORY = """
+import os, time
+@app.function(memory=(64, 300), max_containers=1)
+def grows(x):
+    held = [bytearray(b'x' * 10_000_000)]
+    if x == 2:
+        open(marks, 'a').write('x')
+        while True:
+            held.append(bytearray(b'x' * 10_000_000))
+            time.sleep(0.001)
+    return x
+"""
+
+
+def test_a_worker_over_its_memory_limit_is_stopped_and_the_error_says_so(
+    notebook: PlainKernel, tmp_path: object
+) -> None:
+    """`memory=(request, limit)` enforces the limit: that input fails, the others run."""
+    typed(notebook, f"marks = {str(tmp_path)!r} + '/marks'\n{MEMORY}")
+    typed(
+        notebook,
+        "ended = list(grows.map(range(5), return_exceptions=True, wrap_returned_exceptions=False))",
+    )
+    assert value(notebook, "[x for x in ended if isinstance(x, int)]") == [0, 1, 3, 4]
+    assert value(notebook, "type(ended[2]) is nb.exception.InternalFailure") is True
+    message = value(notebook, "str(ended[2])")
+    assert "input 2 of grows" in message
+    assert "limit of 300 MiB (memory=(64, 300))" in message
+    assert value(notebook, "open(marks).read()") == "x", "it is not run again"
+
+
+def test_an_allocation_that_no_limit_allows_is_an_ordinary_memory_error(
+    notebook: PlainKernel,
+) -> None:
+    """`memory=(request, limit)`: what is asked for at once raises where it stands."""
+    typed(
+        notebook,
+        """
+        @app.function(memory=(64, 300))
+        def asks(size):
+            return len(bytearray(size))
+        try:
+            asks.remote(60_000_000_000)
+        except MemoryError as error:
+            notes = error.__notes__
+        """,
+    )
+    assert "asks may use 300 MiB" in value(notebook, "' '.join(notes)")
+    assert value(notebook, "asks.remote(1000)") == 1000
+
+
 def test_one_hundred_functions_called_in_turn_share_two_cores(run_script: ScriptRunner) -> None:
     """Idle workers take no CPU: none of 100 functions waits for another one's window."""
     script = f"""
