@@ -157,6 +157,17 @@ class CallContext(msgspec.Struct, frozen=True, array_like=True):
     """Environment variables that differ from the `Environment`'s; None is "not set"."""
 
 
+class StreamLimits(msgspec.Struct, frozen=True, array_like=True):
+    """How far a generator may run ahead of whoever takes its items."""
+
+    items: int
+    """Made, and not taken yet."""
+    item_bytes: int
+    """The same in bytes of their frames; one item may go beyond it."""
+    total_bytes: int = 0
+    """A generator that gives more than this fails; 0: it may give any number."""
+
+
 class ParentInput(msgspec.Struct, frozen=True, array_like=True):
     """The attempt inside which a nested call was made."""
 

@@ -43,6 +43,8 @@ class CallSubmitted(_Record, tag="call_submitted"):
     parent: ParentInput | None = None
     root: CallId = CallId("")
     """The root of the tree of calls that it belongs to; empty for itself."""
+    streams: bool = False
+    """Its input runs a generator."""
 
 
 class InputsAdded(_Record, tag="inputs_added"):
@@ -116,6 +118,15 @@ class AttachedCallEnded(_Record, tag="attached_call_ended"):
     trace: CallTrace
 
 
+class ItemsYielded(_Record, tag="items_yielded"):
+    """The generator at `index` gave items `[start, start + count)`. Beside it: their batch."""
+
+    call: CallId
+    index: int
+    start: int
+    count: int
+
+
 Record = (
     CallSubmitted
     | InputsAdded
@@ -125,4 +136,5 @@ Record = (
     | InputEnded
     | AttemptFailed
     | AttachedCallEnded
+    | ItemsYielded
 )

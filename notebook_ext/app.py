@@ -124,10 +124,6 @@ def _checked(raw: Any) -> Callable[..., Any]:
         raise InvalidError(
             f"@app.function on {raw!r}: allowed is a function (options are given by name)."
         )
-    if inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw):
-        raise InvalidError(
-            f"{raw.__qualname__} is a generator; generators are not available yet in this version."
-        )
     if not hasattr(raw, "__qualname__"):
         raise InvalidError(f"@app.function on {raw!r}: allowed is a function with a name.")
     return raw  # type: ignore[no-any-return]

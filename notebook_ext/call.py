@@ -15,6 +15,7 @@ from notebook_ext import gather as gathering
 from notebook_ext.call_graph import InputInfo, read_graph
 from notebook_ext.calls import CallStatus
 from notebook_ext.gather import Gather
+from notebook_ext.generators import RemoteGenerator, Replay
 from notebook_ext.receivers import Outcomes
 from notebook_ext.twin import Waiting, done, stream, twin
 
@@ -33,11 +34,18 @@ class FunctionCall(Generic[R]):
     Its results can be had repeatedly and from any process of the same user, by `object_id`.
     """
 
-    def __init__(self, object_id: str, name: str = "", num_inputs: int | None = None) -> None:
+    def __init__(
+        self,
+        object_id: str,
+        name: str = "",
+        num_inputs: int | None = None,
+        is_generator: bool = False,  # noqa: FBT001, FBT002  pickled
+    ) -> None:
         """Refer to the call `object_id`; calls are made by `Function.spawn`."""
         self._id = CallId(object_id)
         self._name = name or object_id
         self._count = num_inputs
+        self._is_generator = is_generator
         self._session: Session | None = None
         self._outcomes: Outcomes | None = None
         self._first_answer: Waiting[messages.CallInfo] | None = None
@@ -54,16 +62,14 @@ class FunctionCall(Generic[R]):
         Args:
             function_call_id: what `object_id` of the call was.
             client: accepted for Modal's sake.
-            is_generator: whether the function is a generator; not available yet.
+            is_generator: whether the function is a generator: then `get_gen` has its items.
 
         Raises:
             InvalidError: it is no id of a call. Whether there is such a call is seen by `get`.
         """
-        if is_generator:
-            raise InvalidError("is_generator=True: not available yet in this version.")
         if not str(function_call_id).startswith("fc-"):
             raise InvalidError(f"{function_call_id!r} is no id of a call; these begin with fc-.")
-        return FunctionCall(function_call_id)
+        return FunctionCall(function_call_id, is_generator=is_generator)
 
     @property
     def object_id(self) -> str:
@@ -83,6 +89,10 @@ class FunctionCall(Generic[R]):
             InvalidError: the call has no input at `index`.
             NotFoundError: nobody knows the call.
         """
+        if self._is_generator:
+            raise InvalidError(
+                f"{self._name} ({self._id}) is a generator: its items are had with .get_gen()."
+            )
         if index < 0 or (self._count is not None and index >= self._count):
             self._no_such_input(index, "its inputs" if self._count is None else self._count)
         session = self._attached()
@@ -99,6 +109,23 @@ class FunctionCall(Generic[R]):
             first = self._first_answer
             first.add_callback(partial(self._check_index, first, index, waiting))
         return waiting
+
+    @stream
+    def get_gen(self) -> RemoteGenerator[Any]:
+        """Yield what the spawned generator gives: from its first item on, then live.
+
+        It can be had any number of times, while the generator runs and after, in any process of
+        this user. Leaving the loop leaves the generator alone.
+
+        Raises:
+            InvalidError: the call is none of a generator.
+        """
+        if not self._is_generator:
+            raise InvalidError(
+                f"{self._name} ({self._id}) is no generator: call .get(). (After a restart: "
+                "FunctionCall.from_id(id, is_generator=True).)"
+            )
+        return RemoteGenerator(f"{self._name}.get_gen", self._replay)
 
     @twin
     def cancel(self, terminate_containers: bool = False) -> Waiting[None]:  # noqa: FBT001, FBT002  Modal's
@@ -178,7 +205,7 @@ class FunctionCall(Generic[R]):
         return f"FunctionCall({self._id!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FunctionCall, (self._id, self._name, self._count)
+        return FunctionCall, (self._id, self._name, self._count, self._is_generator)
 
     def follow(self, session: Session, outcomes: Outcomes) -> None:
         """Take the outcomes that `session` will bring; for whoever makes the call."""
@@ -187,6 +214,10 @@ class FunctionCall(Generic[R]):
         self._first_answer = None
         session.attach(self._id, outcomes)
         dropping.when_dropped(self, partial(_leave, session, self._id, outcomes))
+
+    def _replay(self) -> Replay:
+        session = process.current()
+        return Replay(session, self._id, self._name, session.output(self._name, self._id))
 
     def _attached(self) -> Session:
         """Return the session that brings the outcomes."""

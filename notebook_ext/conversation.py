@@ -66,6 +66,8 @@ class Conversation:
         self._incarnation = ""
         self._calls: OrderedDict[CallId, OpenCall] = OrderedDict()
         self._attached_to: dict[CallId, list[Receiver]] = {}
+        self._reading: dict[CallId, list[Receiver]] = {}
+        """Those of them that want the items of a generator."""
         self._questions: dict[int, _Question] = {}
         self._told = Told(self._say)
         self._blocked: dict[ParentInput, messages.Blocked] = {}
@@ -112,6 +114,7 @@ class Conversation:
         """There will be no broker: tell everybody who waits."""
         calls, self._calls = self._calls, OrderedDict()
         waiting, self._attached_to = self._attached_to, {}
+        self._reading.clear()
         questions, self._questions = self._questions, {}
         for opened in calls.values():
             opened.said.receiver.rejected(error, message)
@@ -177,11 +180,17 @@ class Conversation:
         elif opened is None:
             self._unsaid_cancels[call] = terminate
 
-    def attach(self, call: CallId, receiver: Receiver) -> None:
-        """Tell `receiver` the outcomes of a spawned call, those known and those to come."""
+    def attach(self, call: CallId, receiver: Receiver, items: bool = False) -> None:  # noqa: FBT001, FBT002  posted
+        """Tell `receiver` the outcomes of a spawned call, those known and those to come.
+
+        With `items` what its generator gives too, from the first item on. Other receivers of the
+        call hear again what they have heard.
+        """
         self._attached_to.setdefault(call, []).append(receiver)
+        if items:
+            self._reading.setdefault(call, []).append(receiver)
         if self._online and call not in self._calls:
-            self._say(messages.AttachCall(call))
+            self._say_attach(call)
 
     def detach(self, call: CallId, receiver: Receiver) -> None:
         """Tell `receiver` nothing more."""
@@ -190,6 +199,18 @@ class Conversation:
             receivers.remove(receiver)
         if not receivers:
             self._attached_to.pop(call, None)
+        readers = self._reading.get(call, [])
+        if receiver in readers:
+            readers.remove(receiver)
+            if not readers:
+                del self._reading[call]
+                if self._online and call not in self._calls:
+                    self._say_attach(call)  # without items from now on
+
+    def credit(self, call: CallId, items: int, item_bytes: int) -> None:
+        """So much of what the generator of an open call gave has been taken, in all."""
+        if self._online and call in self._calls:
+            self._say(messages.Credit(call, 0, items, item_bytes))
 
     def ask(
         self,
@@ -222,6 +243,9 @@ class Conversation:
                 self._wait_on(message.call)
             case messages.Failure():
                 self._ended(message, frames)
+                self._wait_on(message.call)
+            case messages.Items():
+                self._yielded(message, frames)
                 self._wait_on(message.call)
             case messages.Output():
                 self._wrote(message, frames)
@@ -256,6 +280,19 @@ class Conversation:
             for low, high in opened.end(start, count):
                 receiver.succeeded(low, high - low, position + low - start, frames)
         self._let_go(opened)
+
+    def _yielded(self, message: messages.Items, frames: list[bytes]) -> None:
+        opened = self._calls.get(message.call)
+        if opened is None or not opened.said.attached:
+            readers = self._reading.get(message.call, ())
+            self.dropped_messages += not readers
+            for receiver in list(readers):
+                receiver.yielded(message.start, message.count, frames)
+        elif message.start == opened.items:
+            opened.items += message.count
+            opened.said.receiver.yielded(message.start, message.count, frames)
+        else:
+            self.dropped_messages += 1
 
     def _ended(self, message: messages.Failure, frames: list[bytes]) -> None:
         exception = frames[0] if frames else None
@@ -324,12 +361,13 @@ class Conversation:
             return
         del self._calls[call]
         if call in self._attached_to:
-            self._say(messages.AttachCall(call))
+            self._say_attach(call)
         opened.said.receiver.accepted()
 
     def _rejected(self, message: messages.Rejected) -> None:
         opened = self._calls.pop(message.call, None)
         receivers = self._attached_to.pop(message.call, [])
+        self._reading.pop(message.call, None)
         if opened is not None:
             receivers = [opened.said.receiver, *receivers]
         for receiver in receivers:
@@ -368,11 +406,12 @@ class Conversation:
 
     def _end_here(self, opened: OpenCall) -> None:
         """Answer every input of a call that no broker will hear of as cancelled."""
+        self._end_as(opened, Outcome.CANCELLED, "The call was cancelled.")
+
+    def _end_as(self, opened: OpenCall, outcome: Outcome, text: str) -> None:
         for low, high in opened.ended.missing(0, opened.added):
             opened.end(low, high - low)
-            opened.said.receiver.ended(
-                Ended(low, high - low, Outcome.CANCELLED, 0, "The call was cancelled.", None)
-            )
+            opened.said.receiver.ended(Ended(low, high - low, outcome, 0, text, None))
         opened.total = opened.added
         self._let_go(opened)
 
@@ -402,8 +441,12 @@ class Conversation:
             parent=said.parent,
             requires=package.requires,
             pools=package.pools,
+            streams=said.streams,
         )
         self._say(message, frames)
+
+    def _say_attach(self, call: CallId) -> None:
+        self._say(messages.AttachCall(call, call in self._reading))
 
     def _say_question(self, question: _Question) -> None:
         if question.package is not None:
@@ -426,6 +469,8 @@ class Conversation:
         for opened in list(self._calls.values()):
             if opened.cancelled and opened.said.attached:
                 self._end_here(opened)
+            elif opened.items:
+                self._end_as(opened, Outcome.LOST, _cut_short(opened))
             else:
                 self._say_again(opened)
         cancels, self._unsaid_cancels = self._unsaid_cancels, {}
@@ -433,7 +478,7 @@ class Conversation:
             self._say(messages.CancelCall(call, terminate))
         for call in self._attached_to:
             if call not in self._calls:
-                self._say(messages.AttachCall(call))
+                self._say_attach(call)
         for question in self._questions.values():
             self._say_question(question)
         for blocked in self._blocked.values():
@@ -474,6 +519,13 @@ class Conversation:
 
     def _wire_count(self, opened: OpenCall) -> int:
         return opened.added if opened.wire is None else opened.wire.count
+
+
+def _cut_short(opened: OpenCall) -> str:
+    return (
+        f"{opened.said.package.spec.name} had given {opened.items} items when the broker died; a "
+        "generator runs again only where it has given none"
+    )
 
 
 def encode_body(value: object) -> msgspec.Raw:

@@ -27,6 +27,7 @@ from notebook_ext import process
 from notebook_ext.arguments import copied, encoded, shared_object
 from notebook_ext.autoscaler import Autoscaler, FunctionInfo, FunctionStats
 from notebook_ext.call import FunctionCall
+from notebook_ext.generators import AttachedRun, RemoteGenerator, streams_items
 from notebook_ext.maps import Map
 from notebook_ext.package import Surroundings, Version, arrived_package, packed, pool_id
 from notebook_ext.receivers import Acceptance, Outcomes, SingleAnswer
@@ -67,6 +68,8 @@ class Function(Generic[P, R]):
         self._name = options.name or raw.__qualname__
         self._module = getattr(raw, "__module__", None) or "builtins"  # none in a bare `exec`
         self._key = FunctionKey(f"{scope()}/{app.key}/{self._name}{variant}")
+        self.is_generator = streams_items(raw, options, self._name)
+        """Whether it gives items (`remote_gen`) instead of a value (`remote`)."""
         self._lock = threading.Lock()
         self._capturer: Capturer | None = None
         self._captured: Captured | None = None
@@ -77,7 +80,9 @@ class Function(Generic[P, R]):
         _known[self._key] = self
 
     @classmethod
-    def reference(cls, key: FunctionKey, name: str, module: str) -> Function[Any, Any]:
+    def reference(
+        cls, key: FunctionKey, name: str, module: str, *, is_generator: bool = False
+    ) -> Function[Any, Any]:
         """Return a function that is known here by its key alone."""
         function: Function[Any, Any] = object.__new__(cls)
         function._raw = None
@@ -86,6 +91,7 @@ class Function(Generic[P, R]):
         function._module = module
         function._key = key
         function._options = options_.Options()
+        function.is_generator = is_generator
         return function
 
     # ---- calls ----------------------------------------------------------------------------------
@@ -109,6 +115,8 @@ class Function(Generic[P, R]):
                 travel; nothing was sent.
         """
         __tracebackhide__ = True
+        if self.is_generator:
+            raise self._gives_items("remote")
         session = process.current()
         running = running_input()
         package = self._package(running)
@@ -128,6 +136,26 @@ class Function(Generic[P, R]):
         )
         return waiting
 
+    @stream
+    def remote_gen(self, /, *args: P.args, **kwargs: P.kwargs) -> RemoteGenerator[Any]:
+        """Run a generator on a worker and yield its items as they are made.
+
+        It starts when it is first iterated, with `for` or `async for`. It is at most 64 items or
+        16 MiB ahead of the loop; leaving the loop closes it.
+
+        Raises:
+            InvalidError: the function is no generator.
+            SerializationError: as `remote`.
+        """
+        __tracebackhide__ = True
+        if not self.is_generator:
+            raise InvalidError(
+                f"{self._name} is no generator: call {self._name}.remote(...), or write it with "
+                "`yield` (or is_generator=True, where it returns an iterator)."
+            )
+        frames = copied(encoded(args, kwargs))
+        return RemoteGenerator(f"{self._name}.remote_gen", partial(self._streamed, frames))
+
     @twin
     def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> Waiting[FunctionCall[R]]:
         """Start on a worker and return a `FunctionCall`, which is durable from then on.
@@ -144,6 +172,8 @@ class Function(Generic[P, R]):
     ) -> Waiting[FunctionCall[R]]:
         """Start one durable call of many inputs: the iterables zipped, to the shortest."""
         __tracebackhide__ = True
+        if self.is_generator:
+            raise self._gives_items("spawn_map")
         if not input_iterators:
             raise InvalidError(f"{self._name}.spawn_map needs at least one iterable.")
         inputs = list(zip(*input_iterators, strict=False))
@@ -174,6 +204,8 @@ class Function(Generic[P, R]):
         Raises:
             InvalidError: there are no iterables, or one of them is none.
         """
+        if self.is_generator:
+            raise self._gives_items("map")
         return Map(
             self,
             input_iterators,
@@ -194,6 +226,8 @@ class Function(Generic[P, R]):
         wrap_returned_exceptions: bool = True,
     ) -> Map[R]:
         """Do as `map` with one iterable whose items are tuples of arguments."""
+        if self.is_generator:
+            raise self._gives_items("starmap")
         return Map(
             self,
             (input_iterator,),
@@ -219,6 +253,8 @@ class Function(Generic[P, R]):
             ignore_exceptions: go on where an input fails, and raise nothing.
         """
         __tracebackhide__ = True
+        if self.is_generator:
+            raise self._gives_items("for_each")
         run: Map[R] = Map(self, input_iterators, shared=kwargs or {}, title="for_each")
         return run.drained(ignore_exceptions=ignore_exceptions)
 
@@ -333,7 +369,7 @@ class Function(Generic[P, R]):
         return self._key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return referenced, (self._key, self._name, self._module)
+        return referenced, (self._key, self._name, self._module, self.is_generator)
 
     def __repr__(self) -> str:
         return f"<Function {self._module}.{self._name}>"
@@ -427,14 +463,29 @@ class Function(Generic[P, R]):
         session = process.current()
         said = self.submission(session, None, shared)
         output = session.output(self._name, said.call)
-        call: FunctionCall[R] = FunctionCall(said.call, self._name, count)
+        call: FunctionCall[R] = FunctionCall(said.call, self._name, count, self.is_generator)
         acceptance = Acceptance(output, call)
         said.receiver = acceptance
         said.attached = False
+        said.streams = self.is_generator
         session.submit(said, count, frames)
         call.follow(session, Outcomes(output, self._name, count))
         waiting: Waiting[FunctionCall[R]] = acceptance.waiting
         return waiting
+
+    def _streamed(self, frames: Sequence[Frame]) -> AttachedRun:
+        session = process.current()
+        said = self.submission(session, None, {})
+        said.streams = True
+        return AttachedRun(session, said, self._name, frames)
+
+    def _gives_items(self, asked: str) -> InvalidError:
+        name = self._name
+        spawned = " (or .spawn(...).get_gen(), to keep what it gives)"
+        return InvalidError(
+            f"{name} is a generator: {name}.{asked} has no value to give back. Call "
+            f"{name}.remote_gen(...) and iterate{spawned}."
+        )
 
     def _configured(self, given: dict[str, Any]) -> Waiting[PoolSettings]:
         settings = options_.check_settings(given, self._options.settings)
@@ -450,9 +501,15 @@ class Function(Generic[P, R]):
         return process.current().configure(package.spec.pool, package, changes)
 
 
-def referenced(key: FunctionKey, name: str, module: str) -> Function[Any, Any]:
+def referenced(
+    key: FunctionKey,
+    name: str,
+    module: str,
+    is_generator: bool = False,  # noqa: FBT001, FBT002  pickled
+) -> Function[Any, Any]:
     """Return the function with this key: the one that is defined here, or a reference to it."""
-    return _known.get(key) or Function.reference(key, name, module)
+    found = _known.get(key)
+    return found or Function.reference(key, name, module, is_generator=is_generator)
 
 
 _scope = ""

@@ -42,6 +42,7 @@ class OpenCall:
         "batches",
         "cancelled",
         "ended",
+        "items",
         "left",
         "said",
         "terminate",
@@ -54,6 +55,8 @@ class OpenCall:
         self.batches: list[Batch] = []
         self._starts: list[int] = []
         self.added = 0
+        self.items = 0
+        """How many items of its generator were told."""
         self.left = 0
         """Inputs that were added and have no outcome."""
         self.total: int | None = None

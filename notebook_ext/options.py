@@ -82,10 +82,12 @@ class Options:
     nested_loops: bool = False
     env: tuple[tuple[str, str], ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+    is_generator: bool | None = None
+    """None: as the function's code says."""
 
     def changes_pool(self) -> tuple[object, ...]:
         """Return what a pool cannot change while it runs; two functions that differ here differ."""
-        settings = {"settings", "name", "tags"}
+        settings = {"settings", "name", "tags", "is_generator"}
         return tuple(getattr(self, f.name) for f in fields(self) if f.name not in settings)
 
 
@@ -330,9 +332,7 @@ def _pairs(name: str, value: object) -> tuple[tuple[str, str], ...]:
 
 
 def _read_generator(options: Options, name: str, value: object) -> Options:
-    if value is not None and _flag(name, value):
-        raise InvalidError("is_generator=True: generators are not available yet in this version.")
-    return options
+    return replace(options, is_generator=None if value is None else _flag(name, value))
 
 
 def _read_serialized(options: Options, name: str, value: object) -> Options:

@@ -55,6 +55,9 @@ class Answer:
         """Show it."""
         self._output.write(index, stream, text, withheld)
 
+    def yielded(self, start: int, count: int, frames: list[bytes]) -> None:
+        """Items go to those who iterate."""
+
     def progressed(self, progress: CallProgress) -> None:
         """Say once what a call waits for that has waited for long."""
         if progress.waiting_for and not self._reason:

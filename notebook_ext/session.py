@@ -109,9 +109,13 @@ class Session:
         """End a call."""
         self._link.post(self._cancel, call, terminate)
 
-    def attach(self, call: CallId, receiver: Receiver) -> None:
-        """Tell `receiver` the outcomes of a spawned call."""
-        self._link.post(self._conversation.attach, call, receiver)
+    def attach(self, call: CallId, receiver: Receiver, *, items: bool = False) -> None:
+        """Tell `receiver` the outcomes of a spawned call; `items`: what its generator gave too."""
+        self._link.post(self._conversation.attach, call, receiver, items)
+
+    def credit(self, call: CallId, items: int, item_bytes: int) -> None:
+        """Say how much of what the generator of an attached call gave has been taken, in all."""
+        self._link.post(self._conversation.credit, call, items, item_bytes)
 
     def detach(self, call: CallId, receiver: Receiver) -> None:
         """Tell `receiver` nothing more."""

@@ -30,6 +30,9 @@ class Receiver(Protocol):
     def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:
         """`[start, start + count)` succeeded; the values begin at `position` of the batch."""
 
+    def yielded(self, start: int, count: int, frames: list[bytes]) -> None:
+        """The generator gave its items `[start, start + count)`: a batch."""
+
     def ended(self, end: Ended) -> None:
         """Inputs ended otherwise."""
 
@@ -88,3 +91,5 @@ class Submission:
     parent: ParentInput | None = None
     objects: Mapping[Digest, bytes] = field(default_factory=dict)
     """Objects of this call alone (its shared arguments)."""
+    streams: bool = False
+    """Its one input runs a generator."""

@@ -59,8 +59,9 @@ class Admission:
         match peer:
             case Client():
                 for call in broker.calls.values():
-                    if peer.id in call.listeners:
-                        call.listeners.remove(peer.id)
+                    for listeners in (call.listeners, call.item_listeners):
+                        if peer.id in listeners:
+                            listeners.remove(peer.id)
                 broker.objects.forget(peer.id)
                 broker.handle(events.ClientLost(peer.id))
                 broker.release_pools()

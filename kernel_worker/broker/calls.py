@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from kernel_worker.model import CallContext, CallId, ClientId, Digest
+from kernel_worker.model import CallContext, CallId, ClientId, Digest, LeaseId, WorkerId
 from kernel_worker.wire import frames as batches
 
 if TYPE_CHECKING:
@@ -87,6 +87,23 @@ class Batches:
         return len(self._batches)
 
 
+class Producer(msgspec.Struct, eq=False):
+    """The attempt that gives the items of a call."""
+
+    worker: WorkerId
+    lease: LeaseId
+    taken: int = 0
+    """How many of its items were credited to it …"""
+    taken_bytes: int = 0
+    """… and the bytes of their frames."""
+    is_paused: bool = False
+    """Whether the core was told that it waits for credit."""
+    written: int = 0
+    """Of a spawned call: how many of its items are on disk …"""
+    written_bytes: int = 0
+    """… and the bytes of their frames."""
+
+
 class OpenCall(msgspec.Struct, eq=False):
     """One call whose inputs are not all terminal."""
 
@@ -105,6 +122,11 @@ class OpenCall(msgspec.Struct, eq=False):
     shown_lines: int = 0
     shown_bytes: int = 0
     """What it wrote that was passed on."""
+    streams: bool = False
+    item_listeners: list[ClientId] = []
+    """Who is told what the generator of a spawned call gives, besides its outcome."""
+    producer: Producer | None = None
+    """Who runs the generator, of a call that streams."""
 
     def audience(self) -> list[ClientId]:
         """Return who sees what the call writes: whoever listens, and whoever submitted it."""

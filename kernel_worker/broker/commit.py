@@ -95,7 +95,7 @@ def _payload(
     record: records.Record, event: events.Event, frames: Sequence[Frame]
 ) -> Sequence[Frame]:
     match record:
-        case records.InputsAdded() | records.RangeSucceeded():
+        case records.InputsAdded() | records.RangeSucceeded() | records.ItemsYielded():
             return frames
         case records.InputEnded(outcome=outcome) if outcome in _WITH_EXCEPTION:
             is_exception = isinstance(event, events.InputEnded | events.WorkerStartFailed)

@@ -25,6 +25,7 @@ AboutCall = (
     | effects.AcceptCall
     | effects.RejectCall
     | effects.ReportRange
+    | effects.ReportItems
     | effects.ReportEnd
     | effects.DropInputs
     | effects.FinishCall

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from kernel_worker import rendezvous
+from kernel_worker.broker import streams
 from kernel_worker.broker.admission import Admission
 from kernel_worker.broker.agent import LocalAgent
 from kernel_worker.broker.answers import Answers
@@ -265,9 +266,11 @@ class Broker:
                 self.objects.add(digest, frames[0], client.id)
             case messages.DropObjects(digests=digests):
                 self.objects.disown(client.id, digests)
-            case messages.AttachCall(call=call):
-                self._replays.attach(client, call)
+            case messages.AttachCall(call=call, items=items):
+                self._replays.attach(client, call, items=items)
                 self._progress.expect_reason(call)
+            case messages.Credit():
+                self._credit(client, message)
             case messages.Ask():
                 self._answers.ask(client, message)
             case messages.ConfigurePool():
@@ -279,6 +282,9 @@ class Broker:
         self, peer: Worker | Host, message: messages.ToBroker, frames: Sequence[Frame]
     ) -> None:
         if isinstance(peer, Worker):
+            if isinstance(message, messages.Paused):
+                self._paused(peer, message)
+                return
             self._to_core(peer, self._translator.from_worker(peer, message, frames), frames)
             return
         event = self._translator.from_host(peer, message, frames)
@@ -321,6 +327,30 @@ class Broker:
             client = self.peers.clients.get(listener)
             if client is not None:
                 self.send(client.routing, header, frames)
+
+    def _credit(self, client: Client, credit: messages.Credit) -> None:
+        """Tell a generator what was taken of it; it may run on."""
+        call = self.calls.get(credit.call)
+        producer = None if call is None or call.client != client.id else call.producer
+        worker = None if producer is None else self.peers.workers.get(producer.worker)
+        if producer is None or worker is None:
+            return
+        if not streams.take(producer, credit.items, credit.item_bytes):
+            return
+        self.send(worker.routing, messages.encode(streams.credit(credit.call, producer)))
+        if producer.is_paused:
+            producer.is_paused = False
+            self.handle(events.ProducerResumed(producer.worker, producer.lease))
+
+    def _paused(self, worker: Worker, paused: messages.Paused) -> None:
+        """A generator waits for its reader, unless credit is on its way to it."""
+        call = self.calls.get(paused.call)
+        producer = None if call is None or not call.attached else call.producer
+        if producer is None or (producer.worker, producer.lease) != (worker.id, paused.lease):
+            return
+        if producer.taken <= paused.taken:
+            producer.is_paused = True
+            self.handle(events.ProducerPaused(worker.id, paused.lease))
 
     def _worker_gone(self, event: events.WorkerExited) -> None:
         self.handle(event)

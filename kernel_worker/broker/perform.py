@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from kernel_worker.broker import streams
 from kernel_worker.core import effects
 from kernel_worker.wire import messages
 
@@ -63,6 +64,7 @@ class Performer:
             effects.AcceptCall: self._accept_call,
             effects.RejectCall: self._reject_call,
             effects.ReportRange: self._report_range,
+            effects.ReportItems: self._report_items,
             effects.ReportEnd: self._report_end,
             effects.DropInputs: self._drop_inputs,
             effects.FinishCall: self._finish_call,
@@ -130,6 +132,7 @@ class Performer:
             call.table,
             call.shared,
             call.context,
+            streams.begin(call, effect) if call.streams else None,
         )
         self._send(worker.routing, messages.encode(lease), frames)
 
@@ -166,6 +169,22 @@ class Performer:
         count = effect.stop - effect.start
         message = messages.Results(effect.call, effect.start, count, effect.first)
         self._to_listeners(effect.call, message, frames)
+
+    def _report_items(self, effect: effects.ReportItems, frames: Sequence[Frame]) -> None:
+        call = self._calls.get(effect.call)
+        if call is None:
+            return
+        message = messages.Items(effect.call, effect.index, effect.start, effect.count)
+        header = messages.encode(message)
+        for listener in call.item_listeners:
+            client = self._peers.clients.get(listener)
+            if client is not None:
+                self._send(client.routing, header, frames)
+        credit = streams.written(call, effect, frames)
+        if credit is not None and call.producer is not None:
+            worker = self._peers.workers.get(call.producer.worker)
+            if worker is not None:
+                self._send(worker.routing, messages.encode(credit), ())
 
     def _report_end(self, effect: effects.ReportEnd, frames: Sequence[Frame]) -> None:
         message = messages.Failure(

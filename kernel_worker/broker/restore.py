@@ -62,4 +62,5 @@ def _reopen(record: records.CallSubmitted) -> OpenCall:
         table=record.table,
         shared=record.shared,
         context=record.context,
+        streams=record.streams,
     )

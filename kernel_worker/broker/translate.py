@@ -122,6 +122,10 @@ class Translator:
                 _check_positions(start, count)
                 _check_form(batches.check(frames, count), is_value=True)
                 return events.RangeSucceeded(worker.id, lease, start, count, elapsed)
+            case messages.Yielded(lease=lease, index=index, start=start, count=count):
+                _check_positions(start, count)
+                _check_form(batches.check(frames, count), is_value=True)
+                return events.ItemsYielded(worker.id, lease, index, start, count)
             case messages.InputEnded(lease=lease, index=index, outcome=outcome):
                 _check_exception(frames, is_needed=outcome is Outcome.FAILED)
                 elapsed = message.elapsed_seconds
@@ -164,6 +168,9 @@ class Translator:
     ) -> Translated:
         header = _check_inputs(0, message.count, frames)
         call = message.call
+        if message.streams and not (message.closed and message.count == 1):
+            text = f"{call} streams and has {message.count} inputs; it has one, and is closed"
+            raise ProtocolError(text)
         if call in self._calls:
             return self._submitted_again(client, self._calls[call])
         if call in self._ended:
@@ -190,6 +197,7 @@ class Translator:
             requires=message.requires,
             pools=message.pools,
             indivisible=header.whole,
+            streams=message.streams,
         )
 
     def _submitted_again(self, client: Client, call: OpenCall) -> Repetition | None:
@@ -209,9 +217,11 @@ class Translator:
             message.table,
             message.shared,
             message.context,
+            streams=message.streams,
         )
         if message.attached:
             call.listeners.append(client.id)
+            call.item_listeners.append(client.id)
         if message.count:
             call.batches.add(0, message.count, frames)
         self._calls[message.call] = call

@@ -1,6 +1,7 @@
 """One call and what is known of its inputs; an input is a position until it needs a life.
 
-A `Life` exists only for an input whose first attempt did not succeed, and until it is over.
+A `Life` exists only for an input whose first attempt did not succeed, or that has given items, and
+until it is over.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Life(msgspec.Struct):
     attempt: int = 1
     retries: int = 0
     deaths: int = 0
+    items: int = 0
+    """How many items its generator has given: from the first one on it never runs again."""
 
 
 class Call(msgspec.Struct, eq=False):
@@ -75,6 +78,8 @@ class Call(msgspec.Struct, eq=False):
     history_bytes: int = 0
     _batches: list[tuple[int, int, int]] = []
     """(start, stop, whole) of the batches of inputs, by position."""
+    streams: bool = False
+    """Its inputs give items before their outcomes."""
 
     def add(self, start: int, count: int, *, indivisible: bool) -> bool:
         """Take new inputs in; return False (and do nothing) where some are known."""
@@ -103,6 +108,11 @@ class Call(msgspec.Struct, eq=False):
         """Return the number of the input's present attempt."""
         life = self.lives.get(index)
         return 1 if life is None else life.attempt
+
+    def has_given(self, index: int) -> int:
+        """Return how many items the generator at `index` has given."""
+        life = self.lives.get(index)
+        return 0 if life is None else life.items
 
     def requeue(self, start: int, stop: int) -> None:
         """Put inputs that are PENDING (again) before all others, in order."""

@@ -118,6 +118,15 @@ class ReportRange(_Effect):
     first: int
 
 
+class ReportItems(_Effect):
+    """Report that the generator at `index` gave `[start, start + count)`: the event's payload."""
+
+    call: CallId
+    index: int
+    start: int
+    count: int
+
+
 class ReportEnd(_Effect):
     """Report that `[index, index + count)` ended otherwise.
 
@@ -164,6 +173,7 @@ Effect = (
     | AcceptCall
     | RejectCall
     | ReportRange
+    | ReportItems
     | ReportEnd
     | DropInputs
     | FinishCall

@@ -50,8 +50,12 @@ def settle_outcomes(state: State, call: Call, start: int, stop: int) -> None:
         state.emit(effects.DropInputs(call.id, start, stop))
     if call.lives:
         call.forget_lives(start, stop)
-    if not call.waiters:
-        return
+    if call.waiters:
+        resume_waiters(state, call)
+
+
+def resume_waiters(state: State, call: Call) -> None:
+    """Let those run on who waited for something of the call."""
     for worker_id in sorted(call.waiters):
         worker = state.workers[worker_id]
         state.stop_awaiting(worker)

@@ -77,6 +77,8 @@ class CallSubmitted(_Event):
     pools: tuple[PoolId, ...] = ()
     indivisible: bool = False
     """The batch is one pickle: any part of it travels whole (see `wire.payload`)."""
+    streams: bool = False
+    """Its one input gives items before its outcome."""
 
 
 class InputsAdded(_Event):
@@ -169,6 +171,30 @@ class RangeSucceeded(_Event):
     elapsed_seconds: float
 
 
+class ItemsYielded(_Event):
+    """The generator at `index` gave items `[start, start + count)`: the event's payload."""
+
+    worker: WorkerId
+    lease: LeaseId
+    index: int
+    start: int
+    count: int
+
+
+class ProducerPaused(_Event):
+    """The generator of a lease waits until somebody takes what it gave."""
+
+    worker: WorkerId
+    lease: LeaseId
+
+
+class ProducerResumed(_Event):
+    """What the generator of a lease gave has been taken: it runs on."""
+
+    worker: WorkerId
+    lease: LeaseId
+
+
 class InputEnded(_Event):
     """One input of a lease ended otherwise; FAILED: the event's payload is the exception."""
 
@@ -210,6 +236,9 @@ Event = (
     | WorkerBlocked
     | WorkerResumed
     | RangeSucceeded
+    | ItemsYielded
+    | ProducerPaused
+    | ProducerResumed
     | InputEnded
     | InputsReturned
     | TimePassed

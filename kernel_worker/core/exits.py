@@ -120,7 +120,10 @@ def _end_lease(state: State, lease: Lease, death: _Death) -> None:
     ran = Ran(lease.worker, lease.granted_at)
     start, position = lease.next, death.position
     lease.next = lease.stop
-    if death.lease != lease.id or not start <= position < lease.stop:
+    runs = death.lease == lease.id and start <= position < lease.stop
+    if not runs and call.has_given(start):
+        runs, position = True, start  # one that waits to be read does not say that it runs
+    if not runs:
         if death.lease == lease.id and not call.pool.spec.rerun_on_crash:
             # It was in this lease: nobody knows whether the input had run.
             outcomes.lose_attempt(state, call, start, death.cause, counted=counted, ran=ran)
@@ -128,7 +131,7 @@ def _end_lease(state: State, lease: Lease, death: _Death) -> None:
         outcomes.return_outstanding(state, lease, start, lease.stop)
         return
     outcomes.return_outstanding(state, lease, position + 1, lease.stop)
-    if death.timed_out:
+    if death.timed_out and death.lease == lease.id:
         outcomes.end_attempt(state, call, position, Outcome.TIMED_OUT, has_payload=False, ran=ran)
     elif death.over_memory_mib and not call.cancelled:
         outcomes.exceed_memory(state, call, position, death.over_memory_mib, ran)

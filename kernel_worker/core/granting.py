@@ -118,7 +118,9 @@ def _prefetch(state: State) -> None:
         call = state.next_in_turn(pool)
         if call is None or pool.backlog < len(pool.busy):
             return
-        if len(worker.leases) == 1 and not worker.draining and not worker.resumed:
+        if len(worker.leases) != 1 or worker.draining or worker.resumed:
+            continue
+        if not next(iter(worker.leases.values())).call.streams:  # that may wait for its reader
             _grant_ahead(state, pool, worker, call)
 
 

@@ -151,7 +151,7 @@ def _conditions_are_true(state: State) -> str:
     for worker in state.workers.values():
         if worker.id not in worker.pool.workers_in(worker.condition):
             return f"{worker.id} is misfiled"
-        expected = bool(worker.leases) and not worker.awaited
+        expected = bool(worker.leases) and not worker.waits
         if worker.on_cpu != expected:
             return f"{worker.id}: on a CPU {worker.on_cpu}"
         if worker.condition in {Condition.STARTING, Condition.IDLE} and worker.leases:
@@ -167,6 +167,25 @@ def _waiters_are_blocked_workers(state: State) -> str:
             worker = state.workers.get(worker_id)
             if worker is None or call.id not in worker.awaited:
                 return f"{worker_id} does not wait for {call.id}"
+    return ""
+
+
+def _generators_that_gave_do_not_run_again(state: State) -> str:
+    for call in state.calls.values():
+        for index, life in call.lives.items():
+            runs = call.states.at(index) in {InputState.LEASED, InputState.CANCELLING}
+            if life.items and not runs:
+                return f"{call.id} {index} gave {life.items} items and does not run"
+    return ""
+
+
+def _paused_are_those_that_stream(state: State) -> str:
+    for worker in state.workers.values():
+        if worker.paused is None:
+            continue
+        lease = worker.leases.get(worker.paused)
+        if lease is None or not lease.call.streams:
+            return f"{worker.id} is paused in {worker.paused}"
     return ""
 
 
@@ -204,6 +223,10 @@ SENTENCES: Final[dict[str, Callable[[State], str]]] = {
     "memory and devices are not given twice": _memory_and_devices_are_not_oversubscribed,
     "a worker's condition follows from its leases": _conditions_are_true,
     "who waits for a call is blocked on it": _waiters_are_blocked_workers,
+    "a generator that has given items is never waiting to run": (
+        _generators_that_gave_do_not_run_again
+    ),
+    "only the generator of a live lease is paused": _paused_are_those_that_stream,
     "no input waits while a worker could run it": _nothing_runnable_waits,
 }
 
@@ -215,6 +238,9 @@ class History:
         """Make an empty history."""
         self.reported: dict[CallId, dict[int, str]] = {}
         self.finished: set[CallId] = set()
+        self.items: dict[tuple[CallId, int], int] = {}
+        """How many items of each generator were reported."""
+        self._recorded_items: dict[tuple[CallId, int], int] = {}
         self._recorded: dict[CallId, set[int]] = {}
         self._spawned: set[CallId] = set()
 
@@ -227,6 +253,8 @@ class History:
                     self._record(record)
                 case effects.ReportRange(call=call, start=start, stop=stop):
                     self._report(call, start, stop, "SUCCEEDED")
+                case effects.ReportItems():
+                    self._report_items(effect)
                 case effects.ReportEnd(call=call, index=index, count=count, outcome=outcome):
                     self._report(call, index, index + count, outcome.name)
                 case effects.GrantLease(call=call) | effects.AcceptCall(call=call):
@@ -246,6 +274,8 @@ class History:
                 recorded.update(range(start, stop))
             case records.InputEnded(index=index, count=count):
                 recorded.update(range(index, index + count))
+            case records.ItemsYielded(call=call, index=index, start=start, count=count):
+                self._recorded_items[call, index] = start + count
             case _:
                 pass
 
@@ -259,6 +289,16 @@ class History:
             if call in self._spawned and index not in self._recorded.get(call, ()):
                 raise InvariantBroken(f"{call} {index} is reported before its record")
             reported[index] = outcome
+
+    def _report_items(self, effect: effects.ReportItems) -> None:
+        call, index, stop = effect.call, effect.index, effect.start + effect.count
+        if effect.start != self.items.get((call, index), 0):
+            raise InvariantBroken(f"{call} {index}: items {effect.start} to {stop} out of order")
+        if index in self.reported.get(call, ()):
+            raise InvariantBroken(f"{call} {index}: items after its outcome")
+        if call in self._spawned and self._recorded_items.get((call, index), 0) < stop:
+            raise InvariantBroken(f"{call} {index}: items before their record")
+        self.items[call, index] = stop
 
     def _check_submitted(self, call: CallId) -> None:
         if call in self._spawned and call not in self._recorded:

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Final
 from kernel_worker import records
 from kernel_worker.core import effects, retries
 from kernel_worker.core.cancelling import cancel_call, interrupt_rest
-from kernel_worker.core.ending import finish_if_over, report_end, settle_outcomes
+from kernel_worker.core.ending import (
+    finish_if_over,
+    report_end,
+    resume_waiters,
+    settle_outcomes,
+)
 from kernel_worker.core.leases import smoothed
 from kernel_worker.core.tracing import Ran, note_values
 from kernel_worker.core.transitions import CAUSE_OF, Cause, InputState
@@ -52,6 +57,39 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
     state.emit(effects.ReportRange(call.id, start, stop, event.start))
     settle_outcomes(state, call, start, stop)
     _after_answer(state, lease)
+
+
+def items_yielded(state: State, event: events.ItemsYielded) -> None:
+    """Report what a generator gave, in order and once; its input goes on."""
+    lease = state.lease_of(event.worker, event.lease)
+    if lease is None or not lease.call.streams or not lease.next <= event.index < lease.stop:
+        return
+    call, index = lease.call, event.index
+    if event.start != call.has_given(index) or event.count <= 0:
+        return
+    call.life(index).items += event.count
+    state.record(call, records.ItemsYielded(call.id, index, event.start, event.count))
+    state.emit(effects.ReportItems(call.id, index, event.start, event.count))
+    resume_waiters(state, call)
+
+
+def producer_paused(state: State, event: events.ProducerPaused) -> None:
+    """Free the slot of a generator that waits for whoever takes its items."""
+    lease = state.lease_of(event.worker, event.lease)
+    if lease is None or not lease.call.streams:
+        return
+    lease.worker.paused = lease.id
+    state.settle(lease.worker)
+
+
+def producer_resumed(state: State, event: events.ProducerResumed) -> None:
+    """Give a generator its slot back, whether one is free or not: the handover."""
+    worker = state.workers.get(event.worker)
+    if worker is None or worker.paused != event.lease:
+        return
+    worker.paused = None
+    worker.resumed = True
+    state.settle(worker)
 
 
 def input_ended(state: State, event: events.InputEnded) -> None:
@@ -141,6 +179,7 @@ def lose_attempt(
     rerun_on_crash = call.pool.spec.rerun_on_crash
     life = call.life(index)
     life.deaths += counted
+    name = call.pool.spec.name
     if call.cancelled:
         call.states.move(index, index + 1, Cause.LOST)
         report_end(state, call, (index, index + 1), Outcome.CANCELLED, life.attempt, ran=ran)
@@ -150,7 +189,10 @@ def lose_attempt(
         call.states.move(index, index + 1, Cause.RERUN)
         state.requeue(call, index, index + 1)
     else:
-        message = retries.lost_message(call.pool.spec.name, index, cause, life.deaths)
+        message = retries.lost_message(name, index, cause, life.deaths)
+        if life.items:
+            died = f"its worker died under it ({cause})"
+            message = retries.cut_short_message(name, life.items, died)
         call.states.move(index, index + 1, Cause.LOST)
         report_end(state, call, (index, index + 1), Outcome.LOST, life.attempt, message, ran=ran)
 
@@ -175,6 +217,8 @@ def _try_again(state: State, call: Call, index: int, outcome: Outcome) -> bool:
     if call.cancelled:
         return False
     life = call.lives.get(index)
+    if life is not None and life.items:
+        return False
     done = 0 if life is None else life.retries
     delay = retries.retry_delay(call.pool.spec.retries, done, outcome)
     if delay is None:

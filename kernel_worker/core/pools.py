@@ -39,7 +39,7 @@ class Condition(enum.IntEnum):
     IDLE = 1
     BUSY = 2
     BLOCKED = 3
-    """Its input waits in our API."""
+    """Its input waits in our API, or for whoever reads what it gives."""
     STOPPING = 4
     """Asked to stop, or killed: it holds memory and devices until it is reaped."""
 
@@ -61,6 +61,8 @@ class Worker:
     """The calls for which its input waits; not empty: it is blocked."""
     blocked_at: tuple[LeaseId, int] | None = None
     """The lease and index of the input that waits."""
+    paused: LeaseId | None = None
+    """The lease whose generator is as far ahead of its reader as it may be: it is blocked too."""
     on_cpu: bool = False
     resumed: bool = False
     """It took its slot back without asking whether there was one: the handover."""
@@ -71,6 +73,11 @@ class Worker:
     start: str = ""
     number: int = 0
     """The last part of its id."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether its input waits: for calls, or for whoever reads what it gives."""
+        return bool(self.awaited) or self.paused is not None
 
 
 @dataclass(slots=True, eq=False)

@@ -29,7 +29,7 @@ def retry_delay(policy: RetryPolicy, retries: int, outcome: Outcome) -> float | 
 
 def may_rerun(life: Life, *, rerun_on_crash: bool) -> bool:
     """Whether an input whose worker died (that death is counted) runs again."""
-    return rerun_on_crash and life.deaths < MAX_DEATHS
+    return rerun_on_crash and life.deaths < MAX_DEATHS and not life.items
 
 
 def lost_message(name: str, index: int, cause: str, deaths: int) -> str:
@@ -52,6 +52,15 @@ def memory_message(name: str, index: int, used_mib: int, resources: Resources) -
         f"input {index} of {name}: its worker used {used_mib} MiB, more than its limit of "
         f"{limit} MiB (memory=({request}, {limit})), and was stopped; "
         "raise the limit, or let an input need less"
+    )
+
+
+def cut_short_message(name: str, items: int, cause: str) -> str:
+    """Return what people are told of a generator that is lost after it gave items."""
+    given = "1 item" if items == 1 else f"{items} items"
+    return (
+        f"{name} had given {given} when {cause}; a generator runs again only where it has given "
+        "none"
     )
 
 

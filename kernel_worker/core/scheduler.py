@@ -146,7 +146,7 @@ class Scheduler:
                 state.timers.set(("waiting", call.id), state.now + views.WAITING_SECONDS)
         return state.take_effects()
 
-    def _apply(self, event: events.Event) -> None:  # noqa: C901, PLR0912  one case per event
+    def _apply(self, event: events.Event) -> None:  # noqa: C901, PLR0912, PLR0915  one case per event
         state = self._state
         match event:
             case events.RangeSucceeded():
@@ -155,6 +155,12 @@ class Scheduler:
                 submitting.call_submitted(state, event)
             case events.InputEnded():
                 outcomes.input_ended(state, event)
+            case events.ItemsYielded():
+                outcomes.items_yielded(state, event)
+            case events.ProducerPaused():
+                outcomes.producer_paused(state, event)
+            case events.ProducerResumed():
+                outcomes.producer_resumed(state, event)
             case events.InputsReturned():
                 outcomes.inputs_returned(state, event)
             case events.InputsAdded():

@@ -283,7 +283,7 @@ class State:
         if not worker.leases:
             settled = Condition.IDLE
         else:
-            settled = Condition.BLOCKED if worker.awaited else Condition.BUSY
+            settled = Condition.BLOCKED if worker.waits else Condition.BUSY
         condition = worker.condition
         if condition is not settled and condition is not _STARTING and condition is not _STOPPING:
             self.enter(worker, settled)
@@ -353,6 +353,8 @@ class State:
         if at is not None and at[0] == lease.id and not lease.next <= at[1] < lease.stop:
             self.stop_awaiting(worker)
         if lease.next >= lease.stop and worker.leases.pop(lease.id, None) is not None:
+            if worker.paused == lease.id:
+                worker.paused = None
             del lease.call.leases[lease.id]
             self.note_waiting(lease.call)
             if not worker.leases:

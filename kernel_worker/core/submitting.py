@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel_worker import records
-from kernel_worker.core import effects
+from kernel_worker.core import effects, retries
 from kernel_worker.core.calls import Call
 from kernel_worker.core.cancelling import cancel_call, end_waiting
-from kernel_worker.core.ending import finish_if_over
+from kernel_worker.core.ending import finish_if_over, report_end
 from kernel_worker.core.hosts import describe
 from kernel_worker.core.nesting import depth_of, impossible_chain
 from kernel_worker.core.tracing import place_in_tree
@@ -158,6 +158,7 @@ def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
         parent=event.parent,
         depth=0 if event.parent is None else depth_of(state, event.parent),
         pools=event.pools,
+        streams=event.streams,
     )
     place_in_tree(state, call)
     state.enroll(call)
@@ -194,6 +195,7 @@ def _submitted_record(
         submitted_at=state.now,
         parent=event.parent,
         root=root,
+        streams=event.streams,
     )
 
 
@@ -270,6 +272,8 @@ def restore_record(state: State, record: records.Record) -> None:
             life.retries += not lost
         case records.AttachedCallEnded():
             pass
+        case records.ItemsYielded(index=index, start=start, count=count):
+            call.life(index).items = start + count
 
 
 def _restore_call(state: State, record: records.CallSubmitted) -> None:
@@ -282,6 +286,7 @@ def _restore_call(state: State, record: records.CallSubmitted) -> None:
     call.parent = record.parent
     call.root = record.root or record.call
     call.keeper = record.call
+    call.streams = record.streams
     state.enroll(call)
 
 
@@ -298,8 +303,24 @@ def restore_backlogs(state: State) -> None:
         if call.is_over:
             finish_if_over(state, call)
             continue
+        _end_cut_short(state, call)
+        if call.is_over:
+            finish_if_over(state, call)
+            continue
         for start, stop in reversed(call.states.pending_runs()):
             state.requeue(call, start, stop)
         if call.cancelled:
             end_waiting(state, call, Outcome.CANCELLED)
             lingered(state, call)
+
+
+def _end_cut_short(state: State, call: Call) -> None:
+    """End the generators that had given items: their worker went with the broker that is gone."""
+    for index in sorted(index for index, life in call.lives.items() if life.items):
+        items = call.has_given(index)
+        outcome = Outcome.CANCELLED if call.cancelled else Outcome.LOST
+        message = retries.cut_short_message(call.pool.spec.name, items, "the broker died")
+        call.states.move(index, index + 1, Cause.GRANTED)
+        call.states.move(index, index + 1, CAUSE_OF[outcome])
+        attempt = call.attempt_of(index)
+        report_end(state, call, (index, index + 1), outcome, attempt, message)

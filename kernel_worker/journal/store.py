@@ -35,6 +35,7 @@ INLINE_BYTES = 16 * 1024
 PIECE_BYTES = 256 * 1024 * 1024
 _OUTCOMES = ("range_succeeded", "input_ended")
 _GRAPH = (*_OUTCOMES, "inputs_added", "inputs_closed", "attempt_failed", "attached_call_ended")
+_ITEMS = "items_yielded"
 _TOMBSTONE_TTLS = 10
 """A call that expired is remembered this many times as long as its results were kept."""
 
@@ -250,13 +251,15 @@ class Store:
     # ---- reading ----------------------------------------------------------------------------
 
     def open_facts(self) -> Iterator[StoredFact]:
-        """Yield the facts of all calls that have open inputs, in order."""
+        """Yield the facts of all calls that have open inputs, in order; of items no payloads."""
         rows = self._db.execute(
-            "SELECT records.id, body, payload FROM records JOIN calls ON calls.id = records.call"
+            "SELECT records.id, kind, body, payload FROM records"
+            " JOIN calls ON calls.id = records.call"
             " WHERE calls.finished_at IS NULL ORDER BY records.id"
         )
-        for position, body, payload in rows:
-            yield StoredFact(position, _decoder.decode(body), self._frames(position, payload))
+        for position, kind, body, payload in rows:
+            frames = [] if kind == _ITEMS else self._frames(position, payload)
+            yield StoredFact(position, _decoder.decode(body), frames)
 
     def open_objects(self) -> Iterator[tuple[Digest, bytes]]:
         """Yield the objects that calls with open inputs need."""
@@ -318,20 +321,24 @@ class Store:
         ).fetchall()
         return [body for _, body in rows], rows[-1][0] if len(rows) == limit else 0
 
-    def outcomes(self, call: CallId, after: int, limit_bytes: int) -> tuple[list[StoredFact], bool]:
+    def outcomes(
+        self, call: CallId, after: int, limit_bytes: int, *, items: bool = False
+    ) -> tuple[list[StoredFact], bool]:
         """Return the outcomes of `call` beyond position `after`, as many as `limit_bytes` allow.
 
-        Those of a call that is unknown or expired are an empty list.
+        With `items`: and what its generator gave. Those of a call that is unknown or expired are
+        an empty list.
 
         Returns:
             The outcomes, and whether there may be more.
         """
-        marks = ", ".join("?" * len(_OUTCOMES))
+        kinds = (*_OUTCOMES, _ITEMS) if items else _OUTCOMES
+        marks = ", ".join("?" * len(kinds))
         rows = self._db.execute(
             "SELECT records.id, body, payload FROM records"  # noqa: S608  question marks
             " JOIN calls ON calls.id = records.call"
             f" WHERE calls.call = ? AND records.id > ? AND kind IN ({marks}) ORDER BY records.id",
-            (call, after, *_OUTCOMES),
+            (call, after, *kinds),
         )
         found: list[StoredFact] = []
         for position, body, payload in rows:

@@ -94,6 +94,7 @@ class _Read:
     request: int
     call: CallId
     after: int
+    items: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +149,14 @@ class Journal:
         self._requests.put(_Write(self._last_token, entries))
         return self._last_token
 
-    def read_outcomes(self, request: int, call: CallId, after: int = 0) -> None:
-        """Ask for outcomes of `call` behind position `after`; `Outcomes` will name `request`."""
-        self._requests.put(_Read(request, call, after))
+    def read_outcomes(
+        self, request: int, call: CallId, after: int = 0, *, items: bool = False
+    ) -> None:
+        """Ask for outcomes of `call` behind position `after`; `Outcomes` will name `request`.
+
+        With `items`: and for what its generator gave.
+        """
+        self._requests.put(_Read(request, call, after, items))
 
     def look(self, request: int, look: Callable[[Store], Any]) -> None:
         """Have `look` called in the thread; `Found` will bring what it returns."""
@@ -263,7 +269,9 @@ class Journal:
         self._tell(Committed(writes[-1].token))
 
     def _read(self, store: Store, request: _Read) -> None:
-        facts, more = store.outcomes(request.call, request.after, OUTCOME_BYTES)
+        facts, more = store.outcomes(
+            request.call, request.after, OUTCOME_BYTES, items=request.items
+        )
         self._tell(Outcomes(request.request, facts, last=not more))
 
     def _tell(self, completion: Completion) -> None:

@@ -24,6 +24,7 @@ from kernel_worker.model import (
     ParentInput,
     PoolId,
     PoolSettings,
+    StreamLimits,
     WorkerId,
 )
 
@@ -111,6 +112,8 @@ class Submit(_Message, tag="submit"):
     """Further objects that calls nested in this one may name (the table's): kept as long as it."""
     pools: tuple[PoolId, ...] = ()
     """Further pools that calls nested in this one may name: their specs are kept as long as it."""
+    streams: bool = False
+    """The one input of the call gives items (`Items`) before its outcome: it runs a generator."""
 
 
 class AddInputs(_Message, tag="add_inputs"):
@@ -140,6 +143,8 @@ class AttachCall(_Message, tag="attach_call"):
     """Tell me the outcomes of this spawned call, those known and those to come."""
 
     call: CallId
+    items: bool = False
+    """And what its generator gives, from the first item on; the last `AttachCall` decides."""
 
 
 class DropObjects(_Message, tag="drop_objects"):
@@ -195,6 +200,21 @@ class Resumed(_Message, tag="resumed"):
     parent: ParentInput
 
 
+class Credit(_Message, tag="credit"):
+    """Client -> broker -> worker: so much of what the generator gave has been taken, in all.
+
+    The broker itself says it of a spawned call's items once they are on disk.
+    """
+
+    call: CallId
+    index: int
+    items: int
+    item_bytes: int
+    """Of the frames of whole batches that were taken."""
+    lease: LeaseId = LeaseId(0)
+    """Set by the broker."""
+
+
 # ---- broker -> client -----------------------------------------------------------------------
 
 
@@ -234,6 +254,15 @@ class Failure(_Message, tag="failure"):
     outcome: Outcome
     attempt: int
     message: str = ""
+
+
+class Items(_Message, tag="items"):
+    """The generator gave its items `[start, start + count)`: frames follow, a batch of these."""
+
+    call: CallId
+    index: int
+    start: int
+    count: int
 
 
 class CallProgress(_Message, tag="call_progress"):
@@ -509,6 +538,8 @@ class Lease(_Message, tag="lease"):
     table: Digest = Digest("")
     shared: Digest = Digest("")
     context: CallContext = CallContext()
+    streams: StreamLimits | None = None
+    """Set where the call streams; the lease is one input then."""
 
 
 class Done(_Message, tag="done"):
@@ -518,6 +549,25 @@ class Done(_Message, tag="done"):
     start: int
     count: int
     elapsed_seconds: float
+
+
+class Yielded(_Message, tag="yielded"):
+    """Worker -> broker: the generator gave its items `[start, start + count)`; frames follow."""
+
+    lease: LeaseId
+    index: int
+    start: int
+    count: int
+
+
+class Paused(_Message, tag="paused"):
+    """Worker -> broker: the generator is as far ahead as it may be and waits for `Credit`."""
+
+    lease: LeaseId
+    call: CallId
+    index: int
+    taken: int
+    """How many of its items the worker knows to have been taken."""
 
 
 class InputEnded(_Message, tag="input_ended"):
@@ -555,16 +605,28 @@ ToBroker = (
     | Ask
     | Blocked
     | Resumed
+    | Credit
     | WorkerStarted
     | StartFailed
     | WorkerExited
     | Done
+    | Yielded
+    | Paused
     | InputEnded
     | Returned
     | Output
 )
 ToClient = (
-    Welcome | Refused | Accepted | Rejected | Results | Failure | CallProgress | Output | Reply
+    Welcome
+    | Refused
+    | Accepted
+    | Rejected
+    | Results
+    | Failure
+    | Items
+    | CallProgress
+    | Output
+    | Reply
 )
 ToHost = (
     Welcome
@@ -578,7 +640,7 @@ ToHost = (
     | Interrupt
     | RetirePool
 )
-ToWorker = Welcome | Refused | Bye | StoreObject | Lease
+ToWorker = Welcome | Refused | Bye | StoreObject | Lease | Credit
 
 Message = ToBroker | ToClient | ToHost | ToWorker
 

@@ -92,20 +92,31 @@ class Channel:
         """Let `receive` return None."""
         os.eventfd_write(self._wake, 1)
 
-    def receive(self) -> list[bytes] | None:
-        """Wait for a message of the broker and return its frames; None after `wake`."""
+    def receive(self, timeout_ms: int = -1) -> list[bytes] | None:
+        """Wait for a message of the broker and return its frames.
+
+        None after `wake`, or where none has come in `timeout_ms` (-1: for ever).
+        """
         with self._lock:
             if self._received:
                 return self._received.popleft()
             while True:
                 if self._posted:
                     self._send_posted()
-                ready = zmq.zmq_poll(self._sources, -1)
+                ready = zmq.zmq_poll(self._sources, timeout_ms)
+                if not ready:
+                    return None
                 if any(source is self._socket for source, _ in ready):
                     return self._receive_frames()
                 os.eventfd_read(self._wake)
                 if not self._posted:
                     return None
+
+    def put_back(self, received: list[list[bytes]]) -> None:
+        """Let `receive` return these messages first, in their order."""
+        if received:
+            with self._lock:
+                self._received.extendleft(reversed(received))
 
     def fetch_locked(self) -> deque[list[bytes]]:
         """Take in what has arrived, while the lock is held; return all that is not read yet."""

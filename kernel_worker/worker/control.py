@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _TICK_MS = 20
 _URGENT_MS = 5
+_STREAM_MS = 1
 _AWAKE_SECONDS = 1.0
 
 
@@ -60,6 +61,10 @@ class Control:
         if self._sleeps:
             os.eventfd_write(self._rouse, 1)
 
+    def hurry(self) -> None:
+        """Items of a generator wait for others: let the thread look at them soon."""
+        os.eventfd_write(self._rouse, 1)
+
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
@@ -75,6 +80,8 @@ class Control:
     def _timeout_ms(self) -> int | None:
         if self._executor.interrupts.is_pending:
             return _URGENT_MS
+        if self._executor.streamer.is_urgent:
+            return _STREAM_MS
         now = time.monotonic()
         self._sleeps = True  # before the look at the work: whoever begins some looks after it
         if self._executor.work is not None:

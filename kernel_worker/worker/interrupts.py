@@ -101,6 +101,9 @@ class Interrupts:
         if target is None or not self._runs(*target) or not self._slots[pages.STARTED]:
             return
         work, index = target
+        if work.is_closing:
+            self._target = None
+            return
         kind = work.wanted[index]
         if self.cancel_task is not None:
             self._target = None

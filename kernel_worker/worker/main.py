@@ -100,6 +100,7 @@ def run(
     end = socket.socket(fileno=files.control)
     control = Control(end, channel, executor, pipes)
     output.rouse = control.rouse
+    executor.streamer.hurry = control.hurry
     executor.interrupts.install()
     os.register_at_fork(after_in_child=executor.forked)
     control.start()
@@ -130,8 +131,8 @@ def _serve(channel: Channel, control: Control, executor: Executor, objects: Obje
                     objects.store(message.digest, frames[1])
                 case messages.Refused() | messages.Bye():
                     return
-                case messages.Welcome():
-                    pass
+                case messages.Welcome() | messages.Credit():
+                    pass  # a credit that comes after the end
         except (ProtocolError, IndexError) as error:
             os.write(2, f"bad message: {error}\n".encode())
 

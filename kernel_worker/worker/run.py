@@ -32,6 +32,7 @@ from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL
 from kernel_worker.worker import interrupts as interrupting
 from kernel_worker.worker import memory
 from kernel_worker.worker.coroutines import Coroutines
+from kernel_worker.worker.streaming import Streamer
 from kernel_worker.worker.work import Work
 
 if TYPE_CHECKING:
@@ -96,10 +97,19 @@ class Executor:
         self._timeout_text = (
             f"{spec.name} ran longer than its timeout of {spec.timeout_seconds:g} s"
         )
-        loops = frozenset({Executor._run_plain.__code__, Executor._run_each.__code__})
+        loops = frozenset(
+            {
+                Executor._run_plain.__code__,
+                Executor._run_each.__code__,
+                Streamer._give.__code__,  # noqa: SLF001  a loop around user code as these are
+            }
+        )
         transparent = frozenset({_framed.__code__, _FRAME_CODE})
         self.interrupts = interrupting.Interrupts(page, loops, transparent, self._timeout_text)
         self._coroutines = Coroutines(self.interrupts, nested=spec.nested_loops)
+        self.streamer = Streamer(
+            page.slots, channel, output, self._coroutines, self._drain, self._timeout_text
+        )
 
     # ---- the main thread --------------------------------------------------------------------
 
@@ -149,7 +159,8 @@ class Executor:
     ) -> None:
         lease, header = work.lease, reader.header
         is_plain = header.whole and header.form == FORM_ARGS
-        if is_plain and not lease.shared and not self._binding.is_async:
+        special = lease.shared or lease.streams is not None or self._binding.is_async
+        if is_plain and not special:
             first = lease.start - lease.first
             items = iter(reader.plain_items(first, first + lease.stop - lease.start))
             outcomes = self._plain_outcomes(work, function, items)
@@ -236,6 +247,9 @@ class Executor:
                 if is_async:
                     value = self._coroutines.run(value)
                 del args, kwargs
+                if lease.streams is not None:
+                    self.streamer.run(work, value, position, lease.streams)
+                    value = None
                 if position in work.hits:
                     self._refuse_late(work, position)
                 if type(value) in plain:
@@ -404,6 +418,8 @@ class Executor:
             work = self.work
             if work is not None and work.id == lease:
                 self.interrupts.request(work, index, kind)
+                if self.streamer.is_paused:
+                    self._channel.wake()
             elif lease not in self._finished and lease not in self._returned:
                 self._wanted.setdefault(lease, {})[index] = kind
 
@@ -414,12 +430,13 @@ class Executor:
             if self._output.size:
                 self._output.post()
             return
-        if not (self._output.size or work.has_results):
+        if not (self._output.size or work.has_results or self.streamer.is_urgent):
             return
         if not self._channel.try_acquire():
             return
         try:
             self._output.send_locked(lines=True)
+            self.streamer.tick_locked()
             until = self._slots[pages.STARTED]
             if self.work is work and until:
                 work.send_locked(self._channel, until)

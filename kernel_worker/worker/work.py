@@ -15,6 +15,7 @@ from kernel_worker.wire import page as pages
 from kernel_worker.wire.frames import FORM_VALUE
 
 if TYPE_CHECKING:
+    from kernel_worker.wire.frames import Frame
     from kernel_worker.worker.channel import Channel
     from kernel_worker.worker.interrupts import Kind
 
@@ -22,11 +23,59 @@ _NS = 1e-9
 _MAX_COUNT = 1 << 20
 
 
-class Work:
+class Results:
+    """Values that were made, in order: one thread adds, another one may take."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.values: list[object] = []
+        """Plain ones, newer than those in the writer; only the main thread appends."""
+        self._writer = payload.BatchWriter(FORM_VALUE)
+        self._results = threading.Lock()
+
+    def add(self, value: object) -> None:
+        """Append a value that is not plain; pickles it.
+
+        Raises:
+            SerializationError: it cannot be pickled.
+        """
+        with self._results:
+            self._settle()
+        self._writer.add(value)
+
+    @property
+    def pending_bytes(self) -> int:
+        """About how large the values are that wait."""
+        return self._writer.pending_bytes
+
+    @property
+    def has_results(self) -> bool:
+        """Whether values wait."""
+        return bool(self.values) or len(self._writer) > 0
+
+    def take(self) -> tuple[int, list[Frame]]:
+        """Remove all that wait; return how many there are, and their batch."""
+        with self._results:
+            if len(self._writer):
+                self._settle()
+                return self._writer.take(_MAX_COUNT)
+            taken = self.values[:]
+            del self.values[: len(taken)]
+            return len(taken), payload.encode_batch(taken, FORM_VALUE) if taken else []
+
+    def _settle(self) -> None:
+        count = len(self.values)
+        if count:
+            self._writer.extend(self.values[:count])
+            del self.values[:count]
+
+
+class Work(Results):
     """One lease."""
 
     def __init__(self, lease: messages.Lease, wanted: dict[int, Kind]) -> None:
         """Begin `lease`, of which these interrupts were asked for already."""
+        super().__init__()
         self.id = lease.lease
         self.lease = lease
         self.stop = lease.stop
@@ -35,14 +84,12 @@ class Work:
         """Interrupts that were asked for, by index."""
         self.hits: dict[int, Kind] = {}
         """Interrupts that were raised, by index."""
-        self.values: list[object] = []
-        """Plain results, newer than those in the writer; only the main thread appends."""
+        self.is_closing = False
+        """A generator's `finally` runs: it is not interrupted a second time."""
         self.mark_ns = time.monotonic_ns()
         """Until when time was reported."""
         self._start = lease.start
-        self._writer = payload.BatchWriter(FORM_VALUE)
         self._gate = threading.Lock()
-        self._results = threading.Lock()
 
     def give_back(self, page: pages.Page) -> tuple[int, int]:
         """Give up what was not started; return its range.
@@ -64,38 +111,10 @@ class Work:
         with self._gate:
             return position < self.stop
 
-    def add(self, value: object) -> None:
-        """Append a result that is not plain; pickles it.
-
-        Raises:
-            SerializationError: it cannot be pickled.
-        """
-        with self._results:
-            self._settle()
-        self._writer.add(value)
-
-    @property
-    def pending_bytes(self) -> int:
-        """About how large the results are that wait."""
-        return self._writer.pending_bytes
-
-    @property
-    def has_results(self) -> bool:
-        """Whether results wait."""
-        return bool(self.values) or len(self._writer) > 0
-
     def send_locked(self, channel: Channel, until_ns: int) -> None:
         """Send what has been made, while the channel's lock is held; its time ended `until_ns`."""
         elapsed = max(until_ns - self.mark_ns, 0) * _NS
-        with self._results:
-            if len(self._writer):
-                self._settle()
-                count, frames = self._writer.take(_MAX_COUNT)
-            else:
-                taken = self.values[:]
-                del self.values[: len(taken)]
-                count = len(taken)
-                frames = payload.encode_batch(taken, FORM_VALUE) if taken else []
+        count, frames = self.take()
         if not count:
             return
         self.mark_ns = max(until_ns, self.mark_ns)
@@ -110,9 +129,3 @@ class Work:
         channel.send_locked(message, frames)
         self._start = message.index + 1
         self.mark_ns = time.monotonic_ns()
-
-    def _settle(self) -> None:
-        count = len(self.values)
-        if count:
-            self._writer.extend(self.values[:count])
-            del self.values[:count]

@@ -29,11 +29,13 @@ class FakeBroker:
         self.calls = {CALL: OpenCall(CALL, ClientId(""), attached=False, opened_at=0.0)}
         self.ended_calls: dict[CallId, bool] = {}
         self.reads: list[tuple[int, CallId, int]] = []
+        self.reads_items: list[bool] = []
         self.sent: list[Any] = []
         self.journal = self
 
-    def read_outcomes(self, request: int, call: CallId, after: int) -> None:
+    def read_outcomes(self, request: int, call: CallId, after: int, *, items: bool) -> None:
         self.reads.append((request, call, after))
+        self.reads_items.append(items)
 
     def send(self, _: bytes, header: bytes, frames: Any = ()) -> None:
         self.sent.append((messages.decode_at_client(header), list(frames)))
@@ -88,3 +90,36 @@ def test_a_call_that_has_ended_is_read_and_one_that_has_expired_is_named() -> No
     errors = [m.error for m, _ in broker.sent if isinstance(m, messages.Rejected)]
     assert errors == ["OutputExpiredError", "NotFoundError"]
     assert len(broker.reads) == 1
+
+
+def given(position: int, start: int) -> StoredFact:
+    return StoredFact(position, records.ItemsYielded(CALL, 0, start, 2), [b"two items"])
+
+
+def test_items_are_told_to_those_who_asked_for_them() -> None:
+    broker, replays = made()
+    call = broker.calls[CALL]
+    replays.attach(broker.client, CALL, items=True)
+    replays.on_outcomes(Outcomes(1, [given(1, 0), given(2, 2)], last=True))
+    assert broker.reads_items == [True]
+    assert [message for message, _ in broker.sent] == [
+        messages.Items(CALL, 0, 0, 2),
+        messages.Items(CALL, 0, 2, 2),
+    ]
+    assert call.item_listeners == call.listeners == [broker.client.id]
+
+
+def test_the_last_wish_counts_and_what_was_read_for_an_earlier_one_is_dropped() -> None:
+    broker, replays = made()
+    call = broker.calls[CALL]
+    replays.attach(broker.client, CALL, items=True)
+    replays.attach(broker.client, CALL)
+    replays.on_outcomes(Outcomes(1, [given(1, 0)], last=False))
+    assert (len(broker.reads), broker.sent) == (2, [])
+    replays.on_outcomes(Outcomes(2, [], last=True))
+    assert (call.listeners, call.item_listeners) == ([broker.client.id], [])
+    replays.attach(broker.client, CALL, items=True)
+    assert (call.listeners, call.item_listeners) == ([], [])
+    broker.peers.remove(broker.client)
+    replays.on_outcomes(Outcomes(3, [given(1, 0)], last=True))
+    assert (call.listeners, broker.sent) == ([], [])

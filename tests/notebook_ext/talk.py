@@ -19,6 +19,7 @@ class Heard:
         self.results: dict[int, object] = {}
         self.ends: list[Ended] = []
         self.other: list[object] = []
+        self.items: list[tuple[int, object]] = []
 
     def accepted(self) -> None:
         self.other.append("accepted")
@@ -34,6 +35,10 @@ class Heard:
 
     def ended(self, end: Ended) -> None:
         self.ends.append(end)
+
+    def yielded(self, start: int, count: int, frames: list[bytes]) -> None:
+        reader = payload.BatchReader(frames)
+        self.items += [(start + at, reader[at]) for at in range(count)]
 
     def progressed(self, progress: messages.CallProgress) -> None:
         self.other.append(progress)

@@ -42,8 +42,6 @@ async def async_generator() -> AsyncIterator[int]:
     [
         (5, "is a function"),
         (nb.App, "is a class"),
-        (generator, "generator"),
-        (async_generator, "generator"),
         (functools.partial(plain, 1), "with a name"),
         (nb.App().function(plain), "already"),
     ],

@@ -68,8 +68,10 @@ def test_nobody_knows_it() -> None:
         nb.FunctionCall.from_id("fc-0").get(timeout=1)
     with pytest.raises(InvalidError, match="fc-"):
         nb.FunctionCall.from_id("in-0")
-    with pytest.raises(InvalidError, match="not available"):
-        nb.FunctionCall.from_id("fc-0", is_generator=True)
+    with pytest.raises(InvalidError, match=r"\.get_gen\(\)"):
+        nb.FunctionCall.from_id("fc-0", is_generator=True).get()
+    with pytest.raises(InvalidError, match="is no generator"):
+        nb.FunctionCall.from_id("fc-0").get_gen()
 
 
 def test_an_outcome_that_is_quicker_than_the_first_answer_is_the_result() -> None:

@@ -455,3 +455,83 @@ def test_progress_as_it_comes() -> None:
     progress = messages.CallProgress(CALL, 1, 0, 1, started=((0, 2),))
     talk.receive(progress, [])
     assert heard.other == [progress]
+
+
+def items(start: int, *given: object) -> tuple[messages.Items, list[bytes]]:
+    return messages.Items(CALL, 0, start, len(given)), values(*given)
+
+
+def test_items_of_an_attached_generator_are_told_once_and_in_order() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard, streams=True), 1, inputs(1), closed=True)
+    last = said(talk)[-1]
+    assert isinstance(last, messages.Submit)
+    assert last.streams
+    talk.receive(*items(0, "a", "b"))
+    talk.receive(*items(0, "a", "b"))
+    talk.receive(*items(2, "c"))
+    assert heard.items == [(0, "a"), (1, "b"), (2, "c")]
+    assert talk.dropped_messages == 1
+    talk.credit(CALL, 3, 100)
+    assert said(talk) == [messages.Credit(CALL, 0, 3, 100)]
+    talk.receive(messages.Results(CALL, 0, 1, 0), values(None))
+    talk.credit(CALL, 4, 100)
+    assert (said(talk), talk.is_idle) == ([], True)
+
+
+def test_a_generator_that_gave_items_is_not_run_again_by_another_broker() -> None:
+    talk = opened()
+    heard, unheard = Heard(), Heard()
+    talk.submit(submission("fc-1", heard, streams=True), 1, inputs(1), closed=True)
+    talk.submit(submission("fc-2", unheard, streams=True), 1, inputs(1), closed=True)
+    talk.receive(*items(0, "a"))
+    talk.lost()
+    talk.credit(CALL, 1, 1)
+    talk.connected("two")
+    again = [message for message in said(talk) if isinstance(message, messages.Submit)]
+    assert [(message.call, message.streams) for message in again] == [("fc-2", True)]
+    (end,) = heard.ends
+    assert end.outcome is Outcome.LOST
+    assert "had given 1 items when the broker died" in end.message
+    assert unheard.ends == []
+
+
+def test_items_of_a_spawned_generator_go_to_those_who_read_it() -> None:
+    talk = opened()
+    outcome, reader, late = Heard(), Heard(), Heard()
+    talk.attach(CALL, outcome)
+    talk.receive(*items(0, "a"))
+    assert talk.dropped_messages == 1
+    talk.attach(CALL, reader, True)
+    talk.attach(CALL, late, True)
+    assert said(talk) == [
+        messages.AttachCall(CALL),
+        messages.AttachCall(CALL, True),
+        messages.AttachCall(CALL, True),
+    ]
+    talk.receive(*items(0, "a"))
+    assert (outcome.items, reader.items, late.items) == ([], [(0, "a")], [(0, "a")])
+    talk.detach(CALL, reader)
+    assert said(talk) == []
+    talk.detach(CALL, late)
+    assert said(talk) == [messages.AttachCall(CALL)]
+    talk.connected("two")
+    assert said(talk) == [messages.AttachCall(CALL)]
+    talk.attach(CALL, reader, True)
+    talk.receive(messages.Rejected(CALL, "NotFoundError", "gone"), [])
+    talk.detach(CALL, reader)
+    assert said(talk) == [messages.AttachCall(CALL, True)]
+    talk.lost()
+    talk.attach(CALL, reader, True)
+    talk.detach(CALL, reader)
+    assert said(talk) == []
+
+
+def test_who_waits_for_a_generator_says_so_again_after_items() -> None:
+    talk = opened()
+    talk.submit(submission("fc-1", Heard(), streams=True), 1, inputs(1), closed=True)
+    talk.tell(messages.Blocked(PARENT, (CALL,)))
+    said(talk)
+    talk.receive(*items(0, "a"))
+    assert said(talk) == [messages.Blocked(PARENT, (CALL,))]

@@ -113,7 +113,7 @@ def test_spellings_of_2024() -> None:
         ("env", {"": "1"}, "without ="),
         ("env", {"A": "\0"}, "null character"),
         ("allow_concurrent_inputs", 2, "not available yet"),
-        ("is_generator", True, "not available yet"),
+        ("is_generator", "yes", "True or False"),
         ("image", object(), "not available yet"),
         ("schedule", object(), "not available yet"),
         ("secrets", [object()], "not available yet"),

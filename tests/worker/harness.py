@@ -29,6 +29,7 @@ from kernel_worker.model import (
     Outcome,
     PoolId,
     Resources,
+    StreamLimits,
     WorkerId,
     digest_of,
 )
@@ -103,6 +104,7 @@ class Worker:
         start: int = 0,
         stop: int | None = None,
         call: str = "fc-1",
+        streams: StreamLimits | None = None,
     ) -> LeaseId:
         """Lease `[start, stop)` of a batch of `items` to it."""
         captured = captured or self.captured
@@ -125,6 +127,7 @@ class Worker:
             attempt=1,
             first=0,
             context=context or CallContext(),
+            streams=streams,
             **digests,
         )
         self.broker.send(self.id, message, *payload.encode_batch(items, form))

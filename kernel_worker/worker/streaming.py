@@ -1,0 +1,295 @@
+"""Run a generator: its items go out as they are made, and it waits when it is too far ahead.
+
+Theory. The main thread iterates, between two items it keeps, sends or waits. The first item goes at
+once; the next ones go together, once the last batch is a millisecond old or large. What lies there
+while user code takes its time is sent by the control thread (`tick`). A generator that is as far
+ahead of its reader as `StreamLimits` allow waits for `Credit` in the channel's `receive`.
+
+Guarantees: items are sent in order and before the input's outcome; a generator that is left (a
+cancel, a timeout, an item that cannot be pickled) is closed on the main thread: `GeneratorExit` at
+its `yield`, or the interrupt's own exception where its code was running, and no second interrupt
+while its `finally` runs. Time spent waiting for the reader does not count as running: the progress
+page says meanwhile that nothing runs, and afterwards that it started that much later.
+Not guaranteed: that tasks which an `async` generator left running go on while it waits.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from kernel_worker.errors import (
+    FunctionTimeoutError,
+    InputCancellation,
+    ProtocolError,
+    RequestSizeError,
+)
+from kernel_worker.wire import messages, payload
+from kernel_worker.wire import page as pages
+from kernel_worker.worker.work import Results
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from kernel_worker.model import StreamLimits
+    from kernel_worker.worker.channel import Channel
+    from kernel_worker.worker.coroutines import Coroutines
+    from kernel_worker.worker.output import Output
+    from kernel_worker.worker.work import Work
+
+BATCH_NS: Final = 1_000_000
+"""Items wait no longer than this for others, or than the item that is being made."""
+BATCH_BYTES: Final = 256 * 1024
+_SMALL_CHARACTERS: Final = 1024
+"""Longer texts are counted, so that a batch of them does not grow without bound."""
+_PATIENCE_MS: Final = 2
+"""A reader that keeps up gives credit sooner: only after this the broker hears of the wait."""
+_PLAIN_TYPES = payload.PLAIN_TYPES
+
+
+class Stream(Results):
+    """The items of one generator that are made, and how far it may go."""
+
+    def __init__(self, lease: messages.Lease, index: int, limits: StreamLimits) -> None:
+        """Start with none."""
+        super().__init__()
+        self.lease = lease.lease
+        self.call = lease.call
+        self.index = index
+        self.limits = limits
+        self.made = 0
+        """Items that the generator gave; only the main thread counts."""
+        self.taken = 0
+        self._taken_bytes = 0
+        self._sent = 0
+        self._sent_bytes = 0
+        self._sent_at_ns = 0
+
+    def keep(self, item: object) -> bool:
+        """Take an item; return whether it is time to send, or to wait.
+
+        Raises:
+            SerializationError: it cannot be pickled.
+        """
+        kind = type(item)
+        if kind in _PLAIN_TYPES and not (
+            (kind is str or kind is bytes) and len(item) > _SMALL_CHARACTERS  # type: ignore[arg-type]
+        ):
+            self.values.append(item)
+        else:
+            self.add(item)
+        self.made += 1
+        return (
+            self.made - self.taken >= self.limits.items
+            or time.monotonic_ns() - self._sent_at_ns > BATCH_NS
+            or self.pending_bytes > BATCH_BYTES
+        )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the generator is as far ahead as it may be."""
+        limits = self.limits
+        ahead_bytes = self._sent_bytes + self.pending_bytes - self._taken_bytes
+        return self.made - self.taken >= limits.items or ahead_bytes >= limits.item_bytes
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether it has given more than is kept of one generator."""
+        return 0 < self.limits.total_bytes < self._sent_bytes
+
+    def is_due(self, now_ns: int) -> bool:
+        """Whether items have waited long enough."""
+        return self.has_results and now_ns - self._sent_at_ns > BATCH_NS
+
+    def credit(self, items: int, item_bytes: int) -> None:
+        """Note how much has been taken in all."""
+        self.taken = max(self.taken, items)
+        self._taken_bytes = max(self._taken_bytes, item_bytes)
+
+    def send_locked(self, channel: Channel) -> None:
+        """Send what waits, while the channel's lock is held."""
+        count, frames = self.take()
+        if not count:
+            return
+        self._sent_at_ns = time.monotonic_ns()
+        message = messages.Yielded(self.lease, self.index, self._sent, count)
+        self._sent += count
+        self._sent_bytes += sum(map(len, frames))
+        channel.send_locked(message, frames)
+
+
+class Streamer:
+    """Iterates the generators that a worker runs, one after the other."""
+
+    def __init__(  # noqa: PLR0917  what it shares with the executor
+        self,
+        slots: memoryview,
+        channel: Channel,
+        output: Output,
+        coroutines: Coroutines,
+        drain: Callable[[], None],
+        timeout_text: str,
+    ) -> None:
+        """Run on the main thread of the worker that has these parts.
+
+        Args:
+            slots: the progress page's.
+            channel: where items go and credit comes from.
+            output: what was printed goes before the items that came after it.
+            coroutines: runs `async` generators.
+            drain: takes in what was written below Python.
+            timeout_text: the message of a timeout.
+        """
+        self.stream: Stream | None = None
+        """The generator that runs."""
+        self.is_paused = False
+        """Whether it waits for its reader; whoever asks something of it wakes the channel."""
+        self.hurry: Callable[[], None] = lambda: None
+        """Lets the control thread `tick` soon."""
+        self._slots = slots
+        self._channel = channel
+        self._output = output
+        self._coroutines = coroutines
+        self._drain = drain
+        self._timeout_text = timeout_text
+
+    def run(self, work: Work, made: Any, position: int, limits: StreamLimits) -> None:
+        """Give every item of `made`, what the function returned, or raise what ended it."""
+        stream = self.stream = Stream(work.lease, position, limits)
+        try:
+            if hasattr(made, "__aiter__"):
+                self._coroutines.run(self._give_in_loop(stream, work, aiter(made)))
+            else:
+                self._give(stream, work, iter(made))
+        finally:
+            self._send(stream)
+            self.stream = None
+
+    # ---- the main thread --------------------------------------------------------------------
+
+    def _give(self, stream: Stream, work: Work, source: Iterator[Any]) -> None:
+        wanted = work.wanted
+        try:
+            for item in source:
+                if wanted:
+                    self._heed(stream, work)
+                if stream.keep(item):
+                    self._attend(stream, work)
+                elif len(stream.values) == 1:
+                    self.hurry()
+        finally:
+            work.is_closing = True
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
+
+    async def _give_in_loop(self, stream: Stream, work: Work, source: AsyncIterator[Any]) -> None:
+        import asyncio  # noqa: PLC0415  there is a loop
+
+        wanted = work.wanted
+        try:
+            async for item in source:
+                if wanted:
+                    self._heed(stream, work)
+                if stream.keep(item):
+                    self._attend(stream, work)
+                    await asyncio.sleep(0)  # tasks of the user's run too
+                elif len(stream.values) == 1:
+                    self.hurry()
+        finally:
+            work.is_closing = True
+            try:
+                await asyncio.sleep(0)  # a cancellation that is on its way ends here
+            except asyncio.CancelledError:
+                pass
+            finally:
+                close = getattr(source, "aclose", None)
+                if close is not None:
+                    await close()
+
+    def _heed(self, stream: Stream, work: Work) -> None:
+        """Raise what was asked for while no user code ran."""
+        kind = work.wanted.get(stream.index)
+        if kind is None:
+            return
+        work.hits[stream.index] = kind
+        if kind == "timeout":
+            raise FunctionTimeoutError(self._timeout_text)
+        raise InputCancellation("the call was cancelled")
+
+    def _attend(self, stream: Stream, work: Work) -> None:
+        """Send, and wait where the generator is too far ahead."""
+        self._send(stream)
+        if stream.is_too_large:
+            limit = stream.limits.total_bytes >> 20
+            raise RequestSizeError(
+                f"a spawned generator gave more than the {limit} MiB that are kept of one; use "
+                "remote_gen, or let it write its items to a file"
+            )
+        if stream.is_full:
+            self._pause(stream, work)
+            self._heed(stream, work)
+
+    def _send(self, stream: Stream) -> None:
+        self._drain()
+        with self._channel.sending():
+            self._output.send_locked()
+            stream.send_locked(self._channel)
+
+    def _pause(self, stream: Stream, work: Work) -> None:
+        """Wait until the reader has taken enough, or something is asked of the input."""
+        slots = self._slots
+        begun = time.monotonic_ns()
+        used = begun - slots[pages.STARTED]
+        slots[pages.STARTED] = 0
+        aside: list[list[bytes]] = []
+        told = was_woken = False
+        self.is_paused = True
+        try:
+            while stream.is_full and stream.index not in work.wanted:
+                frames = self._channel.receive(-1 if told else _PATIENCE_MS)
+                if frames is None:
+                    was_woken = True
+                    if not told:
+                        told = True
+                        self._channel.send(
+                            messages.Paused(stream.lease, stream.call, stream.index, stream.taken)
+                        )
+                elif not self._is_credit(stream, frames):
+                    aside.append(frames)
+                else:
+                    told = False
+        finally:
+            self.is_paused = False
+            self._channel.put_back(aside)
+            if was_woken:
+                self._channel.wake()  # it may have been for somebody else
+            now = time.monotonic_ns()
+            work.mark_ns += now - begun
+            slots[pages.STARTED] = now - used
+
+    @staticmethod
+    def _is_credit(stream: Stream, frames: list[bytes]) -> bool:
+        try:
+            message = messages.decode_at_worker(frames[0])
+        except ProtocolError:
+            return False  # whoever reads it next says so
+        if not isinstance(message, messages.Credit):
+            return False
+        if message.lease == stream.lease:
+            stream.credit(message.items, message.item_bytes)
+        return True
+
+    # ---- the control thread -----------------------------------------------------------------
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether items wait that the main thread may be too busy to send."""
+        stream = self.stream
+        return stream is not None and stream.has_results
+
+    def tick_locked(self) -> None:
+        """Send what has waited long enough, while the channel's lock is held."""
+        stream = self.stream
+        if stream is not None and stream.is_due(time.monotonic_ns()):
+            stream.send_locked(self._channel)

@@ -1,0 +1,306 @@
+"""`f.remote_gen(...)` and `fc.get_gen()`: the items of a generator that runs on a worker.
+
+Theory. Items arrive in batches, in the I/O thread, and wait in a `Delivery` (the one of maps: in
+bounded memory, the rest in a file). Whoever iterates takes them from there, and what was taken is
+credited to the producer, which is never more than a number of items ahead. The run is what the I/O
+thread knows; the `RemoteGenerator` that the user holds knows the run and is known by nobody, so
+that dropping it ends the run (`dropping` says how).
+
+Guarantees: items come in order, each once, the exception of a generator that failed behind them.
+Leaving the loop (`break`, an exception, an interrupt, garbage collection) closes a generator that
+was made by `remote_gen`; one that was spawned goes on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from kernel_worker.context import running_input
+from kernel_worker.errors import InvalidError
+from kernel_worker.wire import payload
+from notebook_ext import dropping
+from notebook_ext.delivery import Delivery, Values
+from notebook_ext.receivers import Answer, open_result, raise_rejection
+from notebook_ext.twin import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+
+    from kernel_worker.context import RunningInput
+    from kernel_worker.model import CallId
+    from kernel_worker.wire.frames import Frame
+    from notebook_ext.options import Options
+    from notebook_ext.output import CallOutput
+    from notebook_ext.session import Session
+    from notebook_ext.submission import Ended, Submission
+
+R = TypeVar("R")
+
+CREDIT_ITEMS = 32
+CREDIT_BYTES = 4 * 1024 * 1024
+"""With so much taken the producer hears of it: half, and a quarter, of what it may be ahead."""
+
+
+class Run(Answer):
+    """A generator that runs elsewhere, or ran: what the I/O thread knows of it."""
+
+    def __init__(self, session: Session, call: CallId, name: str, output: CallOutput) -> None:
+        """Take the items of `call`."""
+        super().__init__(output)
+        self.session = session
+        self.call = call
+        self.name = name
+        self.delivery = Delivery(ordered=True)
+        self.taken = 0
+        """How many items the loop has had …"""
+        self.taken_bytes = 0
+        """… and the bytes of the batches that it is through with."""
+        self._credited = 0
+        self._credited_bytes = 0
+        self._received = 0
+        self._left = False
+        self.is_over = False
+        """Whether it was told how the generator ended."""
+
+    def start(self) -> None:
+        """Begin."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Nobody takes items any more. Repeatable, from any thread."""
+        if not self._left:
+            self._left = True
+            self.delivery.close()
+            self._leave()
+
+    def credit(self) -> None:
+        """Let the producer hear what was taken, where that is much."""
+
+    def announce(self, running: RunningInput, begins: bool) -> None:  # noqa: FBT001  a callback
+        """Say that an input of this worker begins, or ends, to wait for items."""
+        self.session.announce(running, begins, (self.call,))
+
+    def _leave(self) -> None:
+        raise NotImplementedError
+
+    # ---- in the I/O thread ----------------------------------------------------------------------
+
+    def yielded(self, start: int, count: int, frames: list[bytes]) -> None:
+        """Items; those that were here before (a call that is replayed to somebody else too) not."""
+        if start == self._received:
+            self._received += count
+            self._output.after(self.delivery.put, start, Values(count, frames, 0))
+
+    def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:  # noqa: ARG002
+        """The generator has ended."""
+        self.is_over = True
+        self._output.after(self.delivery.finish, self._received)
+
+    def ended(self, end: Ended) -> None:
+        """The generator has ended otherwise."""
+        self._end(partial(open_result, end, self.name))
+
+    def rejected(self, error: str, message: str) -> None:
+        """Nothing more comes."""
+        self._end(partial(raise_rejection, error, message))
+
+    def _end(self, raising: Callable[[], object]) -> None:
+        self.is_over = True
+        self._output.after(self.delivery.finish, self._received, raising)
+
+
+class AttachedRun(Run):
+    """One that lives as long as somebody takes its items."""
+
+    def __init__(
+        self, session: Session, said: Submission, name: str, frames: Sequence[Frame]
+    ) -> None:
+        """Prepare the call `said` with its one input."""
+        super().__init__(session, said.call, name, session.output(name, said.call))
+        self._said = said
+        self._frames = frames
+
+    def start(self) -> None:
+        """Make the call."""
+        self._said.receiver = self
+        self.session.submit(self._said, 1, self._frames)
+        self._frames = ()
+
+    def credit(self) -> None:
+        """Say what was taken, once it is much."""
+        much = self.taken - self._credited >= CREDIT_ITEMS
+        if much or self.taken_bytes - self._credited_bytes >= CREDIT_BYTES:
+            self._credited, self._credited_bytes = self.taken, self.taken_bytes
+            self.session.credit(self.call, self.taken, self.taken_bytes)
+
+    def _leave(self) -> None:
+        if not self.is_over:
+            self.session.cancel(self.call)
+
+
+class Replay(Run):
+    """The items of a spawned generator, from the first one on."""
+
+    def start(self) -> None:
+        """Ask for them."""
+        self.session.attach(self.call, self, items=True)
+
+    def _leave(self) -> None:
+        if self.session.is_usable:
+            self.session.detach(self.call, self)
+
+
+class RemoteGenerator(Generic[R]):
+    """The items of a generator on a worker, for `for` or `async for`; it starts with the first."""
+
+    def __init__(self, name: str, prepared: Callable[[], Run]) -> None:
+        """Iterate the run that `prepared` will make."""
+        self._name = name
+        self._prepared: Callable[[], Run] | None = prepared
+        self._iterator: Generator[R, None, None] | None = None
+        self._run: Run | None = None
+        self._items: Iterator[R] = iter(())
+
+    def __iter__(self) -> Generator[R, None, None]:
+        if self._iterator is None:
+            run = self._begun()
+            self._iterator = _iterate(run)
+            self._run = run
+            dropping.when_dropped(self._iterator, run.leave)
+            run.start()  # last: who is interrupted before has nothing to stop
+        return self._iterator
+
+    def __next__(self) -> R:
+        __tracebackhide__ = True
+        return next(iter(self))
+
+    def __aiter__(self) -> AsyncIterator[R]:
+        if self._iterator is not None:
+            self._begun()  # which says that it is iterated already
+        if self._run is None:
+            self._run = run = self._begun()
+            dropping.when_dropped(self, run.leave)
+            run.start()
+        return self
+
+    async def __anext__(self) -> R:
+        __tracebackhide__ = True
+        run = self._run
+        if run is None:
+            self.__aiter__()
+            return await self.__anext__()
+        while True:
+            for item in self._items:
+                return item
+            try:
+                found = run.delivery.take()
+            except BaseException:
+                run.leave()
+                raise
+            if isinstance(found, Waiting):
+                await _awaited(run, found)
+            elif found is None:
+                run.leave()
+                raise StopAsyncIteration
+            else:
+                self._items = _values(run, found[1])
+
+    def close(self) -> None:
+        """Take no more items: a generator that runs for this loop alone is closed."""
+        self._prepared = None
+        self._items = iter(())
+        if self._iterator is not None:
+            self._iterator.close()
+        if self._run is not None:
+            self._run.leave()
+
+    async def aclose(self) -> None:
+        """Do as `close`; it does not wait."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{self._name}, {'not begun yet' if self._run is None else 'begun'}>"
+
+    def _begun(self) -> Run:
+        __tracebackhide__ = True
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            raise InvalidError(
+                f"{self._name}(...) was closed, or is iterated with `for` and `async for` at once."
+            )
+        return prepared()
+
+
+def streams_items(raw: Any, options: Options, name: str) -> bool:
+    """Return whether a function gives items.
+
+    Raises:
+        InvalidError: what its options say of that cannot be.
+    """
+    is_one = inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw)
+    if is_one and options.is_generator is False:
+        raise InvalidError(
+            f"is_generator=False: {name} is a generator; allowed is True, or to leave it out."
+        )
+    streams = is_one or bool(options.is_generator)
+    if streams and options.retries.max_retries:
+        raise InvalidError(
+            f"retries={options.retries.max_retries}: {name} is a generator, and what it gave "
+            "cannot be taken back; allowed is 0. Catch the failure in its body, or where it is "
+            "iterated."
+        )
+    return streams
+
+
+# What iterates does not know the `RemoteGenerator`, so that dropping that ends the run at once.
+
+
+def _iterate(run: Run) -> Generator[Any, None, None]:
+    """Yield the items; where it is dropped, `Run.leave` is called.
+
+    Nothing runs here then: see `dropping`. A `finally` would, and so would a `with`.
+    """
+    __tracebackhide__ = True
+    try:
+        while (found := run.delivery.take()) is not None:
+            if isinstance(found, Waiting):
+                found.announce = run.announce if running_input() is not None else None
+                found.wait()
+            else:
+                yield from _values(run, found[1])
+    except GeneratorExit:
+        raise
+    except BaseException:
+        run.leave()
+        raise
+    run.leave()
+
+
+async def _awaited(run: Run, waiting: Waiting[None]) -> None:
+    __tracebackhide__ = True
+    waiting.announce = run.announce if running_input() is not None else None
+    try:
+        await waiting.settled()
+    except BaseException:  # the task is cancelled, or the cell interrupted
+        run.leave()
+        raise
+
+
+def _values(run: Run, piece: Any) -> Iterator[Any]:
+    """Yield the items of a batch, each unpickled when it is asked for, and count them."""
+    __tracebackhide__ = True
+    for item in payload.BatchReader(piece.frames).items(0, piece.count):
+        run.taken += 1
+        if run.taken % CREDIT_ITEMS == 0:
+            run.credit()
+        yield item
+    run.taken_bytes += sum(map(len, piece.frames))
+    run.credit()
