@@ -86,11 +86,15 @@ def _look_for_leftovers(base: Path) -> None:
 
 @pytest.fixture
 def start_kernel(tmp_path: Path) -> Iterator[KernelStarter]:
-    """Start ordinary kernels, `start_kernel(directory=…, variables=…)`, that end with the test."""
+    """Start ordinary kernels, `start_kernel(directory=…, …)`, that end with the test."""
     kernels: list[PlainKernel] = []
 
-    def start(directory: Path = tmp_path, variables: dict[str, str] | None = None) -> PlainKernel:
-        kernels.append(PlainKernel(directory, variables))
+    def start(
+        directory: Path = tmp_path,
+        variables: dict[str, str] | None = None,
+        interpreter: Path | None = None,
+    ) -> PlainKernel:
+        kernels.append(PlainKernel(directory, variables, interpreter))
         return kernels[-1]
 
     yield start

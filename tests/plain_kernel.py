@@ -67,11 +67,21 @@ class PlainKernel:
     Args:
         directory: The working directory, as a notebook's.
         variables: Environment variables on top of the test's own.
+        interpreter: The Python that runs it, if not the test's own.
     """
 
-    def __init__(self, directory: Path, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        variables: Mapping[str, str] | None = None,
+        interpreter: Path | None = None,
+    ) -> None:
         sockets = Path(os.environ["JUPYTER_RUNTIME_DIR"]) / f"k-{secrets.token_hex(4)}"
         self._manager = KernelManager(kernel_name="python3", transport="ipc", ip=str(sockets))
+        if interpreter is not None:
+            spec = self._manager.kernel_spec
+            assert spec is not None
+            spec.argv[0] = str(interpreter)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("COV_")}
         self._manager.start_kernel(cwd=str(directory), env=environment | dict(variables or {}))
         self._client: BlockingKernelClient = self._manager.blocking_client()
