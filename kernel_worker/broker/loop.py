@@ -40,6 +40,7 @@ from kernel_worker.broker.peers import Client, Host, Peers, Worker
 from kernel_worker.broker.perform import Performer
 from kernel_worker.broker.progress import ProgressReports
 from kernel_worker.broker.replays import Replays
+from kernel_worker.broker.rest import Rest
 from kernel_worker.broker.restore import restore_tables
 from kernel_worker.broker.sockets import Sockets
 from kernel_worker.broker.translate import Refusal, Repetition, Translator
@@ -119,6 +120,7 @@ class Broker:
         self._lookups = Lookups(self)
         self._answers = Answers(self, self._lookups)
         self._progress = ProgressReports(self)
+        self._rest = Rest(self)
         self._translator = Translator(
             self.peers, self.objects, self.calls, self.ended_calls, self.now
         )
@@ -300,6 +302,7 @@ class Broker:
             case events.RangeSucceeded():
                 self.handle(translated, frames)
             case events.CallSubmitted():
+                self._rest.expect()
                 if translated.attached:
                     self._progress.expect()
                 else:

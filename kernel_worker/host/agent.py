@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from kernel_worker.wire.page import Place
 
 RETIRED_SECONDS = 30.0
+_KEPT_RETIRING = 4
 GRACE_SECONDS = 5.0
 _NO_LIMIT_SECONDS = 1e8
 _MIN_LOOK_SECONDS = 0.01
@@ -87,7 +88,8 @@ class Agent:
         self._pids: dict[int, Worker | Template] = {}
         self._is_ending = False
         self._oom_kills = workers.oom_kills()
-        self._retiring: set[PoolId] = set()
+        self._retiring: dict[PoolId, None] = {}
+        """Those whose template and objects go soon, the longest retired first."""
         self._specs: dict[PoolId, FunctionSpec] = {}
         """What the pools need that are not retired."""
         self.templates = Templates(lifeline[0], self._watch, self._unwatch, self._allow)
@@ -150,9 +152,7 @@ class Agent:
             case messages.Interrupt():
                 self._interrupt(message)
             case messages.RetirePool():
-                self._retiring.add(message.pool)
-                retire = partial(self._retire, message.pool)
-                self._timers.at(time.monotonic() + RETIRED_SECONDS, retire)
+                self._retire_later(message.pool)
             case messages.Welcome():
                 pass
             case messages.Refused():
@@ -163,11 +163,23 @@ class Agent:
             case _:
                 assert_never(message)
 
+    def _retire_later(self, pool: PoolId) -> None:
+        """Keep what a pool needs for a while: a user goes back to what a cell said before.
+
+        Only for the latest few: somebody may run one cell a hundred times.
+        """
+        self._retiring.pop(pool, None)
+        self._retiring[pool] = None
+        retire = partial(self._retire, pool)
+        self._timers.at(time.monotonic() + RETIRED_SECONDS, retire)
+        while len(self._retiring) > _KEPT_RETIRING:
+            self._retire(next(iter(self._retiring)))
+
     def _retire(self, pool: PoolId) -> None:
         """Let a pool's template and objects go, unless the pool has come back meanwhile."""
         if pool not in self._retiring:
             return
-        self._retiring.discard(pool)
+        del self._retiring[pool]
         self.templates.retire(pool)
         self._specs.pop(pool, None)
         self._drop_objects()
@@ -189,7 +201,7 @@ class Agent:
             self._refuse(asked.worker, Failed(str(error), _captured(error)))
             return
         environment, code = self._objects[spec.environment], self._objects[spec.code]
-        self._retiring.discard(spec.pool)
+        self._retiring.pop(spec.pool, None)
         self._unclaimed -= {spec.environment, spec.code}
         self._specs[spec.pool] = spec
         template = self.templates.function(spec, environment, code)

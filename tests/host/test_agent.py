@@ -184,6 +184,17 @@ def test_objects_that_no_pool_needs_any_more_are_let_go(tmp_path: Path) -> None:
         assert broker.start_worker(stays).call() != kept.call()
 
 
+def test_of_many_retired_pools_the_latest_are_kept(broker: Broker) -> None:
+    for number in range(12):
+        worker, spec = broker.ask_worker(define(f"def f():\n    return {number}\n"))
+        broker.ready(worker)
+        worker.tell_host(messages.StopWorker(worker.id))
+        worker.exited()
+        broker.send(broker.host, messages.RetirePool(spec.pool))
+    # Not more than the few that are kept for who goes back, their base and nothing else.
+    wait_until(lambda: len(descendants(broker.agent.pid)) <= 2 * 4 + 2)
+
+
 def end_of_a_start(broker: Broker, captured: Captured) -> str:
     """Ask for a worker without sending what it needs, retire its pool, say how it ended."""
     worker, spec = broker.ask_worker(captured)  # which sends each object once
