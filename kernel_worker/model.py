@@ -63,6 +63,19 @@ def app_of(key: FunctionKey) -> str:
     return parts[1] if len(parts) > 1 else "-"
 
 
+_DEPLOYED = "deployed/"
+
+
+def deployed_key(app: str, name: str) -> FunctionKey:
+    """Return the key of what is deployed as `name` of `app`: the same for everybody."""
+    return FunctionKey(f"{_DEPLOYED}{app}/{name}")
+
+
+def is_deployed(key: str) -> bool:
+    """Say whether a key names what is deployed, rather than what one process defines."""
+    return key.startswith(_DEPLOYED)
+
+
 class Outcome(enum.IntEnum):
     """How an input ended, or (LOST) how an attempt did."""
 
@@ -137,6 +150,22 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     rerun_on_crash: bool = True
     single_use: bool = False
     nested_loops: bool = False
+
+
+class DeployedFunction(msgspec.Struct, frozen=True, array_like=True):
+    """A function as it was deployed: what a call of its name needs."""
+
+    name: str
+    """Without its app's."""
+    spec: FunctionSpec
+    snapshot: Digest = Digest("")
+    table: Digest = Digest("")
+    """Resolves the functions that it refers to; empty where it refers to none."""
+    nested: tuple[FunctionSpec, ...] = ()
+    """These functions."""
+    requires: tuple[Digest, ...] = ()
+    """All objects that it and these need."""
+    is_generator: bool = False
 
 
 class Environment(msgspec.Struct, frozen=True, array_like=True):

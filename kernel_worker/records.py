@@ -13,6 +13,7 @@ import msgspec
 from kernel_worker.model import (
     CallContext,
     CallId,
+    DeployedFunction,
     Digest,
     FunctionSpec,
     Outcome,
@@ -138,3 +139,19 @@ Record = (
     | AttachedCallEnded
     | ItemsYielded
 )
+
+
+class Deployment(msgspec.Struct, frozen=True, array_like=True):
+    """An app was deployed. Stored beside it: the objects that its functions name.
+
+    It is in force until the app is deployed again or stopped, and no fact about a call.
+    """
+
+    app: str
+    version: int
+    """From 1 on, by one."""
+    deployed_at: float
+    """Unix seconds."""
+    functions: tuple[DeployedFunction, ...]
+    tag: str = ""
+    """Whatever the user calls this version."""

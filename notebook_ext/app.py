@@ -7,11 +7,16 @@ import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from kernel_worker.errors import InvalidError
+from notebook_ext import cloud, deployment
 from notebook_ext import options as options_
 from notebook_ext.function import Function
+from notebook_ext.twin import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+
+    from notebook_ext.deployment import Deployment
+    from notebook_ext.twin import Waiting
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,6 +89,32 @@ class App:
     def run(self, **_: object) -> Iterator[App]:
         """Do nothing: functions run on workers with and without it."""
         yield self
+
+    @twin
+    def deploy(
+        self, /, name: str | None = None, *, tag: str = "", **cloud_only: Any
+    ) -> Waiting[Deployment]:
+        """Make the functions, as they are now, known by name: to all kernels, after restarts too.
+
+        `Function.from_name(app, name)` finds them. Deploying again puts a new version in the place
+        of the old one, on which the calls in flight end. The floors of the functions
+        (`min_containers`) are kept without any notebook.
+
+        Args:
+            name: the app's name, where it is not the one that it was made with.
+            tag: whatever you call this version, for the history.
+            cloud_only: `environment_name` selects the profile.
+
+        Returns:
+            What is deployed, with its version.
+
+        Raises:
+            InvalidError: it has no name or no functions.
+            SerializationError: something that a function captures cannot travel.
+        """
+        __tracebackhide__ = True
+        cloud.check("deploy", {k: v for k, v in cloud_only.items() if k != "show_progress"})
+        return deployment.deploy(self, name, tag)
 
     def add(self, function: Function[Any, Any]) -> None:
         """Note a function that was defined on this app."""

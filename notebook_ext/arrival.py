@@ -1,7 +1,12 @@
-"""In a worker: the code of a function that arrived as a reference, for `.local`."""
+"""The code of a function that is known here by its key alone, for `.local`.
+
+In a worker that is a function which the tree of calls refers to; anywhere, one that is deployed.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from kernel_worker import context
@@ -12,7 +17,7 @@ from notebook_ext.package import table_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kernel_worker.model import FunctionKey
+    from kernel_worker.model import DeployedFunction, Digest, FunctionKey
 
 
 def load(key: FunctionKey) -> Callable[..., Any]:
@@ -31,8 +36,29 @@ def load(key: FunctionKey) -> Callable[..., Any]:
     if found is None:
         raise NotFoundError(f"{name} is not known to this tree of calls.")
     spec, snapshot = found
+    return _load(spec.code, snapshot, load_function)
+
+
+def load_deployed(found: DeployedFunction) -> Callable[..., Any]:
+    """Return the plain function of what is deployed; the same one for the same code and values."""
+    return _load_here(found.spec.code, found.snapshot)
+
+
+@functools.lru_cache(maxsize=32)
+def _load_here(code: Digest, snapshot: Digest) -> Callable[..., Any]:
+    identity = context.worker_identity
+    loader = identity.load_function if identity is not None else None
+    if loader is None:
+        # By name: the client does not see the worker's room but for this.
+        loader = importlib.import_module("kernel_worker.worker.binding").load_function
+    return _load(code, snapshot, loader)
+
+
+def _load(
+    code: Digest, snapshot: Digest, loader: Callable[[bytes, bytes], Any]
+) -> Callable[..., Any]:
     session = process.current()
-    code = session.ask("object", spec.code, bytes)
+    content = session.ask("object", code, bytes)
     values = session.ask("object", snapshot, bytes).join() if snapshot else b""
-    function: Callable[..., Any] = load_function(code.join(), values)
+    function: Callable[..., Any] = loader(content.join(), values)
     return function

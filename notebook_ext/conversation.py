@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Question:
-    message: messages.Ask | messages.ConfigurePool
+    message: messages.Ask | messages.ConfigurePool | messages.Deploy
     package: Package | None
     answer: Callable[[messages.Reply, list[bytes]], None]
 
@@ -214,7 +214,7 @@ class Conversation:
 
     def ask(
         self,
-        message: messages.Ask | messages.ConfigurePool,
+        message: messages.Ask | messages.ConfigurePool | messages.Deploy,
         answer: Callable[[messages.Reply, list[bytes]], None],
         package: Package | None = None,
     ) -> None:
@@ -449,8 +449,12 @@ class Conversation:
         self._say(messages.AttachCall(call, call in self._reading))
 
     def _say_question(self, question: _Question) -> None:
-        if question.package is not None:
-            self._ensure(question.package)
+        package = question.package
+        if package is not None and isinstance(question.message, messages.Deploy):
+            for digest, data in package.objects.items():
+                self._told.store(digest, data)
+        elif package is not None:
+            self._ensure(package)
         self._say(question.message)
 
     def _ensure(self, package: Package) -> None:

@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast
 
 from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
@@ -19,6 +19,7 @@ from kernel_worker.model import (
     FunctionSpec,
     PoolSettings,
     digest_of,
+    is_deployed,
 )
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import messages, payload
@@ -28,8 +29,16 @@ from notebook_ext.arguments import copied, encoded, shared_object
 from notebook_ext.autoscaler import Autoscaler, FunctionInfo, FunctionStats
 from notebook_ext.call import FunctionCall
 from notebook_ext.generators import AttachedRun, RemoteGenerator, streams_items
+from notebook_ext.looked_up import FromName, Lookup, ask
 from notebook_ext.maps import Map
-from notebook_ext.package import Surroundings, Version, arrived_package, packed, pool_id
+from notebook_ext.package import (
+    Surroundings,
+    Version,
+    arrived_package,
+    deployed_package,
+    packed,
+    pool_id,
+)
 from notebook_ext.receivers import Acceptance, Outcomes, SingleAnswer
 from notebook_ext.submission import Package, Submission
 from notebook_ext.twin import Waiting, done, stream, twin
@@ -94,6 +103,11 @@ class Function(Generic[P, R]):
         function.is_generator = is_generator
         return function
 
+    from_name: ClassVar[FromName] = FromName()
+    """See `notebook_ext.looked_up.FromName`."""
+    lookup: ClassVar[Lookup] = Lookup()
+    """See `notebook_ext.looked_up.Lookup`."""
+
     # ---- calls ----------------------------------------------------------------------------------
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -148,6 +162,8 @@ class Function(Generic[P, R]):
             SerializationError: as `remote`.
         """
         __tracebackhide__ = True
+        if is_deployed(self._key) and not self.is_generator:
+            self.is_generator = ask(self._key).join().is_generator
         if not self.is_generator:
             raise InvalidError(
                 f"{self._name} is no generator: call {self._name}.remote(...), or write it with "
@@ -319,7 +335,11 @@ class Function(Generic[P, R]):
             InvalidError: as `App.function`.
         """
         if self._app is None:
-            raise InvalidError(f"{self._name} is defined in another process; make variants there.")
+            where = "deployed" if is_deployed(self._key) else "defined in another process"
+            raise InvalidError(
+                f"{self._name}.with_options({_spelled(given)}): {self._name} is {where}; give its "
+                "options where it is defined."
+            )
         options = options_.parse(given, self._options)
         mark = digest_of(repr((options.changes_pool(), options.settings)).encode())[:8]
         return Function(self.get_raw_f(), self._app, options, f"~{mark}")
@@ -329,8 +349,13 @@ class Function(Generic[P, R]):
     def get_raw_f(self) -> Callable[P, Any]:
         """Return the plain function.
 
-        In a worker, a function that only arrived by name is loaded first.
+        In a worker, a function that only arrived by name is loaded first; so is one that is
+        deployed, in the version that is in force.
         """
+        if is_deployed(self._key):
+            from notebook_ext.arrival import load_deployed  # noqa: PLC0415  rarely
+
+            return load_deployed(ask(self._key).join())
         if self._raw is None:
             from notebook_ext.arrival import load  # noqa: PLC0415  in workers only
 
@@ -340,6 +365,8 @@ class Function(Generic[P, R]):
     @property
     def version(self) -> str:
         """The content hash of the code as it is now: what workers would run."""
+        if is_deployed(self._key):
+            return str(ask(self._key).join().spec.version)
         return str(self._package(running_input()).spec.version)
 
     def info(self) -> FunctionInfo:
@@ -372,6 +399,8 @@ class Function(Generic[P, R]):
         return referenced, (self._key, self._name, self._module, self.is_generator)
 
     def __repr__(self) -> str:
+        if is_deployed(self._key):
+            return f"<Function {self._key.partition('/')[2]}, deployed>"
         return f"<Function {self._module}.{self._name}>"
 
     def read(self) -> Version:
@@ -412,6 +441,8 @@ class Function(Generic[P, R]):
 
     def _package(self, running: RunningInput | None) -> Package:
         if not self.has_code:
+            if is_deployed(self._key):
+                return deployed_package(self._key, self._name)
             return arrived_package(self._key, running)
         self._packed = packed(self, self._packed)
         return self._packed[1]
@@ -489,16 +520,26 @@ class Function(Generic[P, R]):
 
     def _configured(self, given: dict[str, Any]) -> Waiting[PoolSettings]:
         settings = options_.check_settings(given, self._options.settings)
+        if not self.has_code and not given:
+            return self.pool_stats().then(lambda stats: stats.settings)
         if not given:
             return done(settings)
-        with self._lock:
-            self._options = dataclasses.replace(self._options, settings=settings)
-            self._version = None  # the next versions have them too
+        if self.has_code:
+            self._take_settings(settings)
         package = self._package(running_input())
         changes = dict(given)
         if "scaledown_window" in changes:
             changes["scaledown_window_seconds"] = float(changes.pop("scaledown_window"))
         return process.current().configure(package.spec.pool, package, changes)
+
+    def _take_settings(self, settings: PoolSettings) -> None:
+        with self._lock:
+            self._options = dataclasses.replace(self._options, settings=settings)
+            self._version = None  # the next versions have them too
+
+
+def _spelled(given: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
 
 def referenced(

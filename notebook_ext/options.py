@@ -12,13 +12,13 @@ import difflib
 import math
 import re
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import PoolSettings, Resources, RetryPolicy
+from notebook_ext import cloud
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +29,11 @@ _SPELLINGS_2024 = {
     "concurrency_limit": "max_containers",
     "container_idle_timeout": "scaledown_window",
 }
-_CLOUD_ONLY = ("region", "cloud", "client", "namespace", "environment_name")
 _NOT_YET = ("image", "schedule", "secrets", "volumes", "mounts", "network_file_systems")
 _MOST_KEPT = 1_000
 """More workers than this no host keeps warm; a slip of the keyboard must not make it try."""
 _MOST_MIB = 1 << 40
 _GPU = re.compile(r"^(?P<kind>[A-Za-z][\w. -]*?)(?::(?P<count>\d+))?$")
-_warned: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +115,8 @@ def _modern(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return `given` in the names of 2026, without what has no meaning here."""
     modern: dict[str, Any] = {}
     for name, value in given.items():
-        if name in _CLOUD_ONLY:
-            _warn_once(name, value)
+        if name in cloud.NAMES or name == cloud.PROFILE:
+            cloud.check("the decorator", {name: value})
             continue
         now = _SPELLINGS_2024.get(name, name)
         if now in modern:
@@ -130,17 +128,6 @@ def _modern(given: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidError(_unknown(name))
         modern[now] = value
     return modern
-
-
-def _warn_once(name: str, value: object) -> None:
-    if value is None or name in _warned:
-        return
-    _warned.add(name)
-    warnings.warn(
-        f"{name}={value!r} means something on a cloud only and is ignored here.",
-        UserWarning,
-        stacklevel=6,
-    )
 
 
 def _refuse_unbuilt(name: str, value: object) -> None:

@@ -20,12 +20,16 @@ from kernel_worker import context
 from kernel_worker.errors import InvalidError, NotFoundError
 from kernel_worker.model import (
     CallContext,
+    DeployedFunction,
     Digest,
     Environment,
     FunctionKey,
     FunctionSpec,
     PoolId,
+    PoolSettings,
+    deployed_key,
     digest_of,
+    is_deployed,
     is_text,
 )
 from notebook_ext import process
@@ -119,6 +123,60 @@ def _arrived(table: Digest, spec: FunctionSpec, snapshot: Digest) -> Package:
     )
 
 
+def deployed_package(key: FunctionKey, name: str) -> Package:
+    """Return what a call takes along of a function that is deployed: its name; see the broker."""
+    nothing = Digest("")
+    spec = FunctionSpec(PoolId(key), key, name, "", nothing, nothing, nothing)
+    return Package(spec, inherited=True)
+
+
+def deployable(
+    app: str, roots: Mapping[str, Function[Any, Any]]
+) -> tuple[tuple[DeployedFunction, ...], dict[Digest, bytes]]:
+    """Return the functions `roots` (by name) as they read now, to deploy, and their objects.
+
+    What they refer to goes with them under keys of the deployment's own, so that nothing that is
+    defined elsewhere, or later, changes what is deployed.
+    """
+    keys = {root.key: deployed_key(app, name) for name, root in roots.items()}
+    objects: dict[Digest, bytes] = {}
+    found = []
+    for name, root in roots.items():
+        _, versions, arrived = _reach(root)
+        if arrived:
+            raise InvalidError(
+                f"{name} refers to a function that is defined in another process and cannot be "
+                "deployed from here: allowed are functions of this one, and deployed ones."
+            )
+        table: Table = {}
+        for version in versions:
+            own = version.spec.key
+            inner = own.split("/", 1)[-1].replace("/", ".")
+            key = keys.get(own, deployed_key(app, f"+{inner}"))
+            table[own] = (_rekeyed(version.spec, key), version.snapshot)
+            objects.update(version.objects)
+        spec, snapshot = table[root.key]
+        digest = Digest("")
+        if len(versions) > 1 or versions[0].references:
+            encoded = msgspec.msgpack.encode(table)
+            digest = digest_of(encoded)
+            objects[digest] = encoded
+        nested = tuple(spec for key, (spec, _) in table.items() if key != root.key)
+        requires = tuple(_digests(table.values()))
+        found.append(
+            DeployedFunction(name, spec, snapshot, digest, nested, requires, root.is_generator)
+        )
+    return tuple(found), objects
+
+
+def _rekeyed(spec: FunctionSpec, key: FunctionKey) -> FunctionSpec:
+    """Return `spec` under another key; equal functions of two processes have one pool then."""
+    settled = msgspec.structs.replace(
+        spec, key=key, pool=PoolId(""), code=Digest(""), settings=PoolSettings()
+    )
+    return msgspec.structs.replace(spec, key=key, pool=pool_id(settled))
+
+
 def table_of(running: RunningInput) -> Table:
     """Return the table of the tree of calls that `running` belongs to."""
     return _read_table(running.table) if running.table else {}
@@ -159,7 +217,7 @@ def _reach(
             seen.add(key)
             if reference.has_code:  # type: ignore[attr-defined]
                 functions.append(reference)  # type: ignore[arg-type]
-            else:
+            elif not is_deployed(key):
                 arrived = True
     return functions, tuple(versions), arrived
 

@@ -35,6 +35,12 @@ def current() -> Session:
         return _Current.session
 
 
+def connected() -> Session | None:
+    """Return the session of this process if there is one."""
+    session = _Current.session
+    return session if session is not None and session.is_usable else None
+
+
 def close() -> None:
     """Close the session, if there is one; the next call makes another."""
     with _Current.lock:

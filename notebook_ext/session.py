@@ -26,17 +26,18 @@ from notebook_ext import exception
 from notebook_ext.config import current as current_settings
 from notebook_ext.link import Link
 from notebook_ext.output import CallOutput, Printer
+from notebook_ext.submission import Package
 from notebook_ext.twin import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kernel_worker.context import RunningInput
-    from kernel_worker.model import PoolId, PoolSettings
+    from kernel_worker.model import DeployedFunction, Digest, PoolId, PoolSettings
     from kernel_worker.rendezvous import Connection
     from kernel_worker.settings import Settings
     from kernel_worker.wire.frames import Frame
-    from notebook_ext.submission import Package, Receiver, Submission
+    from notebook_ext.submission import Receiver, Submission
 
 
 class Session:
@@ -173,6 +174,18 @@ class Session:
         """Ask for everything that is known of the tree that a call belongs to."""
         return self.ask("graph", call, messages.Graph)
 
+    def deploy(
+        self,
+        app: str,
+        functions: tuple[DeployedFunction, ...],
+        objects: Mapping[Digest, bytes],
+        tag: str,
+    ) -> Waiting[messages.DeploymentInfo]:
+        """Deploy an app; the result comes when it is durable and in force."""
+        message = messages.Deploy(next(self._requests), app, functions, tag)
+        package = Package(functions[0].spec, objects=objects) if functions else None
+        return self._question(message, messages.DeploymentInfo, package)
+
     def status(self) -> Waiting[messages.Status]:
         """Ask for the state of the broker, its hosts, pools, workers and calls."""
         return self.ask("status", "", messages.Status)
@@ -188,7 +201,7 @@ class Session:
 
     def _question(
         self,
-        message: messages.Ask | messages.ConfigurePool,
+        message: messages.Ask | messages.ConfigurePool | messages.Deploy,
         answer: Any,
         package: Package | None,
     ) -> Waiting[Any]:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from kernel_worker.broker.deployments import KEEPER
 from kernel_worker.core import events
 from kernel_worker.errors import Error, NotFoundError
-from kernel_worker.model import Digest, PoolId
+from kernel_worker.model import Digest, FunctionKey, PoolId, is_deployed
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kernel_worker.broker.deployments import Deployments, Register
     from kernel_worker.broker.lookups import Lookups
     from kernel_worker.broker.loop import Broker
     from kernel_worker.broker.peers import Client
@@ -27,9 +29,13 @@ T = TypeVar("T")
 class Answers:
     """Replies to questions about what the broker and its core know."""
 
-    def __init__(self, broker: Broker, lookups: Lookups) -> None:
+    def __init__(
+        self, broker: Broker, lookups: Lookups, register: Register, deployments: Deployments
+    ) -> None:
         """Serve `broker`; what the journal has to say comes by `lookups`."""
         self._broker = broker
+        self._register = register
+        self._deployments = deployments
         self._lookups = lookups
 
     def ask(self, client: Client, ask: messages.Ask) -> None:
@@ -41,6 +47,8 @@ class Answers:
                 self._lookups.recent(client, ask)
             case "graph":
                 self._lookups.graph(client, ask)
+            case "lookup" | "deployments" | "stop_app":
+                self._deployments.ask(client, ask)
             case "stop":
                 self._reply(client, messages.Reply(ask.request))
                 self._broker.stop(f"{client.id} asked for it")
@@ -56,11 +64,21 @@ class Answers:
             self._reply(client, messages.Reply(ask.request, _packed(body)), frames)
 
     def configure(self, client: Client, message: messages.ConfigurePool) -> None:
-        """Change a pool's settings and answer with those in force."""
+        """Change a pool's settings and answer with those in force.
+
+        Those of a deployed function belong to its deployment: they stay when `client` leaves.
+        """
+        try:
+            pool, owner = self._pool_named(message.pool), client.id
+        except NotFoundError as error:
+            self._reply(client, _failed(message.request, error))
+            return
+        if pool != message.pool:
+            owner = KEEPER
         self._broker.handle(
             events.PoolConfigured(
-                client.id,
-                message.pool,
+                owner,
+                pool,
                 message.min_containers,
                 message.max_containers,
                 message.buffer_containers,
@@ -68,11 +86,20 @@ class Answers:
             )
         )
         try:
-            settings = self._pool(message.pool).settings
+            settings = self._pool(pool).settings
         except Error as error:
             self._reply(client, _failed(message.request, error))
+            return
+        reply = messages.Reply(message.request, _packed(settings))
+        if owner is KEEPER:
+            self._deployments.configured(FunctionKey(message.pool))
+            self._lookups.when_written(lambda: self._reply(client, reply))
         else:
-            self._reply(client, messages.Reply(message.request, _packed(settings)))
+            self._reply(client, reply)
+
+    def _pool_named(self, name: PoolId) -> PoolId:
+        """Return the pool that a client names, which may be a deployed function's key."""
+        return self._register.resolve(name).spec.pool if is_deployed(name) else name
 
     def _reply(self, client: Client, reply: messages.Reply, frames: Sequence[Frame] = ()) -> None:
         self._broker.send(client.routing, messages.encode(reply), frames)
@@ -80,7 +107,7 @@ class Answers:
     def _answer(self, ask: messages.Ask) -> tuple[object, Sequence[Frame]]:
         match ask.what:
             case "pool_stats":
-                counts = self._pool(PoolId(ask.subject))
+                counts = self._pool(self._pool_named(PoolId(ask.subject)))
                 return messages.PoolStats(**counts._asdict()), ()
             case "status":
                 return self._status(), ()

@@ -14,7 +14,7 @@ from kernel_worker.core import events
 from kernel_worker.model import CallId, Digest, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from kernel_worker.broker.gate import Held
     from kernel_worker.broker.objects import ObjectStore
@@ -32,9 +32,10 @@ class Commit:
 
     def __init__(self, journal: Journal, objects: ObjectStore) -> None:
         """Write to `journal`; `objects` is where the contents of a call's objects are."""
-        from kernel_worker.journal.store import Fact, Finished  # noqa: PLC0415  loads SQLite
+        from kernel_worker.journal import store  # noqa: PLC0415  loads SQLite
 
-        self._fact, self._finished = Fact, Finished
+        self._fact, self._finished = store.Fact, store.Finished
+        self._deployed, self._undeployed = store.Deployed, store.Undeployed
         self._journal = journal
         self._objects = objects
         self._entries: list[Entry] = []
@@ -51,6 +52,17 @@ class Commit:
     def finished(self, call: CallId, at: float, tally: tuple[int, ...]) -> None:
         """Note that a spawned call is over, and how many inputs ended in each outcome."""
         self._entries.append(self._finished(call, at, tally))
+
+    def deployed(
+        self, deployment: records.Deployment, contents: Mapping[Digest, Frame | None]
+    ) -> None:
+        """Note a version of an app that is in force, and its objects."""
+        here = {digest: content for digest, content in contents.items() if content is not None}
+        self._entries.append(self._deployed(deployment, here))
+
+    def undeployed(self, app: str, at: float) -> None:
+        """Note that no version of an app is in force."""
+        self._entries.append(self._undeployed(app, at))
 
     @property
     def has_facts(self) -> bool:

@@ -57,6 +57,10 @@ class Lookups:
         """Pass on what the journal found."""
         self._waiting.pop(found.request)(found.found)
 
+    def when_written(self, act: Callable[[], None]) -> None:
+        """Call `act` when the facts of this turn, and of those before it, are on the disk."""
+        self._look(_nothing, lambda _: act())
+
     def one(self, client: Client, ask: messages.Ask) -> None:
         """Say how a call stands."""
         call = CallId(ask.subject)

@@ -33,6 +33,7 @@ from kernel_worker.broker.admission import Admission
 from kernel_worker.broker.agent import LocalAgent
 from kernel_worker.broker.answers import Answers
 from kernel_worker.broker.commit import Commit
+from kernel_worker.broker.deployments import Deployments, Register
 from kernel_worker.broker.logs import shown
 from kernel_worker.broker.lookups import Lookups
 from kernel_worker.broker.objects import ObjectStore
@@ -53,12 +54,14 @@ from kernel_worker.model import CallId, PoolId
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from kernel_worker.broker.calls import OpenCall
     from kernel_worker.broker.peers import Peer
     from kernel_worker.broker.translate import Translated
     from kernel_worker.journal.thread import Journal
+    from kernel_worker.model import ClientId, Digest, FunctionSpec
+    from kernel_worker.records import Deployment
     from kernel_worker.rendezvous import Connection
     from kernel_worker.settings import Settings
 
@@ -118,11 +121,13 @@ class Broker:
         self.send = self.sockets.send
         self._replays = Replays(self)
         self._lookups = Lookups(self)
-        self._answers = Answers(self, self._lookups)
+        register = Register()
+        self._deployments = Deployments(self, register, self._lookups)
+        self._answers = Answers(self, self._lookups, register, self._deployments)
         self._progress = ProgressReports(self)
         self._rest = Rest(self)
         self._translator = Translator(
-            self.peers, self.objects, self.calls, self.ended_calls, self.now
+            self.peers, self.objects, self.calls, self.ended_calls, self.now, register=register
         )
         self._performer = Performer(
             self.peers, self.objects, self.calls, self.send, self._on_finished
@@ -277,6 +282,8 @@ class Broker:
                 self._answers.ask(client, message)
             case messages.ConfigurePool():
                 self._answers.configure(client, message)
+            case messages.Deploy():
+                self._deployments.deploy(client, message)
             case _:
                 self._to_core(client, self._translator.from_client(client, message, frames), frames)
 
@@ -383,6 +390,22 @@ class Broker:
             elif not (may_wait and commit.holds(effect, frames)):
                 self._perform(effect, frames)
 
+    def define(self, client: ClientId, spec: FunctionSpec) -> None:
+        """Have the core know a function version, whose objects are here."""
+        self.objects.own(spec.pool, (spec.code, spec.environment))
+        self._defined.add(spec.pool)
+        self.handle(events.FunctionDefined(client, spec))
+
+    def keep_deployment(
+        self, deployment: Deployment, contents: Mapping[Digest, Frame | None]
+    ) -> None:
+        """Have the journal keep a version of an app that is in force."""
+        self._commit.deployed(deployment, contents)
+
+    def end_deployment(self, app: str, at: float) -> None:
+        """Have the journal note that no version of an app is in force."""
+        self._commit.undeployed(app, at)
+
     def _perform(self, effect: effects.Effect, frames: Sequence[Frame]) -> None:
         try:
             self._performer.perform(effect, frames)
@@ -423,9 +446,10 @@ class Broker:
         for digest, content in restored.objects.items():
             self.objects.add(digest, content, keeper)
         self._defined |= restore_tables(restored.facts, self.objects, self.calls)
-        self.objects.forget(keeper)
         facts = [fact.record for fact in restored.facts]
         self._do(self.scheduler.restore(facts, self.now()), events.TimePassed(), ())
+        self._deployments.restore(restored.deployments)
+        self.objects.forget(keeper)
         self._commit.flush()
 
     def _consider_idleness(self) -> None:

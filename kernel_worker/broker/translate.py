@@ -15,11 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from kernel_worker.broker.calls import OpenCall
+from kernel_worker.broker.deployments import Register
 from kernel_worker.broker.peers import Client, Host, Peer, Peers, Worker
 from kernel_worker.core import effects, events
-from kernel_worker.errors import ProtocolError
-from kernel_worker.model import CallId, Outcome
+from kernel_worker.errors import NotFoundError, ProtocolError
+from kernel_worker.model import CallId, Outcome, is_deployed
 from kernel_worker.wire import frames as batches
 from kernel_worker.wire import messages
 
@@ -59,6 +62,8 @@ class Translator:
         calls: dict[CallId, OpenCall],
         ended_calls: Mapping[CallId, bool],
         clock: Callable[[], float],
+        *,
+        register: Register | None = None,
     ) -> None:
         """All arguments are the broker's own tables, shared.
 
@@ -68,12 +73,14 @@ class Translator:
             calls: Open calls; `Submit` adds to it.
             ended_calls: Spawned calls that the journal knows to have ended.
             clock: Returns the time, in seconds.
+            register: What is deployed.
         """
         self._peers = peers
         self._objects = objects
         self._calls = calls
         self._ended = ended_calls
         self._clock = clock
+        self._register = register if register is not None else Register()
 
     def from_client(
         self, client: Client, message: messages.ToBroker, frames: Sequence[Frame]
@@ -175,6 +182,11 @@ class Translator:
             return self._submitted_again(client, self._calls[call])
         if call in self._ended:
             return Refusal(messages.Accepted(call))
+        if is_deployed(message.pool):
+            try:
+                message = self._resolved(message)
+            except NotFoundError as error:
+                return Refusal(messages.Rejected(call, "NotFoundError", str(error)))
         names = (message.snapshot, message.table, message.shared, *message.requires)
         missing = self._objects.missing(names)
         if missing:
@@ -198,6 +210,18 @@ class Translator:
             pools=message.pools,
             indivisible=header.whole,
             streams=message.streams,
+        )
+
+    def _resolved(self, message: messages.Submit) -> messages.Submit:
+        """Put what is deployed now in the place of its name."""
+        found = self._register.resolve(message.pool)
+        return msgspec.structs.replace(
+            message,
+            pool=found.spec.pool,
+            snapshot=found.snapshot,
+            table=found.table,
+            requires=found.requires,
+            pools=tuple(spec.pool for spec in (found.spec, *found.nested)) if found.table else (),
         )
 
     def _submitted_again(self, client: Client, call: OpenCall) -> Repetition | None:

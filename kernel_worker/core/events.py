@@ -59,6 +59,13 @@ class FunctionDefined(_Event):
     spec: FunctionSpec
 
 
+class FunctionReleased(_Event):
+    """`client`, which stays, needs a function version no more: it ends with the calls it has."""
+
+    client: ClientId
+    pool: PoolId
+
+
 class CallSubmitted(_Event):
     """A new call with its first `count` inputs."""
 
@@ -224,6 +231,7 @@ Event = (
     | HostJoined
     | HostLost
     | FunctionDefined
+    | FunctionReleased
     | CallSubmitted
     | InputsAdded
     | InputsClosed

@@ -185,6 +185,8 @@ class Scheduler:
                 scaling.resources_freed(state)
             case events.FunctionDefined():
                 submitting.function_defined(state, event.client, event.spec)
+            case events.FunctionReleased():
+                submitting.function_released(state, event.client, event.pool)
             case events.PoolConfigured():
                 submitting.pool_configured(state, event)
             case events.ClientConnected():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kernel_worker.core import events
     from kernel_worker.core.pools import Pool
     from kernel_worker.core.state import State
-    from kernel_worker.model import CallId, FunctionSpec, ParentInput, PoolSettings
+    from kernel_worker.model import CallId, FunctionSpec, ParentInput, PoolId, PoolSettings
 
 NOBODY = ClientId("")
 """The client of calls that came back from the journal."""
@@ -51,6 +51,16 @@ def function_defined(state: State, client: ClientId, spec: FunctionSpec) -> None
         sibling = state.pools[sibling_id]
         sibling.superseded = sibling.spec.version != spec.version
         state.touch(sibling)
+
+
+def function_released(state: State, client: ClientId, pool_id: PoolId) -> None:
+    """Let a pool go that `client` needs no more; where nobody else does, it drains."""
+    pool = state.pools.get(pool_id)
+    if pool is None or client not in pool.clients:
+        return
+    pool.clients.discard(client)
+    _disown(state, pool, client)
+    pool.superseded = pool.superseded or not pool.clients
 
 
 def pool_configured(state: State, event: events.PoolConfigured) -> None:

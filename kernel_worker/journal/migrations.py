@@ -82,5 +82,15 @@ STEPS: dict[int, tuple[Step, ...]] = {
         "CREATE INDEX calls_by_time ON calls (submitted_at)",
         "CREATE INDEX calls_by_root ON calls (root)",
         _describe_calls,
+        (
+            "CREATE TABLE deployments (id INTEGER PRIMARY KEY, app TEXT NOT NULL,"
+            " version INTEGER NOT NULL, ended_at REAL, body BLOB NOT NULL, UNIQUE (app, version))"
+        ),
+        (
+            "CREATE TABLE deployment_objects (deployment INTEGER NOT NULL"
+            " REFERENCES deployments (id), digest TEXT NOT NULL,"
+            " PRIMARY KEY (deployment, digest)) WITHOUT ROWID"
+        ),
+        "CREATE INDEX deployment_objects_by_digest ON deployment_objects (digest)",
     ),
 }

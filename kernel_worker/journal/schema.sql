@@ -56,3 +56,21 @@ CREATE TABLE call_objects (
     PRIMARY KEY (call, digest)
 ) WITHOUT ROWID;
 CREATE INDEX call_objects_by_digest ON call_objects (digest);
+
+-- Every version of every deployed app; `body` is a `kernel_worker.records.Deployment`.
+CREATE TABLE deployments (
+    id       INTEGER PRIMARY KEY,
+    app      TEXT NOT NULL,
+    version  INTEGER NOT NULL,
+    ended_at REAL,                              -- Unix seconds; NULL while it is in force
+    body     BLOB NOT NULL,
+    UNIQUE (app, version)
+);
+
+-- What the versions in force need.
+CREATE TABLE deployment_objects (
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    digest     TEXT NOT NULL,
+    PRIMARY KEY (deployment, digest)
+) WITHOUT ROWID;
+CREATE INDEX deployment_objects_by_digest ON deployment_objects (digest);

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x4E42584A
 INLINE_BYTES = 16 * 1024
+KEPT_DEPLOYMENTS = 100
+"""How many versions of an app are remembered."""
 PIECE_BYTES = 256 * 1024 * 1024
 _OUTCOMES = ("range_succeeded", "input_ended")
 _GRAPH = (*_OUTCOMES, "inputs_added", "inputs_closed", "attempt_failed", "attached_call_ended")
@@ -86,7 +88,23 @@ class StoredFact:
     frames: list[bytes]
 
 
-Entry = Fact | Finished
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A version of an app is in force, instead of the one before it, with what it needs."""
+
+    deployment: records.Deployment
+    objects: Mapping[Digest, Frame] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Undeployed:
+    """No version of the app is in force from `at` (Unix seconds) on."""
+
+    app: str
+    at: float
+
+
+Entry = Fact | Finished | Deployed | Undeployed
 
 
 class Store:
@@ -126,10 +144,15 @@ class Store:
         """Keep all of `entries`, or none."""
         with self._transaction():
             for entry in entries:
-                if isinstance(entry, Finished):
-                    self._finish(entry)
-                else:
-                    self._keep(entry)
+                match entry:
+                    case Finished():
+                        self._finish(entry)
+                    case Deployed():
+                        self._deploy(entry)
+                    case Undeployed(app=app, at=at):
+                        self._undeploy(app, at)
+                    case _:
+                        self._keep(entry)
 
     def expire(self, before: float, ttl_seconds: float, limit: int = 200) -> list[CallId]:
         """Drop the records of up to `limit` calls that ended before `before` (Unix seconds).
@@ -186,7 +209,42 @@ class Store:
             (spec.name, app_of(spec.key), record.submitted_at, spec.module, root, *place, call_id),
         )
 
+    def _deploy(self, entry: Deployed) -> None:
+        deployment = entry.deployment
+        self._undeploy(deployment.app, deployment.deployed_at, but=deployment.version)
+        self._db.execute(
+            "INSERT INTO deployments (app, version, body) VALUES (?, ?, ?)"
+            " ON CONFLICT (app, version) DO UPDATE SET body = excluded.body",
+            (deployment.app, deployment.version, msgspec.msgpack.encode(deployment)),
+        )
+        (key,) = self._db.execute(
+            "SELECT id FROM deployments WHERE app = ? AND version = ?",
+            (deployment.app, deployment.version),
+        ).fetchone()
+        for digest, content in entry.objects.items():
+            self._keep_content(digest, content)
+            self._db.execute(
+                "INSERT OR IGNORE INTO deployment_objects VALUES (?, ?)", (key, digest)
+            )
+        self._db.execute(
+            "DELETE FROM deployments WHERE app = ? AND version <= ?",
+            (deployment.app, deployment.version - KEPT_DEPLOYMENTS),
+        )
+
+    def _undeploy(self, app: str, at: float, but: int = 0) -> None:
+        rows = self._db.execute(
+            "UPDATE deployments SET ended_at = ?"
+            " WHERE app = ? AND ended_at IS NULL AND version != ? RETURNING id",
+            (at, app, but),
+        ).fetchall()
+        for (key,) in rows:
+            self._release("deployment_objects", "deployment", key)
+
     def _keep_object(self, call_id: int, digest: Digest, content: Frame) -> None:
+        self._keep_content(digest, content)
+        self._db.execute("INSERT OR IGNORE INTO call_objects VALUES (?, ?)", (call_id, digest))
+
+    def _keep_content(self, digest: Digest, content: Frame) -> None:
         if digest not in self._known_objects:
             found = self._db.execute("SELECT 1 FROM objects WHERE digest = ? LIMIT 1", (digest,))
             if found.fetchone() is None:
@@ -195,7 +253,6 @@ class Store:
                     ((digest, piece) for piece in _pieces(content)),
                 )
             self._known_objects.add(digest)
-        self._db.execute("INSERT OR IGNORE INTO call_objects VALUES (?, ?)", (call_id, digest))
 
     def _finish(self, entry: Finished) -> None:
         call_id = self._call_id(entry.call)
@@ -217,12 +274,20 @@ class Store:
         self._db.execute(f"DELETE FROM records WHERE id IN ({chosen})", (call_id,))  # noqa: S608
 
     def _release_objects(self, call_id: int) -> None:
+        self._release("call_objects", "call", call_id)
+
+    def _release(self, table: str, owner: str, key: int) -> None:
+        """Let go of the objects of one owner; those that nobody else needs are dropped."""
         rows = self._db.execute(
-            "DELETE FROM call_objects WHERE call = ? RETURNING digest", (call_id,)
+            f"DELETE FROM {table} WHERE {owner} = ? RETURNING digest",  # noqa: S608  our own words
+            (key,),
         ).fetchall()
         for (digest,) in rows:
-            used = "SELECT 1 FROM call_objects WHERE digest = ? LIMIT 1"
-            if self._db.execute(used, (digest,)).fetchone() is None:
+            used = (
+                "SELECT 1 FROM call_objects WHERE digest = ?"
+                " UNION ALL SELECT 1 FROM deployment_objects WHERE digest = ? LIMIT 1"
+            )
+            if self._db.execute(used, (digest, digest)).fetchone() is None:
                 self._db.execute("DELETE FROM objects WHERE digest = ?", (digest,))
                 self._known_objects.discard(Digest(digest))
 
@@ -262,13 +327,21 @@ class Store:
             yield StoredFact(position, _decoder.decode(body), frames)
 
     def open_objects(self) -> Iterator[tuple[Digest, bytes]]:
-        """Yield the objects that calls with open inputs need."""
-        rows = self._db.execute("SELECT DISTINCT digest FROM call_objects").fetchall()
+        """Yield the objects that calls with open inputs and deployments in force need."""
+        rows = self._db.execute(
+            "SELECT digest FROM call_objects UNION SELECT digest FROM deployment_objects"
+        ).fetchall()
         for (digest,) in rows:
             pieces = self._db.execute(
                 "SELECT piece FROM objects WHERE digest = ? ORDER BY id", (digest,)
             )
             yield Digest(digest), b"".join(piece for (piece,) in pieces)
+
+    def deployments(self) -> Iterator[tuple[records.Deployment, float | None]]:
+        """Yield all versions of all apps, oldest first, each with when it ended (Unix seconds)."""
+        rows = self._db.execute("SELECT body, ended_at FROM deployments ORDER BY app, version")
+        for body, ended_at in rows:
+            yield msgspec.msgpack.decode(body, type=records.Deployment), ended_at
 
     def ended_calls(self) -> Iterator[tuple[CallId, bool]]:
         """Yield the calls whose inputs have all ended, and whether their results have expired."""

@@ -19,13 +19,14 @@ import queue
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from kernel_worker import records
     from kernel_worker.journal.store import Entry, Store, StoredFact
     from kernel_worker.model import CallId, Digest
 
@@ -81,6 +82,8 @@ class Restored:
     objects: dict[Digest, bytes]
     ended: dict[CallId, bool]
     """Calls whose inputs have all ended, and whether their results have expired."""
+    deployments: list[tuple[records.Deployment, float | None]] = field(default_factory=list)
+    """All versions of all apps, oldest first, and when each ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +214,10 @@ class Journal:
     def _restore(self, store: Store) -> Restored:
         store.expire(time.time() - self._ttl, self._ttl)
         return Restored(
-            list(store.open_facts()), dict(store.open_objects()), dict(store.ended_calls())
+            list(store.open_facts()),
+            dict(store.open_objects()),
+            dict(store.ended_calls()),
+            list(store.deployments()),
         )
 
     def _serve(self, store: Store) -> None:

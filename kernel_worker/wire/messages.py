@@ -16,6 +16,7 @@ from kernel_worker.errors import ProtocolError
 from kernel_worker.model import (
     CallContext,
     CallId,
+    DeployedFunction,
     Digest,
     FunctionSpec,
     HostResources,
@@ -164,6 +165,15 @@ class ConfigurePool(_Message, tag="configure_pool"):
     scaledown_window_seconds: float | None = None
 
 
+class Deploy(_Message, tag="deploy"):
+    """Deploy an app; its objects were sent before. Answered by `Reply` with a `DeploymentInfo`."""
+
+    request: int
+    app: str
+    functions: tuple[DeployedFunction, ...]
+    tag: str = ""
+
+
 class CallFilter(msgspec.Struct, frozen=True, array_like=True):
     """Which calls are asked for."""
 
@@ -178,11 +188,25 @@ class Ask(_Message, tag="ask"):
     """A question; answered by `Reply`."""
 
     request: int
-    what: Literal["pool_stats", "status", "object", "call", "calls", "graph", "stop"]
+    what: Literal[
+        "pool_stats",
+        "status",
+        "object",
+        "call",
+        "calls",
+        "graph",
+        "stop",
+        "lookup",
+        "deployments",
+        "stop_app",
+    ]
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
     -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
     `calls` (those of `filter`) -> list[CallInfo], newest first; `graph`
-    (subject: call) -> Graph, and frames; `stop` ends the broker."""
+    (subject: call) -> Graph, and frames; `stop` ends the broker; `lookup` (subject: a deployed
+    function's key) -> DeployedFunction; `deployments` (subject: an app, for all its versions, or
+    empty, for what is deployed now) -> list[DeploymentInfo], newest first; `stop_app`
+    (subject: an app) ends its deployment -> DeploymentInfo."""
     subject: str = ""
     filter: CallFilter | None = None
 
@@ -316,6 +340,19 @@ class PoolStats(msgspec.Struct, frozen=True):
     num_total_runners: int
     num_running_inputs: int
     settings: PoolSettings
+
+
+class DeploymentInfo(msgspec.Struct, frozen=True):
+    """One version of a deployed app."""
+
+    app: str
+    version: int
+    deployed_at: float
+    """Unix seconds."""
+    ended_at: float | None
+    """Unix seconds; None while it is in force."""
+    functions: tuple[str, ...]
+    tag: str = ""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -602,6 +639,7 @@ ToBroker = (
     | AttachCall
     | DropObjects
     | ConfigurePool
+    | Deploy
     | Ask
     | Blocked
     | Resumed

@@ -169,6 +169,14 @@ class Binding:
                     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
 
 
+def load_function(code: bytes, snapshot: bytes) -> Callable[..., Any]:
+    """Return a function that this process was not started for: what `.local` runs."""
+    binding = Binding.load(code, as_main=False)
+    if snapshot:
+        binding.bind(snapshot)
+    return binding.function
+
+
 def _decoded(code: bytes) -> Bundle:
     try:
         decoded = _bundles.decode(code)

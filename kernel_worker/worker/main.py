@@ -182,11 +182,9 @@ def _raise_threads(cpu: float, threads: dict[str, str | None]) -> None:
 
 def _load_function(code: bytes, snapshot: bytes) -> Any:
     """Return a function that this worker was not started for: another one's `.local`."""
-    from kernel_worker.worker.binding import Binding  # noqa: PLC0415  rarely
+    from kernel_worker.worker import binding  # noqa: PLC0415  rarely
 
-    binding = Binding.load(code, as_main=False)
-    binding.bind(snapshot)
-    return binding.function
+    return binding.load_function(code, snapshot)
 
 
 def _end(channel: Channel, code: int) -> NoReturn:

@@ -197,6 +197,10 @@ class AnyHistory(RuleBasedStateMachine):
     def lose_client(self, client: ClientId) -> None:
         self.feed(events.ClientLost(client))
 
+    @rule(client=st.sampled_from(CLIENTS), spec=st.sampled_from(SPECS))
+    def release(self, client: ClientId, spec: FunctionSpec) -> None:
+        self.feed(events.FunctionReleased(client, spec.pool))
+
     @rule(
         spec=st.sampled_from(SPECS),
         least=st.none() | st.integers(0, 3),

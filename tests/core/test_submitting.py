@@ -10,7 +10,16 @@ from kernel_worker import records
 from kernel_worker.core import effects, events
 from kernel_worker.core.invariants import check
 from kernel_worker.core.scheduler import Scheduler
-from kernel_worker.model import CallContext, CallId, Outcome, PoolId, Resources, RetryPolicy
+from kernel_worker.model import (
+    CallContext,
+    CallId,
+    ClientId,
+    Outcome,
+    PoolId,
+    PoolSettings,
+    Resources,
+    RetryPolicy,
+)
 from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
 
 
@@ -177,3 +186,33 @@ def test_configuring_what_is_not_there_changes_nothing() -> None:
     simulation = Simulation()
     simulation.feed(events.PoolConfigured(CLIENT, PoolId("po-nope"), min_containers=3))
     assert not simulation.log
+
+
+def test_a_released_version_ends_with_the_calls_that_it_has() -> None:
+    simulation = Simulation()
+    keeper = ClientId("keeper")
+    spec = make_spec(settings=PoolSettings(min_containers=1))
+    simulation.constant[spec.pool] = 5.0
+    simulation.feed(events.FunctionDefined(keeper, spec))
+    assert not simulation.core.is_idle()
+    call = simulation.submit(spec.pool, 1)
+    simulation.run(1.0)
+    assert len(simulation.alive(spec.pool)) == 1
+    simulation.feed(events.FunctionReleased(keeper, spec.pool))
+    simulation.feed(events.FunctionReleased(keeper, spec.pool))
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 1}
+    simulation.run(1.0)
+    assert simulation.alive(spec.pool) == []
+    assert simulation.core.pool_stats(spec.pool) is None
+
+
+def test_a_version_that_another_client_needs_stays_when_it_is_released() -> None:
+    simulation = Simulation()
+    keeper = ClientId("keeper")
+    pool = simulation.define(make_spec())
+    simulation.feed(events.FunctionDefined(keeper, make_spec()))
+    simulation.feed(events.FunctionReleased(keeper, pool))
+    simulation.feed(events.FunctionReleased(keeper, PoolId("po-nope")))
+    simulation.run_call(simulation.submit(pool, 1))
+    assert simulation.core.status().pools[0].superseded is False

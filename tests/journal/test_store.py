@@ -13,8 +13,16 @@ from kernel_worker import records
 from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
 from kernel_worker.journal import store as store_module
 from kernel_worker.journal.migrations import SCHEMA_VERSION
-from kernel_worker.journal.store import EndedCall, Fact, Finished, Store
-from kernel_worker.model import CallId, LeaseId, ParentInput, WorkerId
+from kernel_worker.journal.store import (
+    KEPT_DEPLOYMENTS,
+    Deployed,
+    EndedCall,
+    Fact,
+    Finished,
+    Store,
+    Undeployed,
+)
+from kernel_worker.model import CallId, Digest, LeaseId, ParentInput, WorkerId
 from kernel_worker.traces import CallTrace
 from tests.journal.facts import SPEC, added, submitted, succeeded
 
@@ -188,3 +196,27 @@ def test_one_process_at_a_time(store: Store, path: Path) -> None:
     store.write([submitted(ONE)])
     with pytest.raises(ConnectionError, match="locked"):
         Store.open(path)
+
+
+def deployed(version: int, **objects: bytes) -> Deployed:
+    deployment = records.Deployment("shop", version, 10.0 * version, ())
+    return Deployed(deployment, {Digest(name): content for name, content in objects.items()})
+
+
+def test_deployments_are_kept_with_the_objects_of_the_version_in_force(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    store = Store.open(path)
+    store.write([deployed(1, code=b"1", shared=b"s"), deployed(2, code2=b"2", shared=b"s")])
+    store.write([submitted("fc-1", code2=b"2")])
+    store.close()
+    store = Store.open(path)
+    assert [(d.version, ended) for d, ended in store.deployments()] == [(1, 20.0), (2, None)]
+    assert dict(store.open_objects()) == {"code2": b"2", "shared": b"s"}
+    store.write([deployed(2)])  # again, with other settings: its objects stay
+    assert dict(store.open_objects()) == {"code2": b"2", "shared": b"s"}
+    store.write([Undeployed("shop", 30.0), Undeployed("other", 31.0)])
+    assert [ended for _, ended in store.deployments()] == [20.0, 30.0]
+    assert dict(store.open_objects()) == {"code2": b"2"}, "a call needs it"
+    store.write([deployed(2 + KEPT_DEPLOYMENTS)])
+    assert [d.version for d, _ in store.deployments()] == [2 + KEPT_DEPLOYMENTS]
+    store.close()

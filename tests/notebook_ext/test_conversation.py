@@ -535,3 +535,16 @@ def test_who_waits_for_a_generator_says_so_again_after_items() -> None:
     said(talk)
     talk.receive(*items(0, "a"))
     assert said(talk) == [messages.Blocked(PARENT, (CALL,))]
+
+
+def test_a_deployment_says_its_objects_and_no_version() -> None:
+    talk = opened()
+    replies: list[messages.Reply] = []
+    wanted = messages.Deploy(7, "shop", ())
+    talk.ask(wanted, lambda reply, _: replies.append(reply), package(snap=b"x"))
+    assert names(said(talk)) == ["StoreObject", "StoreObject", "Deploy"]
+    talk.lost()
+    talk.connected("two")
+    assert names(said(talk)) == ["StoreObject", "StoreObject", "Deploy"]
+    talk.receive(messages.Reply(7), [])
+    assert [reply.request for reply in replies] == [7]

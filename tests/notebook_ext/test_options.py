@@ -7,7 +7,7 @@ import pytest
 
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import PoolSettings, RetryPolicy
-from notebook_ext import options
+from notebook_ext import cloud, options
 from notebook_ext.options import Options, Retries, parse
 
 
@@ -156,7 +156,7 @@ def test_unbuilt_options_may_be_none() -> None:
 
 
 def test_cloud_options_warn_once() -> None:
-    options._warned.discard("region")
+    cloud._warned.discard("region")
     with pytest.warns(UserWarning, match="region='eu'"):
         parse({"region": "eu"})
     with warnings.catch_warnings():

@@ -1,0 +1,57 @@
+"""`app.deploy()`: what an app's functions are now, known by name from then on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kernel_worker.errors import InvalidError
+from notebook_ext import process
+from notebook_ext.package import deployable
+
+if TYPE_CHECKING:
+    from kernel_worker.wire import messages
+    from notebook_ext.app import App
+    from notebook_ext.twin import Waiting
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Deployment:
+    """One version of a deployed app."""
+
+    app: str
+    version: int
+    functions: tuple[str, ...]
+    """Their names."""
+    deployed_at: float
+    """Unix seconds."""
+    tag: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Deployment {self.app} v{self.version}: {', '.join(self.functions)}>"
+
+    @classmethod
+    def of(cls, info: messages.DeploymentInfo) -> Deployment:
+        """Return what the broker said of a deployment."""
+        return cls(info.app, info.version, info.functions, info.deployed_at, info.tag)
+
+
+def deploy(app: App, name: str | None, tag: str) -> Waiting[Deployment]:
+    """Deploy `app` under `name`, or its own.
+
+    Raises:
+        InvalidError: it has neither a name nor functions.
+    """
+    name = name if name is not None else app.name
+    if not isinstance(name, str) or not name or "/" in name:
+        raise InvalidError(
+            f"deploy(name={name!r}): allowed is a non-empty str without a slash; give the app one, "
+            "as in App('shop'), or name=."
+        )
+    if not isinstance(tag, str):
+        raise InvalidError(f"deploy(tag={tag!r}): allowed is a str.")
+    roots = app.registered_functions
+    if not roots:
+        raise InvalidError(f"deploy(name={name!r}): the app has no functions; define one on it.")
+    functions, objects = deployable(name, roots)
+    return process.current().deploy(name, functions, objects, tag).then(Deployment.of)
