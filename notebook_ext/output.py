@@ -9,6 +9,8 @@ a call are never mixed (a line that another input interrupts goes on in a new on
 what it is given once the text that came before is out, so an outcome never overtakes output.
 A call shows `SHOWN_LINES` lines and `SHOWN_BYTES` bytes, then one notice that says where the rest
 is; at its end another one says how much that was.
+Displays go through the shell of this process (a kernel's or a terminal's); a script prints their
+text.
 Not guaranteed: that a stream which cannot be written shows anything; that is logged once.
 """
 
@@ -21,6 +23,7 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from kernel_worker.wire.display import Display, decode
 from kernel_worker.wire.messages import SHOWN_BYTES, SHOWN_LINES
 
 if TYPE_CHECKING:
@@ -127,6 +130,9 @@ class CallOutput:
 
     def write(self, index: int, stream: str, data: bytes, withheld: int = 0) -> None:
         """Show what the input at `index` wrote to `stream`; count what was withheld of it."""
+        if stream == "display" and not withheld:
+            self._display(data)
+            return
         text = data.decode("utf-8", "replace")
         shown = self._cut(text) if self._bytes <= SHOWN_BYTES else ""
         lines = shown.count("\n")
@@ -138,6 +144,10 @@ class CallOutput:
         if withheld or len(shown) < len(text):
             self._hidden += withheld or text.count("\n") - lines or 1
             self._say_where()
+
+    def _display(self, data: bytes) -> None:
+        self._bytes += len(data)
+        self._printer.put(lambda: self._context.run(_show, decode(data)))
 
     def notice(self, line: str) -> None:
         """Show a line of ours, on stderr."""
@@ -206,6 +216,25 @@ def _write(stream: str, text: str) -> None:
     except UnicodeEncodeError:
         file.write(_encodable(text, file))
     file.flush()
+
+
+def _show(display: Display) -> None:
+    """Display, through the shell of this process where it has one; otherwise the text of it."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None:
+        text = display.data.get("text/plain")
+        if text is not None:
+            _write("stdout", f"{text}\n")
+    elif display.clear:
+        shell.display_pub.clear_output(wait=display.wait)
+    else:
+        shell.display_pub.publish(
+            data=display.data,
+            metadata=display.metadata,
+            transient=display.transient,
+            update=display.update,
+        )
 
 
 def _encodable(text: str, file: TextIO) -> str:

@@ -70,7 +70,15 @@ class Channel:
 
     def post(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
         """Send from any thread, whatever the main thread does."""
+        self.put(message, frames)
+        self.push()
+
+    def put(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
+        """Have this sent before anything that is sent after now; `push` sees to it."""
         self._posted.append([messages.encode(message), *frames])
+
+    def push(self) -> None:
+        """Send what was put."""
         while self._posted:
             if self._lock.acquire(blocking=False) or self._wake_and_acquire():
                 try:

@@ -26,7 +26,9 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from kernel_worker import context
+from kernel_worker.wire import display as displays
 from kernel_worker.wire import messages
+from kernel_worker.worker import displays as displaying
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +53,9 @@ class _Segment:
 
     __slots__ = ("began", "origin", "stream", "texts")
 
-    def __init__(self, origin: RunningInput, stream: StreamName, text: str, began: float) -> None:
+    def __init__(
+        self, origin: RunningInput, stream: StreamName | Literal["display"], text: str, began: float
+    ) -> None:
         self.origin = origin
         self.stream = stream
         self.texts = [text]
@@ -72,6 +76,19 @@ class _Segment:
         return "".join(self.texts).encode(errors="replace")
 
 
+class _Displayed(_Segment):
+    """What one input displayed."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, origin: RunningInput, data: bytes, began: float) -> None:
+        super().__init__(origin, "display", "", began)
+        self.data = data
+
+    def encoded(self) -> bytes:
+        return self.data
+
+
 class Output:
     """Everything that was written and not yet sent."""
 
@@ -81,6 +98,8 @@ class Output:
         """The input that runs; set by whoever runs inputs."""
         self.rouse: Callable[[], object] = _nobody
         """Called when something was written while no input runs: nobody would send it."""
+        self.input_ended: Callable[[], object] | None = None
+        """Called when an input that took its time ends: it may have something left to show."""
         self.size = 0
         """Characters that wait."""
         self._channel = channel
@@ -115,6 +134,19 @@ class Output:
         if self.current is None:
             self.rouse()
 
+    def display(self, display: displays.Display) -> None:
+        """Take what the calling thread displayed, and send it as soon as can be."""
+        origin = self._origin()
+        if origin is None:
+            return
+        data = displays.encode(display)
+        with self._lock:
+            self._segments.append(_Displayed(origin, data, time.monotonic()))
+            self.size += len(data)
+        self.flush(0)
+        if self.current is None:
+            self.rouse()
+
     def flush_soon(self) -> None:
         """Send, unless something was sent just now: then the next tick does."""
         if self.size and time.monotonic() - self._sent_at >= _SPACING_SECONDS:
@@ -129,15 +161,21 @@ class Output:
                 self._channel.release()
 
     def send_locked(self, *, lines: bool = False) -> None:
-        """Send what waits, while the channel's lock is held."""
+        """Send what waits, while the channel's lock is held.
+
+        Where nothing waits any more, what `post` took is sent before whatever is sent next.
+        """
         if self._segments:
             for message, data in self._take(lines=lines):
                 self._channel.send_locked(message, [data])
 
     def post(self) -> None:
-        """Send what waits while the main thread waits for work."""
-        for message, data in self._take(lines=False):
-            self._channel.post(message, [data])
+        """Send what waits while the main thread waits for work, or just begins some."""
+        with self._lock:
+            for message, data in self._encoded(self._segments):
+                self._channel.put(message, [data])
+            self._segments, self.size = [], 0  # after `put`: see `send_locked`
+        self._channel.push()
 
     def _take(self, *, lines: bool) -> list[tuple[messages.Output, bytes]]:
         with self._lock:
@@ -151,7 +189,11 @@ class Output:
                 text += "broker did not take them.\n"
                 self._dropped = 0
                 segments.append(_Segment(segments[-1].origin, "stderr", text, now))
-        return [(self._message(each), each.encoded()) for each in segments if any(each.texts)]
+        return self._encoded(segments)
+
+    def _encoded(self, segments: list[_Segment]) -> list[tuple[messages.Output, bytes]]:
+        encoded = ((self._message(each), each.encoded()) for each in segments)
+        return [(message, data) for message, data in encoded if data]
 
     def _message(self, segment: _Segment) -> messages.Output:
         origin = segment.origin
@@ -285,6 +327,7 @@ class _Bytes(io.BufferedIOBase):
 
 
 def install(output: Output) -> None:
-    """Replace this process's `sys.stdout` and `sys.stderr`."""
+    """Replace this process's `sys.stdout` and `sys.stderr`, and take in its displays."""
+    displaying.install(output)
     sys.stdout = Stream(output, "stdout", 1)
     sys.stderr = Stream(output, "stderr", 2)

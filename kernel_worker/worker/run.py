@@ -211,18 +211,19 @@ class Executor:
                 value = function(*arguments)
                 if hits and position in hits:
                     self._refuse_late(work, position)
+                began, now = now, clock()
+                if now - began > _SILENT_NS:
+                    self._drain()  # before the control thread can send the value
+                    now = clock()
                 if type(value) in plain:
                     keep(value)
                 else:
                     work.add(value)
                 position += 1
-                began, now = now, clock()
                 if now > flush_at:
                     self._flush(work, now)
                     now = clock()
                     flush_at = now + FLUSH_NS
-                elif now - began > _SILENT_NS:
-                    self._drain()
         except BaseException as error:  # noqa: BLE001  it is the input's outcome
             return position, error
         return position, None
@@ -252,6 +253,8 @@ class Executor:
                     value = None
                 if position in work.hits:
                     self._refuse_late(work, position)
+                if time.monotonic_ns() - slots[pages.STARTED] > _SILENT_NS:
+                    self._drain()  # before the control thread can send the value
                 if type(value) in plain:
                     work.values.append(value)
                 else:
@@ -262,8 +265,6 @@ class Executor:
                 if now > flush_at or work.pending_bytes > _FLUSH_BYTES:
                     self._flush(work, now)
                     flush_at = now + FLUSH_NS
-                elif now - self._slots[pages.STARTED] > _SILENT_NS:
-                    self._drain()
         except BaseException as error:  # noqa: BLE001  it is the input's outcome
             return position, error
         return position, None
@@ -354,6 +355,8 @@ class Executor:
 
     def _drain(self) -> None:
         """Take in what was written below Python, while it is known which input wrote it."""
+        if self._output.input_ended is not None and self._output.current is not None:
+            self._output.input_ended()
         for _ in range(_MAX_READS):
             ready = self._poll.poll(0)
             if not ready:

@@ -5,9 +5,12 @@ import io
 import logging
 import sys
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from kernel_worker.wire.display import Display, encode
 from notebook_ext import output as rooms
 from notebook_ext.output import CallOutput, Printer
 from tests.waiting import wait_until
@@ -186,3 +189,42 @@ def test_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(stream) == (
         "[f #1] a\n[f #1] bc\n[f #2] d\n[f #2] \n[f #2] e\n\r[f #3] 10%\r[f #3] 20%"
     )
+
+
+class Shell:
+    """A shell that writes down what is published."""
+
+    def __init__(self) -> None:
+        self.display_pub = self
+        self.heard: list[Any] = []
+
+    def publish(self, **what: Any) -> None:
+        self.heard.append((CELL.get("none"), what))
+
+    def clear_output(self, *, wait: bool) -> None:
+        self.heard.append((CELL.get("none"), wait))
+
+
+def test_displays_go_to_the_shell_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    printer = Printer()
+    call = made(printer, "one")
+    call.write(0, "display", encode(Display({"text/html": "<b>"}, {}, {"display_id": "1"})))
+    call.write(0, "display", encode(Display(clear=True, wait=True)))
+    printer.close()
+    data = {"text/html": "<b>"}
+    published = {"data": data, "metadata": {}, "transient": {"display_id": "1"}, "update": False}
+    assert shell.heard == [("one", published), ("one", True)]
+
+
+def test_without_a_shell_the_text_of_a_display_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    stream = installed(monkeypatch)
+    printer = Printer()
+    call = made(printer, "one")
+    call.write(0, "display", encode(Display({"text/plain": "table", "text/html": "<b>"})))
+    call.write(0, "display", encode(Display({"text/html": "<b>"})))
+    call.write(0, "display", encode(Display(clear=True)))
+    printer.close()
+    assert shown(stream) == "table\n"

@@ -235,3 +235,22 @@ def test_what_outlives_its_input_is_sent_in_its_name(broker: Broker) -> None:
     assert sorted(worker.output().splitlines()) == ["from a child", "from a thread"]
     indices = {r.message.index for r in broker.received if isinstance(r.message, messages.Output)}
     assert indices == {0}
+
+
+def test_what_an_input_shows_at_its_end_comes_before_its_outcome(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import sys, time
+        def f(whole):
+            def last_words():
+                time.sleep(0.1)  # the control thread sends meanwhile what lies finished
+                print("last words")
+            sys.stdout._output.input_ended = last_words
+        """)
+    )
+    quick_and_each: tuple[tuple[object], ...] = (("whole",), ([],))
+    for arguments in quick_and_each:
+        broker.received.clear()
+        broker.outcomes(worker.lease([arguments]), 1)
+        assert order(broker)[0] == "Output"
+        assert order(broker)[-1] == "Done"

@@ -226,3 +226,98 @@ def test_a_flood_before_the_outcome_says_so_before_the_next_line(notebook: Plain
     mapped = typed(notebook, "list(floods.map([3, 4], kwargs={'count': 8_000}))")
     assert mapped.stdout.count("\n") == 10_000
     listened(notebook, mapped, "stderr", "6,000 lines of floods were not shown.")
+
+
+DISPLAYS = """
+@app.function()
+def displays(what):
+    from IPython.display import HTML, clear_output, display
+    print('before')
+    if what == 'html':
+        display(HTML('<b>bold</b>'), metadata={'text/html': {'isolated': True}})
+    elif what == 'table':
+        class Table:
+            def _repr_html_(self): return '<table></table>'
+            def __repr__(self): return 'a table'
+        display(Table())
+    elif what == 'update':
+        handle = display('one', display_id=True)
+        handle.update('two')
+    elif what == 'clear':
+        clear_output(wait=True)
+    elif what == 'raw':
+        display({'image/png': b'PNG', 'text/plain': 'picture', 'x/y': object()}, raw=True)
+    print('after')
+"""
+
+
+def test_displays_come_back_as_displays_of_the_calling_cell(notebook: PlainKernel) -> None:
+    """Line: rich displays (`display(fig)`, a DataFrame) come back as displays."""
+    typed(notebook, DISPLAYS)
+    cell = typed(notebook, "displays.remote('html')")
+    assert cell.displays[0]["text/html"] == "<b>bold</b>"
+    assert cell.stdout == "before\nafter\n"
+    assert typed(notebook, "displays.remote('table')").displays[0] == {
+        "text/html": "<table></table>",
+        "text/plain": "a table",
+    }
+    cell = typed(notebook, "displays.remote('update')")
+    assert [each["text/plain"] for each in (*cell.displays, *cell.updates)] == ["'one'", "'two'"]
+    cell = typed(notebook, "displays.remote('raw')")
+    assert cell.displays[0] == {"image/png": "UE5H", "text/plain": "picture"}
+    assert typed(notebook, "displays.remote('clear')").stdout.endswith("after\n")
+
+
+def test_display_is_a_builtin_there_as_it_is_here(notebook: PlainKernel) -> None:
+    """The same, where the cell imports nothing."""
+    typed(notebook, "@app.function()\ndef shows(x): display(x)\nshows.local")
+    spawning = typed(notebook, "shown = shows.spawn(41)")
+    typed(notebook, "shown.get()")
+    wait_until(lambda: (notebook.listen(0.02), spawning.displays)[1])
+    assert spawning.displays[0]["text/plain"] == "41"
+
+
+def test_a_script_prints_the_text_of_a_display(run_script: ScriptRunner) -> None:
+    """In a script: text/plain is printed."""
+    source = f"{HEAD}\n{DISPLAYS}\ndisplays.remote('table')\ndisplays.remote('html')\n"
+    expected = [
+        "before",
+        "a table",
+        "after",
+        "before",
+        "<IPython.core.display.HTML object>",
+        "after",
+    ]
+    assert run_script(source).splitlines() == expected
+
+
+def test_figures_come_back(notebook: PlainKernel) -> None:
+    """Line: matplotlib figures: shown, displayed, and those that a function leaves open."""
+    typed(
+        notebook,
+        """
+        @app.function()
+        def plots(how):
+            import matplotlib.pyplot as plt
+            figure = plt.figure(figsize=(1, 1))
+            figure.gca().plot([1, 2])
+            if how == 'show':
+                plt.show()
+            elif how == 'display':
+                from IPython.display import display
+                display(figure)
+                plt.close(figure)
+            return plt.get_fignums()
+        """,
+    )
+    for how in ("show", "display", "left open"):
+        cell = typed(notebook, f"plots.remote({how!r})", timeout=60)
+        assert len(cell.displays) == 2  # and the result
+        assert cell.displays[0]["image/png"].startswith("iVBOR"), how
+        assert cell.result == ("[1]" if how == "left open" else "[]")
+
+
+def test_a_worker_that_displays_nothing_imports_no_ipython(notebook: PlainKernel) -> None:
+    """Idle workers stay light."""
+    typed(notebook, "@app.function()\ndef has(): import sys; return 'IPython' in sys.modules")
+    assert value(notebook, "has.remote()") is False
