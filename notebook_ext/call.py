@@ -131,8 +131,15 @@ class FunctionCall(Generic[R]):
     def cancel(self, terminate_containers: bool = False) -> Waiting[None]:  # noqa: FBT001, FBT002  Modal's
         """End the call: what has not started never starts, what runs is interrupted.
 
+        A running function gets `InputCancellation` (no `Exception`) in its main thread, an async
+        one `CancelledError`; `finally` blocks run, and what does not end in 5 s is killed. Calls
+        that were made inside its inputs, attached or spawned, are cancelled with it. Whoever waits
+        gets `CallCancelledError`; but what a function reported is its outcome: one that swallows
+        the cancellation and returns has succeeded.
+
         Args:
-            terminate_containers: kill the workers that run it instead of asking them.
+            terminate_containers: kill the workers that run it instead of asking them; other inputs
+                on them run again elsewhere.
 
         Nothing happens to a call that has ended, or that nobody knows.
         """

@@ -137,3 +137,25 @@ def test_cancelling_twice_or_what_is_not_there_changes_nothing() -> None:
     simulation.feed(events.CallCancelled(call, terminate=False))
     simulation.feed(events.CallCancelled(CallId("fc-nope"), terminate=False))
     assert len(simulation.log) == before
+
+
+def test_a_restart_knows_what_was_made_inside_which_input() -> None:
+    again = Scheduler("again")
+    spec = make_spec()
+    top, child = CallId("fc-top"), CallId("fc-child")
+    parent = ParentInput(top, 0, 1, WorkerId("ta-t-1"), LeaseId(1))
+    nothing = Digest("")
+    facts: list[records.Record] = []
+    for call, above in ((top, None), (child, parent)):
+        facts += [
+            records.CallSubmitted(
+                call, spec, nothing, nothing, nothing, CallContext(), (), (), 1.0, above, top
+            ),
+            records.InputsAdded(call, 0, 1),
+            records.InputsClosed(call, 1),
+        ]
+    again.restore(facts, 2.0)
+    told = again.handle(events.CallCancelled(top, terminate=False), 3.0)
+    check(again)
+    ended = {effect.call for effect in told if isinstance(effect, effects.ReportEnd)}
+    assert ended == {top, child}
