@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kernel_worker import context
-from kernel_worker.errors import InvalidError, NotFoundError
+from kernel_worker.errors import InvalidError
 from notebook_ext import process
-from notebook_ext.package import table_of
+from notebook_ext.companions import loading
+from notebook_ext.package import entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from kernel_worker.model import DeployedFunction, Digest, FunctionKey
 
 
-def load(key: FunctionKey) -> Callable[..., Any]:
+def load(key: FunctionKey, own_table: Digest) -> Callable[..., Any]:
     """Return the plain function behind `key`, as this tree of calls sees it.
 
     Raises:
@@ -32,11 +34,8 @@ def load(key: FunctionKey) -> Callable[..., Any]:
     load_function = getattr(identity, "load_function", None)
     if running is None or load_function is None:
         raise InvalidError(f"{name} was defined in another process; here it is only a name.")
-    found = table_of(running).get(key)
-    if found is None:
-        raise NotFoundError(f"{name} is not known to this tree of calls.")
-    spec, snapshot = found
-    return _load(spec.code, snapshot, load_function)
+    table, spec, snapshot = entry_of(key, running, own_table)
+    return _load(spec.code, snapshot, partial(loading, table, load_function))
 
 
 def load_deployed(found: DeployedFunction) -> Callable[..., Any]:

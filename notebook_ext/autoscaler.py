@@ -21,12 +21,16 @@ class FunctionStats(NamedTuple):
     num_total_runners: int
     """Workers, idle or busy."""
     num_running_inputs: int = 0
+    """Inputs that workers hold."""
     input_headroom: int = 0
+    """Inputs that could begin at once, or as soon as workers that start are ready."""
 
     @classmethod
     def of(cls, stats: PoolStats) -> FunctionStats:
         """Return what the broker says of a pool."""
-        return cls(stats.backlog, stats.num_total_runners, stats.num_running_inputs)
+        return cls(
+            stats.backlog, stats.num_total_runners, stats.num_running_inputs, stats.input_headroom
+        )
 
 
 class FunctionInfo(NamedTuple):

@@ -149,6 +149,8 @@ class Conversation:
             return
         start = opened.append(count, frames).start
         if self._online:
+            for companion in list(opened.said.companions.values()):
+                self._ensure(companion)
             if opened.wire is not None:
                 start = opened.wire.append(start, count)
             self._say(messages.AddInputs(call, start, count), frames)
@@ -426,6 +428,11 @@ class Conversation:
         said = opened.said
         package = said.package
         self._ensure(package)
+        requires, pools = package.requires, package.pools
+        for companion in list(said.companions.values()):  # a map's thread may add to them
+            self._ensure(companion)
+            requires += (companion.table, *companion.requires)
+            pools += companion.pools
         for digest, data in said.objects.items():
             self._told.store(digest, data)
         message = messages.Submit(
@@ -439,8 +446,8 @@ class Conversation:
             shared=said.shared,
             context=said.context,
             parent=said.parent,
-            requires=package.requires,
-            pools=package.pools,
+            requires=requires,
+            pools=pools,
             streams=said.streams,
         )
         self._say(message, frames)
@@ -465,6 +472,8 @@ class Conversation:
         if self._told.is_much:
             open_calls = [opened.said for opened in self._calls.values()]
             in_use = [package.objects, *(said.package.objects for said in open_calls)]
+            for said in open_calls:
+                in_use += [companion.objects for companion in list(said.companions.values())]
             self._told.take_back([*in_use, *(said.objects for said in open_calls)])
 
     # ---- saying it again ------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kernel_worker.errors import InvalidError, SerializationError
 from kernel_worker.wire import payload
 from kernel_worker.wire.frames import FORM_ARGS
+from notebook_ext.companions import Companions, gathering
 from notebook_ext.twin import Waiting
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ class Feed:
         self._writer = payload.BatchWriter(FORM_ARGS)
         self._batches: deque[tuple[int, list[Frame]]] = deque()
         self._announced = False
+        self.companions: Companions = {}
+        """The functions that were among the inputs."""
         self.is_async = any(hasattr(source, "__aiter__") for source in sources)
         self.finished = False
         """Whether all has been pulled …"""
@@ -235,7 +238,7 @@ class Feed:
     def _add(self, chunk: list[tuple[Any, ...]]) -> None:
         """Add a batch; of one that cannot be pickled, the inputs before the culprit."""
         try:
-            frames = payload.encode_batch(chunk, FORM_ARGS)
+            frames = gathering(self.companions, payload.encode_batch, chunk, FORM_ARGS)
         except SerializationError:
             for item in chunk:
                 self._add_one(item)
@@ -247,7 +250,7 @@ class Feed:
         self._ready()
 
     def _add_one(self, item: tuple[Any, ...]) -> None:
-        self._writer.add(item)
+        gathering(self.companions, self._writer.add, item)
         self._gate.pulled += 1
         if not self._announced:
             self._announce()

@@ -15,6 +15,7 @@ from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import (
     CallContext,
+    Digest,
     FunctionKey,
     FunctionSpec,
     PoolSettings,
@@ -28,6 +29,7 @@ from notebook_ext import process
 from notebook_ext.arguments import copied, encoded, shared_object
 from notebook_ext.autoscaler import Autoscaler, FunctionInfo, FunctionStats
 from notebook_ext.call import FunctionCall
+from notebook_ext.companions import Companions, gathering, note, table_here
 from notebook_ext.generators import AttachedRun, RemoteGenerator, streams_items
 from notebook_ext.looked_up import FromName, Lookup, ask
 from notebook_ext.maps import Map
@@ -57,6 +59,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_NO_TABLE = Digest("")
 _known: weakref.WeakValueDictionary[FunctionKey, Function[Any, Any]] = weakref.WeakValueDictionary()
 
 
@@ -84,15 +87,26 @@ class Function(Generic[P, R]):
         self._captured: Captured | None = None
         self._version: Version | None = None
         self._packed: tuple[tuple[Version, ...], Package] | None = None
+        self._packed_as_argument: tuple[tuple[Version, ...], Package] | None = None
+        self._table = _NO_TABLE
         self._surroundings: Surroundings | None = None
         functools.update_wrapper(self, raw)
         _known[self._key] = self
 
     @classmethod
     def reference(
-        cls, key: FunctionKey, name: str, module: str, *, is_generator: bool = False
+        cls,
+        key: FunctionKey,
+        name: str,
+        module: str,
+        *,
+        table: Digest = _NO_TABLE,
+        is_generator: bool = False,
     ) -> Function[Any, Any]:
-        """Return a function that is known here by its key alone."""
+        """Return a function that is known here by its key alone.
+
+        `table` is where it is found that came as an argument.
+        """
         function: Function[Any, Any] = object.__new__(cls)
         function._raw = None
         function._app = None
@@ -101,6 +115,7 @@ class Function(Generic[P, R]):
         function._key = key
         function._options = options_.Options()
         function.is_generator = is_generator
+        function._table = table
         return function
 
     from_name: ClassVar[FromName] = FromName()
@@ -134,7 +149,8 @@ class Function(Generic[P, R]):
         session = process.current()
         running = running_input()
         package = self._package(running)
-        frames = encoded(args, kwargs)
+        companions: Companions = {}
+        frames = gathering(companions, encoded, args, kwargs)
         call = session.new_call()
         answer = SingleAnswer(session.output(self._name), self._name)
         waiting = answer.waiting
@@ -144,7 +160,14 @@ class Function(Generic[P, R]):
             parent = running.as_parent()
             waiting.announce = partial(_announce, session, call)
         session.submit(
-            Submission(call, package, answer, context=self._context(), parent=parent),
+            Submission(
+                call,
+                package,
+                answer,
+                context=self._context(),
+                parent=parent,
+                companions=companions,
+            ),
             1,
             frames,
         )
@@ -169,8 +192,10 @@ class Function(Generic[P, R]):
                 f"{self._name} is no generator: call {self._name}.remote(...), or write it with "
                 "`yield` (or is_generator=True, where it returns an iterator)."
             )
-        frames = copied(encoded(args, kwargs))
-        return RemoteGenerator(f"{self._name}.remote_gen", partial(self._streamed, frames))
+        companions: Companions = {}
+        frames = copied(gathering(companions, encoded, args, kwargs))
+        begin = partial(self._streamed, frames, companions)
+        return RemoteGenerator(f"{self._name}.remote_gen", begin)
 
     @twin
     def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> Waiting[FunctionCall[R]]:
@@ -180,7 +205,9 @@ class Function(Generic[P, R]):
             SerializationError: as `remote`.
         """
         __tracebackhide__ = True
-        return self._spawned(1, copied(encoded(args, kwargs)), {})
+        companions: Companions = {}
+        frames = copied(gathering(companions, encoded, args, kwargs))
+        return self._spawned(1, frames, {}, companions)
 
     @twin
     def spawn_map(
@@ -193,8 +220,10 @@ class Function(Generic[P, R]):
         if not input_iterators:
             raise InvalidError(f"{self._name}.spawn_map needs at least one iterable.")
         inputs = list(zip(*input_iterators, strict=False))
-        frames = copied(payload.encode_batch(inputs, wire_frames.FORM_ARGS)) if inputs else []
-        return self._spawned(len(inputs), frames, kwargs or {})
+        companions: Companions = {}
+        encode = payload.encode_batch
+        batch = gathering(companions, encode, inputs, wire_frames.FORM_ARGS) if inputs else []
+        return self._spawned(len(inputs), copied(batch), kwargs or {}, companions)
 
     @stream
     def map(
@@ -359,7 +388,7 @@ class Function(Generic[P, R]):
         if self._raw is None:
             from notebook_ext.arrival import load  # noqa: PLC0415  in workers only
 
-            self._raw = load(self._key)
+            self._raw = load(self._key, self._table)
         return self._raw
 
     @property
@@ -396,7 +425,9 @@ class Function(Generic[P, R]):
         return self._key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return referenced, (self._key, self._name, self._module, self.is_generator)
+        table = _NO_TABLE if is_deployed(self._key) else note(self)
+        place = (self._key, self._name, self._module, self.is_generator)
+        return referenced, (*place, table) if table else place
 
     def __repr__(self) -> str:
         if is_deployed(self._key):
@@ -424,11 +455,20 @@ class Function(Generic[P, R]):
         pool = package.spec.pool
         return process.current().ask("pool_stats", pool, messages.PoolStats, package)
 
+    def as_argument(self) -> Package:
+        """Return what calls of it need where it arrives as an argument; it has a table."""
+        running = running_input()
+        if not self.has_code:
+            return arrived_package(self._key, running, self._table)
+        self._packed_as_argument = packed(self, self._packed_as_argument, with_table=True)
+        return self._packed_as_argument[1]
+
     def submission(self, session: Session, receiver: Any, shared: Mapping[str, Any]) -> Submission:
         """Return a call of this function, as made here and now, without inputs; for maps."""
         running = running_input()
         package = self._package(running)
-        digest, objects = shared_object(shared)
+        companions: Companions = {}
+        digest, objects = gathering(companions, shared_object, shared)
         return Submission(
             session.new_call(),
             package,
@@ -437,13 +477,14 @@ class Function(Generic[P, R]):
             context=self._context(),
             parent=running.as_parent() if running is not None else None,
             objects=objects,
+            companions=companions,
         )
 
     def _package(self, running: RunningInput | None) -> Package:
         if not self.has_code:
             if is_deployed(self._key):
                 return deployed_package(self._key, self._name)
-            return arrived_package(self._key, running)
+            return arrived_package(self._key, running, self._table)
         self._packed = packed(self, self._packed)
         return self._packed[1]
 
@@ -489,13 +530,18 @@ class Function(Generic[P, R]):
         return Version(spec, captured.snapshot, objects, captured.references)
 
     def _spawned(
-        self, count: int, frames: Sequence[Frame], shared: Mapping[str, Any]
+        self,
+        count: int,
+        frames: Sequence[Frame],
+        shared: Mapping[str, Any],
+        companions: Companions,
     ) -> Waiting[FunctionCall[R]]:
         session = process.current()
         said = self.submission(session, None, shared)
         output = session.output(self._name, said.call)
         call: FunctionCall[R] = FunctionCall(said.call, self._name, count, self.is_generator)
         acceptance = Acceptance(output, call)
+        said.companions.update(companions)
         said.receiver = acceptance
         said.attached = False
         said.streams = self.is_generator
@@ -504,9 +550,10 @@ class Function(Generic[P, R]):
         waiting: Waiting[FunctionCall[R]] = acceptance.waiting
         return waiting
 
-    def _streamed(self, frames: Sequence[Frame]) -> AttachedRun:
+    def _streamed(self, frames: Sequence[Frame], companions: Companions) -> AttachedRun:
         session = process.current()
         said = self.submission(session, None, {})
+        said.companions.update(companions)
         said.streams = True
         return AttachedRun(session, said, self._name, frames)
 
@@ -547,10 +594,12 @@ def referenced(
     name: str,
     module: str,
     is_generator: bool = False,  # noqa: FBT001, FBT002  pickled
+    table: Digest = _NO_TABLE,
 ) -> Function[Any, Any]:
     """Return the function with this key: the one that is defined here, or a reference to it."""
-    found = _known.get(key)
-    return found or Function.reference(key, name, module, is_generator=is_generator)
+    return _known.get(key) or Function.reference(
+        key, name, module, table=table or table_here(), is_generator=is_generator
+    )
 
 
 _scope = ""

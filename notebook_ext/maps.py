@@ -74,6 +74,7 @@ class MapRun(Answer):
         self.drain: Drain | None = None
         """For a map whose results nobody takes."""
         self._said = function.submission(self.session, self, shared)
+        self.feed.companions = self._said.companions
         self.call = self._said.call
         self._sent = 0
         self._submitted = False

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from kernel_worker.context import RunningInput
     from notebook_ext.function import Function
 
+_NO_TABLE = Digest("")
 Table = dict[FunctionKey, tuple[FunctionSpec, Digest]]
 
 
@@ -54,18 +55,22 @@ class Version(NamedTuple):
 
 
 def packed(
-    root: Function[Any, Any], last: tuple[tuple[Version, ...], Package] | None
+    root: Function[Any, Any],
+    last: tuple[tuple[Version, ...], Package] | None,
+    *,
+    with_table: bool = False,
 ) -> tuple[tuple[Version, ...], Package]:
     """Return what a call of `root` takes along, and the versions that it was made from.
 
     Args:
         root: the function that is called; its code is here.
         last: what this returned the last time; returned again where nothing has changed.
+        with_table: make a table also where the function refers to no other.
     """
     functions, versions, arrived = _reach(root)
     if last is not None and not arrived and _same(versions, last[0]):
         return last
-    if len(functions) == 1 and not versions[0].references:
+    if len(functions) == 1 and not versions[0].references and not with_table:
         only = versions[0]
         return versions, Package(only.spec, only.snapshot, objects=only.objects)
     table: Table = dict(_current_table()) if arrived else {}
@@ -89,7 +94,9 @@ def packed(
     return versions, package
 
 
-def arrived_package(key: FunctionKey, running: RunningInput | None) -> Package:
+def arrived_package(
+    key: FunctionKey, running: RunningInput | None, own_table: Digest = _NO_TABLE
+) -> Package:
     """Return what a call takes along of a function that arrived here by key.
 
     Raises:
@@ -100,14 +107,29 @@ def arrived_package(key: FunctionKey, running: RunningInput | None) -> Package:
         raise InvalidError(
             f"{key.rpartition('/')[2]} was defined in another process; here it is only a name."
         )
-    table = table_of(running)
-    found = table.get(key)
-    if found is None:
-        raise NotFoundError(
-            f"{key.rpartition('/')[2]} is not known to this tree of calls; functions are found "
-            "when a function refers to them by name."
-        )
-    return _arrived(running.table, *found)
+    table, spec, snapshot = entry_of(key, running, own_table)
+    return _arrived(table, spec, snapshot)
+
+
+def entry_of(
+    key: FunctionKey, running: RunningInput, own_table: Digest
+) -> tuple[Digest, FunctionSpec, Digest]:
+    """Return the table in which a function is found, and its spec and snapshot there.
+
+    The table of the tree comes first, so that the tree sees one version of a function; one that is
+    not in it came as an argument, with a table of its own.
+
+    Raises:
+        NotFoundError: it is in neither.
+    """
+    for table in (running.table, own_table):
+        found = _read_table(table).get(key) if table else None
+        if found is not None:
+            return table, *found
+    raise NotFoundError(
+        f"{key.rpartition('/')[2]} is not known to this tree of calls; functions are found "
+        "when a function refers to them by name, or gets them as arguments."
+    )
 
 
 @functools.lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from kernel_worker.model import CallContext, Digest, Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kernel_worker.model import CallId, FunctionSpec, ParentInput, PoolId
+    from kernel_worker.model import CallId, FunctionKey, FunctionSpec, ParentInput, PoolId
     from kernel_worker.wire.frames import Frame
     from kernel_worker.wire.messages import CallProgress
 
@@ -93,3 +93,5 @@ class Submission:
     """Objects of this call alone (its shared arguments)."""
     streams: bool = False
     """Its one input runs a generator."""
+    companions: dict[FunctionKey, Package] = field(default_factory=dict)
+    """Functions that are among the arguments; those of a map's inputs are added as it goes."""

@@ -36,6 +36,8 @@ class PoolCounts(NamedTuple):
     """Workers that are starting or ready, and not stopping."""
     num_running_inputs: int
     settings: PoolSettings
+    input_headroom: int
+    """Inputs that could begin on the workers that there are: those that start or idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,9 @@ class StatusView:
 def pool_counts(pool: Pool) -> PoolCounts:
     """Return the numbers of one pool."""
     delayed = sum(call.states.counts[InputState.DELAYED] for call in pool.calls.values())
-    return PoolCounts(pool.backlog + delayed, pool.alive, _running_inputs(pool), pool.settings)
+    headroom = pool.count(Condition.IDLE) + pool.count(Condition.STARTING)
+    running = _running_inputs(pool)
+    return PoolCounts(pool.backlog + delayed, pool.alive, running, pool.settings, headroom)
 
 
 def status(state: State) -> StatusView:

@@ -340,6 +340,7 @@ class PoolStats(msgspec.Struct, frozen=True):
     num_total_runners: int
     num_running_inputs: int
     settings: PoolSettings
+    input_headroom: int = 0
 
 
 class DeploymentInfo(msgspec.Struct, frozen=True):

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from kernel_worker import records
 from kernel_worker.core import effects, events
 from kernel_worker.core.cancelling import KILL_AFTER_SECONDS
-from kernel_worker.model import CallId, ClientId, Outcome, ParentInput, RetryPolicy
+from kernel_worker.core.invariants import check
+from kernel_worker.core.scheduler import Scheduler
+from kernel_worker.model import (
+    CallContext,
+    CallId,
+    ClientId,
+    Digest,
+    LeaseId,
+    Outcome,
+    ParentInput,
+    RetryPolicy,
+    WorkerId,
+)
 from tests.core.simulation import CLIENT, Simulation, make_resources, make_spec
 
 

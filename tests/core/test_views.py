@@ -28,6 +28,22 @@ def test_a_call_says_what_it_waits_for_after_two_seconds() -> None:
     assert waiting_for(simulation, call) == "no free CPU: pool busy runs 1 of 1"
 
 
+def test_the_headroom_is_what_could_begin_on_the_workers_that_there_are() -> None:
+    simulation = Simulation(make_resources(4))
+    spec = make_spec(settings=PoolSettings(min_containers=3))
+    pool = simulation.define(spec, lambda *_: "hang")
+
+    def headroom() -> int:
+        counts = simulation.core.pool_stats(pool)
+        assert counts is not None
+        return counts.input_headroom
+
+    assert headroom() == 3, "they start"
+    simulation.run(0.1)
+    simulation.submit(pool, 1)
+    assert headroom() == 2
+
+
 def test_recent_calls_are_those_that_somebody_made_newest_first() -> None:
     simulation = Simulation(make_resources(4))
     pool = simulation.define(make_spec(), lambda *_: "hang")

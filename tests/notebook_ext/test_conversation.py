@@ -17,7 +17,7 @@ from kernel_worker.model import (
 from kernel_worker.wire import messages, payload
 from notebook_ext import told
 from notebook_ext.conversation import encode_body
-from notebook_ext.submission import Ended
+from notebook_ext.submission import Ended, Package
 from tests.notebook_ext.talk import (
     Heard,
     inputs,
@@ -382,6 +382,45 @@ def test_objects_in_use_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(told, "OBJECT_COUNT", 2)
     talk = opened()
     for at in range(3):
+        each = package(f"v{at}")
+        talk.submit(submission(f"fc-{at}", Heard(), package=each), 1, inputs(1), closed=True)
+    assert not any(isinstance(m, messages.DropObjects) for m in said(talk))
+
+
+def companion(name: str) -> Package:
+    """Return a function as an argument: it has a table."""
+    held = package("v1", name)
+    return replace(
+        held, table=Digest(f"table-{name}"), requires=(Digest("x"),), pools=(PoolId("po-x"),)
+    )
+
+
+def test_functions_among_the_arguments_are_said_before_the_inputs() -> None:
+    talk = opened()
+    g, h = companion("g"), companion("h")
+    call = submission("fc-1", Heard(), companions={g.spec.key: g})
+    talk.submit(call, 1, inputs(1), closed=False)
+    first = said(talk)
+    assert names(first).count("Define") == 2
+    last = first[-1]
+    assert isinstance(last, messages.Submit)
+    assert (last.requires, last.pools) == (("table-g", "x"), ("po-x",))
+    call.companions[h.spec.key] = h
+    talk.add(CALL, 1, inputs(2))
+    assert names(said(talk)) == ["Define", "AddInputs"]
+    talk.lost()
+    talk.connected("two")
+    again = next(one for one in said(talk) if isinstance(one, messages.Submit))
+    assert again.requires == ("table-g", "x", "table-h", "x")
+
+
+def test_functions_among_the_arguments_stay_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(told, "OBJECT_COUNT", 2)
+    talk = opened()
+    g = package("v8", "g")
+    call = submission("fc-1", Heard(), companions={g.spec.key: g})
+    talk.submit(call, 1, inputs(1), closed=True)
+    for at in range(2, 4):
         each = package(f"v{at}")
         talk.submit(submission(f"fc-{at}", Heard(), package=each), 1, inputs(1), closed=True)
     assert not any(isinstance(m, messages.DropObjects) for m in said(talk))

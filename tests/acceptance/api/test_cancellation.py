@@ -65,7 +65,7 @@ def defined(notebook: PlainKernel) -> PlainKernel:
 def test_a_running_sync_function_gets_input_cancellation(
     defined: PlainKernel, tmp_path: Path
 ) -> None:
-    """ "A running sync function gets `InputCancellation` … `finally` blocks run"."""
+    """Says "A running sync function gets `InputCancellation` … `finally` blocks run"."""
     found = value(
         defined,
         f"""
@@ -85,7 +85,7 @@ def test_a_running_sync_function_gets_input_cancellation(
 def test_a_running_async_function_gets_cancelled_error(
     defined: PlainKernel, tmp_path: Path
 ) -> None:
-    """ "an async one `CancelledError`"."""
+    """Says "an async one `CancelledError`"."""
     found = value(
         defined,
         f"""
@@ -162,7 +162,7 @@ def test_what_was_reported_is_the_outcome(defined: PlainKernel, tmp_path: Path) 
 def test_the_main_thread_is_interrupted_where_users_threads_work(
     defined: PlainKernel, tmp_path: Path
 ) -> None:
-    """ "raised in its main thread": threads that the function started are its own business."""
+    """Says "raised in its main thread": threads that the function started are its own business."""
     found = value(
         defined,
         f"""
@@ -191,7 +191,7 @@ def test_the_main_thread_is_interrupted_where_users_threads_work(
 
 
 def test_inputs_that_have_not_started_never_start(defined: PlainKernel, tmp_path: Path) -> None:
-    """ "inputs not started never start"."""
+    """Says "inputs not started never start"."""
     found = value(
         defined,
         f"""
@@ -215,7 +215,7 @@ def test_inputs_that_have_not_started_never_start(defined: PlainKernel, tmp_path
 
 
 def test_children_of_a_cancelled_input_are_cancelled(defined: PlainKernel, tmp_path: Path) -> None:
-    """ "Children of a cancelled input are cancelled too": attached and spawned, all the way down."""
+    """Says "Children of a cancelled input are cancelled too": attached and spawned ones."""
     found = value(
         defined,
         f"""
@@ -257,7 +257,7 @@ def test_children_of_a_cancelled_input_are_cancelled(defined: PlainKernel, tmp_p
 def test_terminate_containers_kills_and_other_inputs_run_again_elsewhere(
     defined: PlainKernel, tmp_path: Path
 ) -> None:
-    """ "`terminate_containers=True` kills the workers; other inputs on them are re-run elsewhere"."""
+    """Says "`terminate_containers=True` kills the workers; other inputs on them are re-run"."""
     found = value(
         defined,
         f"""
@@ -288,7 +288,7 @@ def test_terminate_containers_kills_and_other_inputs_run_again_elsewhere(
 
 
 def test_cancelling_what_waits_for_a_retry(defined: PlainKernel) -> None:
-    """ "inputs not started never start": a retry that is delayed is none that starts."""
+    """Says "inputs not started never start": a retry that is delayed is none that starts."""
     found = value(
         defined,
         """
@@ -307,7 +307,7 @@ def test_cancelling_what_waits_for_a_retry(defined: PlainKernel) -> None:
 
 
 def test_cancelling_while_the_worker_starts(defined: PlainKernel, tmp_path: Path) -> None:
-    """ "inputs not started never start", also where the worker is on its way."""
+    """Says "inputs not started never start", also where the worker is on its way."""
     found = value(
         defined,
         f"""
@@ -349,7 +349,7 @@ def test_cancelling_twice_and_what_is_over_changes_nothing(defined: PlainKernel)
 
 
 def test_whoever_waits_gets_a_remote_error(defined: PlainKernel, tmp_path: Path) -> None:
-    """ "Whoever waits gets … `CallCancelledError` (a `RemoteError`)", in another thread too."""
+    """Says "Whoever waits gets … `CallCancelledError` (a `RemoteError`)", in another thread too."""
     found = value(
         defined,
         f"""
@@ -375,7 +375,7 @@ def test_whoever_waits_gets_a_remote_error(defined: PlainKernel, tmp_path: Path)
 
 
 def test_in_a_script_and_from_another_process(run_script: ScriptRunner, tmp_path: Path) -> None:
-    """ "from any process of the same user"."""
+    """Says "from any process of the same user"."""
     path = str(tmp_path / "log")
     name = run_script(
         f"{DEFINE}\ncall = sleeps.spawn({path!r}, 'a')\nuntil(lambda: marks({path!r}))\n"

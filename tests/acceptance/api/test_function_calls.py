@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +162,150 @@ def test_still_pending_is_both_timeout_errors(ended: PlainKernel) -> None:
         """,
     )
     assert errors == ["StillPendingError"] * 2
+
+
+def test_ids_of_what_runs_are_right_in_threads_and_tasks(ended: PlainKernel) -> None:
+    """`nb.current_input_id()` …: "right under threads and asyncio too"."""
+    typed(
+        ended,
+        """
+        import asyncio, contextvars, threading
+        from concurrent.futures import ThreadPoolExecutor
+
+        def ids():
+            return nb.current_function_call_id(), nb.current_input_id(), nb.is_local()
+
+        @app.function(max_containers=2)
+        def sync(x):
+            found = [ids()]
+            thread = threading.Thread(target=lambda: found.append(ids()))
+            thread.start()
+            thread.join()
+            with ThreadPoolExecutor(2) as pool:
+                found += [each.result() for each in [pool.submit(ids) for _ in range(3)]]
+                context = contextvars.copy_context()
+                found.append(pool.submit(context.run, ids).result())
+            found += [asyncio.run(asyncio.to_thread(ids))]
+            assert len(set(found)) == 1, found
+            return found[0]
+
+        @app.function(max_containers=2)
+        async def aio(x):
+            async def later():
+                await asyncio.sleep(0.001)
+                return ids()
+            found = [ids(), *await asyncio.gather(*[later() for _ in range(5)])]
+            found.append(await asyncio.to_thread(ids))
+            found.append(await asyncio.get_running_loop().run_in_executor(None, ids))
+            assert len(set(found)) == 1, found
+            return found[0]
+
+        for function in (sync, aio):
+            seen = list(function.map(range(10)))
+            assert len({call for call, _, _ in seen}) == 1
+            assert [name for _, name, _ in seen] == [
+                f"in-{seen[0][0][3:]}-{index}" for index in range(10)]
+            assert {local for _, _, local in seen} == {False}
+            single = function.spawn(1)
+            assert single.get()[0] == single.object_id
+        assert ids() == (None, None, True)
+        """,
+    )
+
+
+def test_functions_and_calls_are_arguments(ended: PlainKernel) -> None:
+    """A `Function` or `FunctionCall` passed to a call works there; versions are the notebook's."""
+    typed(
+        ended,
+        """
+        FACTOR = 2
+
+        @app.function()
+        def scaled(x):
+            return work.remote(x) * FACTOR
+
+        @app.function()
+        def apply(function, x):
+            return function.remote(x)
+
+        @app.function()
+        async def apply_aio(functions, call):
+            return [await f.remote.aio(1) for f in functions['all']] + [await call]
+
+        assert apply.remote(scaled, 2) == 40
+        assert apply_aio.remote({'all': [work, scaled]}, call) == [10, 20, 0]
+        assert await apply_aio.remote.aio({'all': [scaled]}, call) == [20, 0]
+        assert list(apply.map([scaled, work], [1, 2])) == [20, 20]
+        """,
+    )
+    assert value(ended, "FACTOR = 3\napply.remote(scaled, 2)") == 60
+
+
+def test_a_function_argument_survives_the_broker_and_the_client(
+    own_place: Place, start_kernel: KernelStarter, run_script: ScriptRunner, tmp_path: Path
+) -> None:
+    """What a spawned call needs is on disk before `spawn` returns: its arguments' functions too."""
+    go = tmp_path / "go"
+    kernel = start_kernel(variables=own_place.variables)
+    name = value(
+        kernel,
+        f"""{DEFINE}
+import os, time
+
+@app.function()
+def waits(function, path):
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return function.remote(4)
+
+waits.spawn(work, {str(go)!r}).object_id
+""",
+    )
+    kernel.close()
+    os.kill(own_place.broker_pid(), signal.SIGKILL)
+    go.touch()
+    told = run_script(
+        f"{HEAD}\nprint(nb.FunctionCall.from_id({name!r}).get(timeout=60))", own_place.variables
+    )
+    assert told == "40\n"
+
+
+def test_what_a_function_is(ended: PlainKernel) -> None:
+    """`f.get_raw_f()`, `f.version`, `f.info()`, `f.autoscaler`, `f.get_current_stats()`."""
+    typed(
+        ended,
+        """
+        @app.function(min_containers=1, timeout=7)
+        def named(x: int, *, y=2) -> int:
+            return x
+
+        info = named.info()
+        assert (info.name, info.module) == ('named', '__main__')
+        assert info.signature in ('(x: int, *, y=2) -> int', "(x: 'int', *, y=2) -> 'int'")
+        assert info.options.timeout_seconds == 7 and info.version == named.version
+        before = named.version
+        assert named.autoscaler.settings().min_containers == 1
+        assert named.autoscaler.update(max_containers=3).max_containers == 3
+        assert (await named.autoscaler.settings.aio()).max_containers == 3
+        assert named.version == before, 'settings are no code'
+        named.remote(1)
+        stats = named.get_current_stats()
+        assert type(stats) is nb.FunctionStats
+        assert stats._fields == (
+            'backlog', 'num_total_runners', 'num_running_inputs', 'input_headroom')
+        assert stats == (0, 1, 0, 1), stats
+        assert nb.FunctionStats(1, 2) == (1, 2, 0, 0)
+        named.keep_warm(0)
+
+        @app.function(min_containers=1, timeout=7)
+        def named(x: int, *, y=2) -> int:
+            return x + 1
+
+        assert named.version != before
+        assert named.get_raw_f()(1) == 2
+        named.keep_warm(0)
+        """,
+    )
 
 
 def test_calls_are_found_again_after_the_kernel_and_the_broker_are_gone(
