@@ -136,7 +136,8 @@ class Translator:
             case messages.InputEnded(lease=lease, index=index, outcome=outcome):
                 _check_exception(frames, is_needed=outcome is Outcome.FAILED)
                 elapsed = message.elapsed_seconds
-                return events.InputEnded(worker.id, lease, index, outcome, elapsed)
+                below = message.cancelled_below
+                return events.InputEnded(worker.id, lease, index, outcome, elapsed, below)
             case messages.Returned(lease=lease, start=start, stop=stop):
                 return events.InputsReturned(worker.id, lease, start, stop)
             case messages.StartFailed(message=text):

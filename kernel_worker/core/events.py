@@ -210,6 +210,8 @@ class InputEnded(_Event):
     index: int
     outcome: Outcome
     elapsed_seconds: float
+    cancelled_below: bool = False
+    """It failed with the cancellation of a call that it had made."""
 
 
 class InputsReturned(_Event):

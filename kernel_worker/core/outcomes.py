@@ -93,7 +93,11 @@ def producer_resumed(state: State, event: events.ProducerResumed) -> None:
 
 
 def input_ended(state: State, event: events.InputEnded) -> None:
-    """Try an input again, or report how it ended."""
+    """Try an input again, or report how it ended.
+
+    Where a tree is cancelled a child may be quicker than the interrupt of its parent, which then
+    fails with the child's cancellation: it was cancelled too.
+    """
     lease = state.lease_of(event.worker, event.lease)
     if lease is None or event.outcome not in _ENDS or not lease.next <= event.index < lease.stop:
         return
@@ -102,8 +106,10 @@ def input_ended(state: State, event: events.InputEnded) -> None:
         _measure(lease, 1, event.elapsed_seconds)
     lease.next = event.index + 1
     ran = Ran(lease.worker, state.now - event.elapsed_seconds)
-    has_payload = _has_payload(event)
-    end_attempt(state, lease.call, event.index, event.outcome, has_payload=has_payload, ran=ran)
+    outcome, has_payload = event.outcome, _has_payload(event)
+    if event.cancelled_below and lease.call.cancelled:
+        outcome, has_payload = Outcome.CANCELLED, False
+    end_attempt(state, lease.call, event.index, outcome, has_payload=has_payload, ran=ran)
     _after_answer(state, lease)
 
 

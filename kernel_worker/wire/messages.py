@@ -615,6 +615,8 @@ class InputEnded(_Message, tag="input_ended"):
     index: int
     outcome: Outcome
     elapsed_seconds: float
+    cancelled_below: bool = False
+    """What it raised is that a call of its own was cancelled."""
 
 
 class Returned(_Message, tag="returned"):

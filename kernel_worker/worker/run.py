@@ -24,7 +24,12 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kernel_worker.context import RunningInput, current_input
-from kernel_worker.errors import DeserializationError, FunctionTimeoutError, InputCancellation
+from kernel_worker.errors import (
+    CallCancelledError,
+    DeserializationError,
+    FunctionTimeoutError,
+    InputCancellation,
+)
 from kernel_worker.model import LeaseId, Outcome
 from kernel_worker.wire import failures, messages, payload
 from kernel_worker.wire import page as pages
@@ -347,7 +352,8 @@ class Executor:
         error.__traceback__ = None  # it holds the arguments, and grows where it is raised again
         self._drain()
         self._output.pause()
-        ended = messages.InputEnded(work.id, position, outcome, (now - started) * _NS)
+        below = isinstance(error, CallCancelledError)
+        ended = messages.InputEnded(work.id, position, outcome, (now - started) * _NS, below)
         with self._channel.sending():
             self._output.send_locked()
             work.send_locked(self._channel, started)

@@ -172,3 +172,21 @@ def test_a_restart_knows_what_was_made_inside_which_input() -> None:
     check(again)
     ended = {effect.call for effect in told if isinstance(effect, effects.ReportEnd)}
     assert ended == {top, child}
+
+
+def test_a_child_that_is_quicker_than_the_interrupt_of_its_parent_takes_it_along() -> None:
+    for cancelled, outcome in ((True, "CANCELLED"), (False, "FAILED")):
+        simulation = Simulation()
+        pool = simulation.define(make_spec(), lambda *_: "hang")
+        call = simulation.submit(pool, 1)
+        simulation.run(0.1)
+        grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+        if cancelled:
+            simulation.feed(events.CallCancelled(call, terminate=False))
+        ended = events.InputEnded(
+            grant.worker, grant.lease, 0, Outcome.FAILED, 0.1, cancelled_below=True
+        )
+        simulation.feed(ended)
+        assert simulation.outcomes(call) == {outcome: 1}
+        report = next(e for e in simulation.log if isinstance(e, effects.ReportEnd))
+        assert report.has_payload is not cancelled

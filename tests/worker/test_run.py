@@ -403,3 +403,21 @@ def test_a_child_that_a_function_forks_ends_where_the_function_does(
     assert worker.call(1) is True
     assert worker.output().count("x") == 4
     assert ("ValueError: in the child" in worker.output()) == ("raise" in ending)
+
+
+def test_a_failure_says_whether_it_is_the_cancellation_of_a_call_of_its_own(
+    broker: Broker,
+) -> None:
+    source = """
+    def f(below):
+        from kernel_worker.errors import CallCancelledError
+        raise CallCancelledError("child") if below else ValueError("other")
+    """
+    worker = broker.start_worker(define(source))
+    broker.outcomes(worker.lease([(True,), (False,)]), 2)
+    heard = [one.message for one in broker.received]
+    ended = [one for one in heard if isinstance(one, messages.InputEnded)]
+    assert [(one.outcome, one.cancelled_below) for one in ended] == [
+        (Outcome.FAILED, True),
+        (Outcome.FAILED, False),
+    ]
