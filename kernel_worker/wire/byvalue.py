@@ -20,6 +20,7 @@ import hashlib
 import io
 import pickle
 import types
+import typing
 import weakref
 import zlib
 from operator import is_
@@ -97,6 +98,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is CacheWrapper and _has_no_name(obj):
             parameters = obj.cache_parameters()
             return make_cache, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
+        if kind is typing.NewType and _has_no_name(obj):
+            return make_new_type, (obj.__qualname__, obj.__supertype__, obj.__module__)
         if kind is types.CodeType:
             make, arguments = cloudpickle._code_reduce(obj)  # noqa: SLF001
             # A copy: whether two codes name one string is chance, and would show in the bytes.
@@ -109,6 +112,13 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 def code_of_file(filename: str, make: Callable[..., types.CodeType], arguments: Any) -> Any:
     """Return code that knows its file, which cloudpickle drops since 3.1.3: tracebacks need it."""
     return make(*arguments).replace(co_filename=filename)
+
+
+def make_new_type(qualname: str, supertype: Any, module: str) -> Any:
+    """Return a `typing.NewType` like the notebook's, which pickle would look for by its name."""
+    made = typing.NewType(qualname, supertype)
+    made.__module__ = module
+    return made
 
 
 class ValuePickler(ByValuePickler):

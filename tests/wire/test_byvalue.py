@@ -46,6 +46,11 @@ def test_a_process_that_does_not_know_the_class_makes_it(notebook: Notebook) -> 
     assert shown_elsewhere(pickled) == "[A(1), A(2), <E.ONE: 1>, <class 'NoneType'>]"
 
 
+def test_a_new_type_of_the_notebook_travels(notebook: Notebook) -> None:
+    notebook.run("from typing import NewType\nId = NewType('Id', int)\n")
+    assert shown_elsewhere(byvalue.dumps([notebook["Id"]])) == "[__main__.Id]"
+
+
 def test_a_forgotten_class_is_made_again(notebook: Notebook) -> None:
     notebook.run("import enum\nclass A: v = 1\nclass E(enum.Enum):\n    ONE = 1\n    a = A")
     pickled = byvalue.dumps(notebook["E"].ONE)
