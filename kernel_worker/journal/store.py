@@ -177,6 +177,8 @@ class Store:
 
     def _keep(self, fact: Fact) -> None:
         record = fact.record
+        if isinstance(record, records.AttachedCallEnded) and not self._remembers(record.call):
+            return
         call_id = self._call_id(record.call)
         if isinstance(record, records.CallSubmitted):
             self._describe(call_id, record)
@@ -198,6 +200,11 @@ class Store:
             )
         for digest, content in fact.objects.items():
             self._keep_object(call_id, digest, content)
+
+    def _remembers(self, call: CallId) -> bool:
+        """Whether the records of a call are kept (still)."""
+        row = self._db.execute("SELECT expired FROM calls WHERE call = ?", (call,)).fetchone()
+        return row is not None and not row[0]
 
     def _describe(self, call_id: int, record: records.CallSubmitted) -> None:
         spec, parent = record.spec, record.parent
@@ -316,11 +323,15 @@ class Store:
     # ---- reading ----------------------------------------------------------------------------
 
     def open_facts(self) -> Iterator[StoredFact]:
-        """Yield the facts of all calls that have open inputs, in order; of items no payloads."""
+        """Yield the facts of all calls that have open inputs, in order; of items no payloads.
+
+        What is only remembered for the call graph is left out.
+        """
         rows = self._db.execute(
             "SELECT records.id, kind, body, payload FROM records"
             " JOIN calls ON calls.id = records.call"
-            " WHERE calls.finished_at IS NULL ORDER BY records.id"
+            " WHERE calls.finished_at IS NULL AND kind != 'attached_call_ended'"
+            " ORDER BY records.id"
         )
         for position, kind, body, payload in rows:
             frames = [] if kind == _ITEMS else self._frames(position, payload)

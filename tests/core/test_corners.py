@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kernel_worker import records
+from kernel_worker import records, traces
 from kernel_worker.core import effects, events
 from kernel_worker.core.calls import Call
 from kernel_worker.core.hosts import Host
@@ -195,6 +195,8 @@ BREAKS: list[tuple[str, Callable[[State, Call, Worker], object]]] = [
     ("DELAYED has a time", lambda _s, c, _w: c.delays.append((1.0, 0))),
     ("counts of states", lambda _s, c, _w: c.states.counts.__setitem__(5, 1)),
     ("counts of states", lambda _s, c, _w: setattr(c.states, "live", 9)),
+    ("tells of what has ended", lambda _s, c, _w: note(c, 0)),
+    ("tells of an input twice", lambda _s, c, _w: note(c, 0, times=2)),
     ("is over is forgotten", lambda _s, c, _w: finish(c)),
     ("than its ceiling", lambda _s, c, _w: lower_ceiling(c)),
     ("CPUs are not given twice", lambda _s, _c, w: setattr(w.host, "cpu_used", 0.0)),
@@ -221,6 +223,11 @@ def finish(call: Call) -> None:
     call.pool.backlog = 0
     call.leases.clear()
     call.pool.nested.clear()
+
+
+def note(call: Call, index: int, times: int = 1) -> None:
+    for _ in range(times):
+        traces.add(call.trace, index, index + 1, 0, (0.0, 0.0), 1, Outcome.FAILED)
 
 
 def lower_ceiling(call: Call) -> None:

@@ -146,6 +146,20 @@ def test_a_tree_is_read_in_pages_without_payloads(store: Store) -> None:
     assert found == [records.InputsAdded(ONE, 0, 1), *facts]
 
 
+def test_what_ended_below_is_kept_as_long_as_its_keeper_and_runs_nothing(store: Store) -> None:
+    trace = CallTrace(CallId("fc-9"), ONE, 0, "g", "m", 2.0, 1, "ta")
+    below = Fact(records.AttachedCallEnded(ONE, trace))
+    store.write([below])
+    assert store.tree_facts(ONE, 0, 9) == ([], 0), "nobody knows its keeper"
+    store.write([submitted(ONE), below])
+    assert [fact.record for fact in store.open_facts()] == [submitted(ONE).record]
+    assert len(store.tree_facts(ONE, 0, 9)[0]) == 1
+    store.write([Finished(ONE, 100.0)])
+    store.expire(150.0, 1000.0)
+    store.write([below])
+    assert store.tree_facts(ONE, 0, 9) == ([], 0)
+
+
 def test_results_expire(store: Store) -> None:
     store.write([submitted(ONE), succeeded(ONE, 0, b"x" * 100_000), Finished(ONE, 100.0)])
     store.write([submitted(TWO), Finished(TWO, 200.0)])

@@ -25,7 +25,10 @@ def pid_of(result: Result) -> int:
     return int(result.output.partition("pid ")[2].split(",")[0])
 
 
-def test_without_a_broker_it_says_so_and_starts_none(run: Run) -> None:
+def test_without_a_broker_it_says_so_and_starts_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTEBOOK_EXT_PROFILE", "cli-nobody")  # where no journal was left, either
     for command in (["status"], ["calls"], ["broker", "status"]):
         result = run(*command)
         assert result.exit_code == 1
@@ -40,6 +43,9 @@ def test_a_broker_comes_and_goes(run: Run) -> None:
     assert pid_of(run("broker", "start")) == pid_of(run("broker", "status")) == pid
     assert f"pid {pid}" in run("status").output
     assert run("calls").output == "Calls: none\n"
+    filtered = run("calls", "--app", "x", "--status", "failed", "--limit", "3")
+    assert filtered.output == "Calls: none\n"
+    assert run("calls", "--status", "bad").exit_code == 2
     assert run("broker", "stop").output == f"Stopped: pid {pid}\n"
     assert not Path(f"/proc/{pid}/fd").exists() or not list(Path(f"/proc/{pid}/fd").iterdir())
     assert run("broker", "stop").output == "No broker is running.\n"

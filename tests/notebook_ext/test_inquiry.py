@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zmq
@@ -7,6 +8,7 @@ import zmq
 from kernel_worker import rendezvous, settings
 from kernel_worker.errors import ConnectionError as OurConnectionError
 from kernel_worker.rendezvous import Connection
+from kernel_worker.wire import messages
 from notebook_ext import inquiry
 
 
@@ -30,6 +32,25 @@ def test_stop_returns_when_the_broker_is_gone(broker: Connection) -> None:
     assert inquiry.find() is None
     assert inquiry.stop() is None
     assert inquiry.status() is None
+
+
+def test_calls_are_told_also_where_the_broker_has_left(broker: Connection) -> None:
+    wanted = messages.CallFilter(status="succeeded")
+    assert inquiry.calls(wanted) == []
+    inquiry.stop()
+    assert inquiry.calls(wanted) == [], "its journal is there: one is started that reads it"
+    again = inquiry.find()
+    assert again is not None
+    assert again.incarnation != broker.incarnation
+
+
+def test_where_nobody_made_calls_none_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NOTEBOOK_EXT_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("NOTEBOOK_EXT_PROFILE", "nobody")
+    assert inquiry.calls(messages.CallFilter()) is None
+    assert inquiry.find() is None
 
 
 def test_a_broker_that_does_not_answer_is_named_in_time(
