@@ -6,7 +6,7 @@ that every input is reported once, and nothing dispatched or reported before its
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from kernel_worker import records, traces
 from kernel_worker.core import effects
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from kernel_worker.core.calls import Call
+    from kernel_worker.core.pools import Worker
     from kernel_worker.core.scheduler import Scheduler
     from kernel_worker.core.state import State
-    from kernel_worker.model import CallId
+    from kernel_worker.model import CallId, WorkerId
 
 
 class InvariantBroken(AssertionError):  # noqa: N818  reads as the fact that it is
@@ -303,3 +304,50 @@ class History:
     def _check_submitted(self, call: CallId) -> None:
         if call in self._spawned and call not in self._recorded:
             raise InvariantBroken(f"{call} is dispatched before its record")
+
+
+class Steadiness:
+    """No flapping: scale-down ends only workers that nothing has needed for a whole window.
+
+    It follows that a load which repeats itself within the window starts workers once. Ends that
+    something asks for are no scale-down: a new version, a lower ceiling, a single use, another
+    pool's work that needs the memory or the device.
+    """
+
+    def __init__(self) -> None:
+        """Know of no idle worker yet."""
+        self._idle_since: dict[WorkerId, float] = {}
+
+    def observe(self, scheduler: Scheduler, turn: Iterable[effects.Effect]) -> None:
+        """Take one turn in, or raise `InvariantBroken`."""
+        state = scheduler._state  # noqa: SLF001  as `check` does
+        for effect in turn:
+            worker = state.workers.get(effect.worker) if _stops(effect) else None
+            if worker is not None and not _is_asked_for(state, worker):
+                window = worker.pool.settings.scaledown_window_seconds
+                idle = state.now - self._idle_since.get(worker.id, state.now)
+                if idle < window - EPSILON:
+                    raise InvariantBroken(f"{worker.id} was stopped after {idle:g} s of idleness")
+        self._idle_since = {
+            worker.id: worker.since
+            for pool in state.pools.values()
+            for worker in pool.workers_in(Condition.IDLE).values()
+        }
+
+
+def _stops(effect: effects.Effect) -> TypeGuard[effects.StopWorker]:
+    return isinstance(effect, effects.StopWorker)
+
+
+def _is_asked_for(state: State, worker: Worker) -> bool:
+    pool, held = worker.pool, worker.pool.spec.resources
+    if worker.draining or pool.spec.single_use or pool.over_since is not None:
+        return True
+    if pool.superseded and not pool.calls:
+        return True
+    others = [other for other in state.backlogged.values() if other is not pool]
+    return any(
+        (held.gpu and other.spec.resources.gpu)
+        or (held.memory_mib and other.spec.resources.memory_mib)
+        for other in others
+    )

@@ -126,6 +126,8 @@ class Pool:
     """Since when it has work and no room for a worker because busy ones hold it."""
     over_since: float | None = None
     """Since when it has more unblocked workers than its ceiling."""
+    quiet_since: float = 0.0
+    """When its last call ended."""
     template_kept_until: float = 0.0
 
     def __post_init__(self) -> None:
@@ -185,8 +187,10 @@ class Pool:
         """Return how many workers it keeps however long they have been idle."""
         if self.superseded and not self.calls:
             return 0
-        buffer = self.settings.buffer_containers if self.calls else 0
-        return int(min(self.floor(now) + buffer, self.ceiling))
+        kept, buffer = self.floor(now), self.settings.buffer_containers
+        if buffer and self.calls:
+            kept = max(kept, len(self.busy)) + buffer
+        return int(min(kept, self.ceiling))
 
     def demand(self) -> int:
         """Return how many unblocked workers its work could use at once."""

@@ -7,7 +7,9 @@ takes its turn from busy ones.
 
 from __future__ import annotations
 
+import itertools
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kernel_worker.core import effects
@@ -203,11 +205,31 @@ def _stop_idle(state: State, pool: Pool) -> None:
     if not pool.idle or not _is_due(state, pool, next(iter(pool.idle.values()))):
         return
     surplus = pool.unblocked - pool.kept(state.now)
+    if spared := _spared(state, pool):
+        due = itertools.takewhile(partial(_is_due, state, pool), pool.idle.values())
+        surplus = min(surplus, sum(1 for _ in due) - spared)
     for worker in list(pool.idle.values()):
         if surplus <= 0 or not _is_due(state, pool, worker):
             return
         state.stop_worker(worker)
         surplus -= 1
+
+
+def _spared(state: State, pool: Pool) -> int:
+    """Return how many of those that were idle for a window are the buffer, and not too many.
+
+    It is there for the next call too: it outlives the last one by a window.
+    """
+    buffer = pool.settings.buffer_containers
+    if not buffer or pool.superseded or pool.unblocked > pool.ceiling:
+        return 0
+    quiet_at = pool.quiet_since + pool.settings.scaledown_window_seconds
+    if pool.calls:
+        return buffer
+    if state.now < quiet_at:
+        state.timers.set_if_earlier(("idle", pool.id), quiet_at)
+        return buffer
+    return 0
 
 
 def _is_due(state: State, pool: Pool, worker: Worker) -> bool:

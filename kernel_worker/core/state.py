@@ -173,6 +173,7 @@ class State:
         del pool.calls[call.id]
         if not pool.calls:
             del self.called[pool.id]
+            pool.quiet_since = self.now
         pool.nested.pop(call.id, None)
         self.touch(pool)
         self.timers.clear(("waiting", call.id))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 from kernel_worker.core import effects, events
-from kernel_worker.core.invariants import History, check
+from kernel_worker.core.invariants import History, Steadiness, check
 from kernel_worker.core.scheduler import Scheduler
 from kernel_worker.model import (
     CallId,
@@ -120,6 +120,7 @@ class Simulation:
         self.start_seconds = start
         self.checked = checked
         self.history = History()
+        self.steadiness = Steadiness()
         self.workers: dict[WorkerId, FakeWorker] = {}
         self.behaviours: dict[PoolId, Behaviour] = {}
         self.constant: dict[PoolId, float] = {}
@@ -172,6 +173,7 @@ class Simulation:
         if self.checked:
             check(self.core)
             self.history.observe(turn)
+            self.steadiness.observe(self.core, turn)
         for effect in turn:
             self.effects[type(effect).__name__] += 1
             self.log.append(effect)

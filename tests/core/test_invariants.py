@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from kernel_worker import records
 from kernel_worker.core import effects, events
-from kernel_worker.core.invariants import History, InvariantBroken, check
+from kernel_worker.core.invariants import History, InvariantBroken, Steadiness, check
 from kernel_worker.core.scheduler import Scheduler
 from kernel_worker.model import (
     CallId,
@@ -59,6 +59,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.core = Scheduler("h")
         self.now = 1000.0
         self.history = History()
+        self.steadiness = Steadiness()
         self.starting: dict[WorkerId, FunctionSpec] = {}
         self.ready: dict[WorkerId, list[Lease]] = {}
         self.leaving: dict[WorkerId, None] = {}
@@ -76,6 +77,7 @@ class AnyHistory(RuleBasedStateMachine):
     def feed(self, event: events.Event) -> None:
         turn = self.core.handle(event, self.now)
         self.history.observe(turn)
+        self.steadiness.observe(self.core, turn)
         for effect in turn:
             self.perform(effect)
 
@@ -237,19 +239,27 @@ class AnyHistory(RuleBasedStateMachine):
         self.gone(worker)
         self.feed(events.WorkerStartFailed(worker, "no such module"))
 
-    @rule(pick=picks, started=st.booleans(), timed_out=st.booleans())
-    def exit(self, pick: int, started: bool, timed_out: bool) -> None:
+    @rule(
+        pick=picks,
+        started=st.booleans(),
+        timed_out=st.booleans(),
+        over=st.sampled_from([0, 0, 512]),
+    )
+    def exit(self, pick: int, started: bool, timed_out: bool, over: int) -> None:
         alive = [*self.ready, *self.starting]
         if alive:
-            self.end_worker(alive[pick % len(alive)], started=started, timed_out=timed_out)
+            worker = alive[pick % len(alive)]
+            self.end_worker(worker, started=started, timed_out=timed_out, over=over)
 
-    def end_worker(self, worker: WorkerId, *, started: bool, timed_out: bool = False) -> None:
+    def end_worker(
+        self, worker: WorkerId, *, started: bool, timed_out: bool = False, over: int = 0
+    ) -> None:
         leases = self.ready.get(worker, [])
         lease, position = LeaseId(0), -1
         if leases and started:
             lease, position = leases[0].grant.lease, leases[0].next
         self.gone(worker)
-        self.feed(events.WorkerExited(worker, "killed", lease, position, timed_out))
+        self.feed(events.WorkerExited(worker, "killed", lease, position, timed_out, over))
 
     @precondition(lambda self: self.leaving)
     @rule(pick=picks)
@@ -464,3 +474,21 @@ def test_a_broken_sentence_is_named() -> None:
     core._state.hosts[HOSTS[0]].cpu_used = 7.0
     with pytest.raises(InvariantBroken, match="CPUs are not given twice"):
         check(core)
+
+
+def test_a_stop_before_the_window_is_flapping() -> None:
+    core = Scheduler("x")
+    steadiness = Steadiness()
+    spec = make_spec(settings=PoolSettings(min_containers=1, scaledown_window_seconds=5))
+    starting: list[events.Event] = [
+        events.HostJoined(HOSTS[0], make_resources()),
+        events.FunctionDefined(CLIENTS[0], spec),
+        events.WorkerReady(WorkerId("ta-x-1")),
+    ]
+    for event in starting:
+        steadiness.observe(core, core.handle(event, 0.0))
+    stop = effects.StopWorker(WorkerId("ta-x-1"), HOSTS[0])
+    with pytest.raises(InvariantBroken, match="after 0 s"):
+        steadiness.observe(core, [stop])
+    core.handle(events.TimePassed(), 5.0)
+    steadiness.observe(core, [stop])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import autoscaler
 from kernel_worker.core import effects, events
 from kernel_worker.model import ClientId, FunctionSpec, PoolId, PoolSettings, Resources
 from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
@@ -202,3 +203,67 @@ def test_nothing_starts_without_a_host() -> None:
     assert progress.waiting_for == "no host has joined yet"
     simulation.feed(events.HostJoined(HOST, make_resources()))
     simulation.run_call(call)
+
+
+@pytest.mark.parametrize("buffer", [0, 1])
+def test_a_load_that_repeats_within_the_window_starts_workers_once(buffer: int) -> None:
+    simulation = Simulation(make_resources(8))
+    settings = PoolSettings(buffer_containers=buffer, scaledown_window_seconds=10)
+    pool = simulation.define(make_spec(settings=settings), 0.5)
+    simulation.submit(pool, 6)
+    simulation.run(9)
+    started = simulation.effects["StartWorker"]
+    for _ in range(20):
+        simulation.submit(pool, 6)
+        simulation.run(9)
+    assert simulation.effects["StartWorker"] == started
+    assert simulation.effects["StopWorker"] == 0
+
+
+def test_settings_that_change_while_it_runs_count_at_once() -> None:
+    simulation = Simulation(make_resources(8))
+    pool = simulation.define(make_spec(), 0.5)
+    simulation.submit(pool, 100)
+    simulation.run(2)
+    assert stats(simulation, pool)[1] == 8
+    configure(simulation, pool, max_containers=3)
+    simulation.run(2)
+    assert stats(simulation, pool)[1] == 3
+    configure(simulation, pool, max_containers=5, buffer_containers=1, scaledown_window_seconds=1)
+    simulation.run(2)
+    assert stats(simulation, pool)[1] == 5
+    simulation.run(20)
+    assert stats(simulation, pool)[1] == 0
+
+
+def test_a_hundred_functions_share_two_cores_and_none_starves() -> None:
+    simulation = Simulation(make_resources(2, memory_mib=1000), checked=False)
+    spec = Resources(memory_mib=100)  # ten workers at most, idle ones included
+    pools = [simulation.define(make_spec(f"f{n}", resources=spec), 0.1) for n in range(100)]
+    calls = [simulation.submit(pool, 3) for pool in pools]
+    begun = simulation.now
+    simulation.run(until=lambda: len(simulation.finished_at) == len(calls))
+    # 300 inputs of 0.1 s on two cores are 15 s; the starts of 100 workers come on top.
+    assert simulation.now - begun < 15 * 1.6
+    assert simulation.alive_most <= 10
+
+
+def test_the_buffer_is_idle_workers_beside_the_busy_ones_as_long_as_they_run() -> None:
+    simulation = Simulation(make_resources(4))
+    settings = PoolSettings(buffer_containers=1, scaledown_window_seconds=5)
+    pool = simulation.define(make_spec(settings=settings), 30)
+    for count in (1, 2, 3):
+        simulation.submit(pool, 1)
+        simulation.run(8)
+        assert stats(simulation, pool)[1] == count + 1
+    assert simulation.effects["StopWorker"] == 0
+
+
+def test_an_hour_of_recorded_bursts_breaks_no_invariant() -> None:
+    trace = autoscaler.read()
+    assert trace == autoscaler.arrivals(), "the file is what the formula makes"
+    settings = PoolSettings(buffer_containers=1, scaledown_window_seconds=30)
+    figures = autoscaler.replay(trace, settings, start_seconds=0.5, checked=True)
+    assert figures.wait_p50 < 0.6
+    assert figures.wait_max < 4
+    assert figures.worker_seconds < 40_000
