@@ -116,7 +116,7 @@ def code_of_file(filename: str, make: Callable[..., types.CodeType], arguments: 
 
 def make_new_type(qualname: str, supertype: Any, module: str) -> Any:
     """Return a `typing.NewType` like the notebook's, which pickle would look for by its name."""
-    made = typing.NewType(qualname, supertype)
+    made = typing.NewType(qualname, supertype)  # type: ignore[misc]  # the name is known when it runs
     made.__module__ = module
     return made
 
