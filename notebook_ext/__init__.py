@@ -13,6 +13,7 @@ list(square.map(range(4)))
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from kernel_worker import context as _context
@@ -27,8 +28,11 @@ from notebook_ext.exception import Error
 from notebook_ext.function import Function
 from notebook_ext.gather import gather
 from notebook_ext.options import Retries
+from notebook_ext.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from IPython.core.interactiveshell import InteractiveShell
 
 __version__ = "0.1.0"
@@ -41,11 +45,13 @@ __all__ = [
     "FunctionCall",
     "FunctionStats",
     "Retries",
+    "Secret",
     "call_graph",
     "calls",
     "config",
     "current_function_call_id",
     "current_input_id",
+    "enable_output",
     "exception",
     "functions",
     "gather",
@@ -68,6 +74,12 @@ def current_function_call_id() -> str | None:
     """Return the id of the call whose input runs here; None outside of workers."""
     running = _context.running_input()
     return None if running is None else running.call
+
+
+@contextlib.contextmanager
+def enable_output(*, show_progress: bool = True) -> Iterator[None]:  # noqa: ARG001  Modal's
+    """Do nothing: what workers print is shown with and without it."""
+    yield
 
 
 def load_ipython_extension(ipython: InteractiveShell) -> None:

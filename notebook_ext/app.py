@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -13,7 +12,7 @@ from notebook_ext.function import Function
 from notebook_ext.twin import twin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
 
     from notebook_ext.deployment import Deployment
     from notebook_ext.twin import Waiting
@@ -35,6 +34,7 @@ class App:
             raise InvalidError(f"App({name!r}): allowed is a non-empty str without a slash.")
         self._name = name
         self._functions: dict[str, Function[Any, Any]] = {}
+        self._entrypoints: dict[str, Callable[..., Any]] = {}
 
     @property
     def name(self) -> str | None:
@@ -45,6 +45,11 @@ class App:
     def key(self) -> str:
         """The app's part of its functions' keys."""
         return self._name if self._name is not None else "-"
+
+    @property
+    def registered_entrypoints(self) -> dict[str, Callable[..., Any]]:
+        """The functions that a command line can begin with, by name."""
+        return dict(self._entrypoints)
 
     @property
     def registered_functions(self) -> dict[str, Function[Any, Any]]:
@@ -75,20 +80,30 @@ class App:
         return _Decorator(self, parsed)(raw)
 
     def local_entrypoint(self, raw: Any = None, /, *, name: str | None = None) -> Any:
-        """Mark the function that a command-line run begins with; it stays a plain function."""
+        """Name a function that `notebook-ext run` can begin with; it stays a plain function.
+
+        Its parameters are the options of the command line, by their annotations.
+
+        Raises:
+            InvalidError: it is no plain function.
+        """
         if raw is None:
             return lambda function: self.local_entrypoint(function, name=name)
-        raw.__notebook_ext_entrypoint__ = name or raw.__name__
+        if isinstance(raw, Function) or not callable(raw) or not hasattr(raw, "__name__"):
+            raise InvalidError(
+                f"@app.local_entrypoint on {raw!r}: allowed is a plain function, which "
+                "calls remote ones."
+            )
+        self._entrypoints[name or raw.__name__] = raw
         return raw
 
     def cls(self, *_: object, **__: object) -> Any:
         """Classes are not available yet."""
         raise InvalidError("@app.cls is not available yet in this version; use @app.function.")
 
-    @contextlib.contextmanager
-    def run(self, **_: object) -> Iterator[App]:
-        """Do nothing: functions run on workers with and without it."""
-        yield self
+    def run(self, **_: object) -> Running:
+        """Do nothing, in `with` and `async with`: functions run on workers with and without it."""
+        return Running(self)
 
     @twin
     def deploy(
@@ -125,6 +140,26 @@ class App:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return App, (self._name,)
+
+
+class Running:
+    """What `with app.run():` enters: the app itself."""
+
+    def __init__(self, app: App) -> None:
+        """Stand for `app`."""
+        self._app = app
+
+    def __enter__(self) -> App:
+        return self._app
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    async def __aenter__(self) -> App:
+        return self._app
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
 
 class _Decorator:

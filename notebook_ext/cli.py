@@ -1,11 +1,18 @@
-"""The command line, `notebook-ext`: look at the broker, start it, stop it.
+"""The command line, `notebook-ext`: run and deploy scripts, look at the broker, start it, stop it.
 
-Only what needs no function is here. Errors are one line on stderr and exit status 1.
+Errors of ours are one line on stderr and exit status 1, wrong options exit status 2; an exception
+of the user's code shows its traceback from the user's file on.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import inspect
+import os
 import sys
+import traceback
+from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +21,14 @@ import click
 from kernel_worker import errors, rendezvous, settings
 from notebook_ext import inquiry
 from notebook_ext.calls import STATES, call_filter
+from notebook_ext.config import reload
 from notebook_ext.widgets.status import NO_BROKER, CallsReport, StatusReport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kernel_worker.rendezvous import Connection
+    from kernel_worker.wire import messages
 
 
 class _Group(click.Group):
@@ -89,6 +100,151 @@ def broker_status() -> None:
 
 def _where(connection: Connection) -> str:
     return f"pid {connection.pid}, {connection.address}"
+
+
+_profile = click.option(
+    "-e", "--env", "profile", help="The profile (environment) whose broker is meant."
+)
+_as_module = click.option("-m", "--module", is_flag=True, help="TARGET is MODULE[::NAME].")
+_any_arguments = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@main.command(context_settings=_any_arguments)
+@_profile
+@_as_module
+@click.argument("target")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run(profile: str | None, module: bool, target: str, arguments: tuple[str, ...]) -> None:  # noqa: FBT001  click's
+    """Run TARGET, FILE[::NAME]: its local entrypoint, or its function on a worker.
+
+    ARGUMENTS are options made from the signature; see them with `TARGET --help`.
+    """
+    _choose(profile)
+    script, entrypoint, function = _scripts()
+    with _users_errors(target):
+        loaded = script.load(target, arguments, is_module=module)
+    runnable = loaded.runnable()
+    is_remote = isinstance(runnable, function.Function)
+    raw = runnable.get_raw_f() if is_remote else runnable
+    name = runnable.name if is_remote else raw.__name__
+    given = entrypoint.parse(raw, name, arguments)
+    call = runnable.remote if is_remote else raw
+    with _users_errors(target):
+        result = call(*given.positional, **given.named)
+        if inspect.isawaitable(result):
+            result = asyncio.run(_awaited(result))
+    if is_remote and result is not None:
+        click.echo(repr(result))
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+@main.command()
+@_profile
+@_as_module
+@click.option("--name", help="The name to deploy under, where it is not the app's own.")
+@click.option("--tag", default="", help="What you call this version.")
+@click.argument("target")
+def deploy(profile: str | None, module: bool, name: str | None, tag: str, target: str) -> None:  # noqa: FBT001  click's
+    """Deploy the app of TARGET, FILE[::APP]: its functions are known by name from then on."""
+    _choose(profile)
+    script, _, _ = _scripts()
+    with _users_errors(target):
+        loaded = script.load(target, is_module=module)
+    done = loaded.app().deploy(name, tag=tag)
+    click.echo(f"Deployed {done.app} v{done.version}: {', '.join(done.functions)}")
+
+
+@main.group()
+def app() -> None:
+    """Look at deployed apps, and stop them."""
+
+
+@app.command("list")
+@_profile
+def app_list(profile: str | None) -> None:
+    """List what is deployed."""
+    _choose(profile)
+    found = inquiry.deployments("")
+    click.echo(_table(found) if found else "Nothing is deployed.")
+
+
+@app.command("history")
+@_profile
+@click.argument("name")
+def app_history(profile: str | None, name: str) -> None:
+    """List all versions of the app NAME, newest first."""
+    _choose(profile)
+    found = inquiry.deployments(name)
+    if not found:
+        raise errors.NotFoundError(f"no app {name!r} was deployed")
+    click.echo(_table(found))
+
+
+@app.command("stop")
+@_profile
+@click.argument("name")
+def app_stop(profile: str | None, name: str) -> None:
+    """End the deployment of the app NAME; its calls in flight end by themselves."""
+    _choose(profile)
+    stopped = inquiry.stop_app(name)
+    click.echo(f"Stopped: {stopped.app} v{stopped.version}")
+
+
+def _table(found: list[messages.DeploymentInfo]) -> str:
+    rows = [("app", "version", "tag", "deployed", "ended", "functions")]
+    rows += [
+        (
+            each.app,
+            f"v{each.version}",
+            each.tag,
+            _moment(each.deployed_at),
+            "" if each.ended_at is None else _moment(each.ended_at),
+            ", ".join(each.functions),
+        )
+        for each in found
+    ]
+    used = [column for column in range(6) if any(row[column] for row in rows[1:])]
+    widths = {column: max(len(row[column]) for row in rows) for column in used}
+    lines = ["  ".join(f"{row[at]:{widths[at]}}" for at in used).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _choose(profile: str | None) -> None:
+    if profile is not None:
+        os.environ["NOTEBOOK_EXT_PROFILE"] = profile
+        reload()
+
+
+def _scripts() -> tuple[Any, Any, Any]:
+    """Import what runs scripts: a status needs none of it."""
+    from notebook_ext import entrypoint, function, script  # noqa: PLC0415  as said
+
+    return script, entrypoint, function
+
+
+@contextlib.contextmanager
+def _users_errors(target: str) -> Iterator[None]:
+    """Show an exception of the user's code with its traceback, from the user's file on."""
+    try:
+        yield
+    except (click.ClickException, click.Abort, click.exceptions.Exit, SystemExit):
+        raise
+    except Exception as error:
+        place = target.partition("::")[0]
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename != place:
+            trace = trace.tb_next
+        if trace is None and isinstance(error, errors.Error):
+            raise
+        traceback.print_exception(type(error), error, trace or error.__traceback__)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -499,7 +499,7 @@ class Function(Generic[P, R]):
         around = self._surroundings
         encoded = captured.objects[captured.environment]
         if around is None or around.source != captured.environment:
-            around = Surroundings(captured.environment, encoded, self._options.env)
+            around = Surroundings(captured.environment, encoded, self._options.variables)
             self._surroundings = around
         options = self._options
         spec = FunctionSpec(

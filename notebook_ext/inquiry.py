@@ -16,6 +16,7 @@ import zmq
 
 from kernel_worker import errors, rendezvous, settings
 from kernel_worker.wire import messages
+from notebook_ext import exception
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -74,23 +75,45 @@ class Inquiry:
         body = self._ask("calls", wanted)
         return msgspec.msgpack.decode(body, type=list[messages.CallInfo])
 
+    def deployments(self, app: str) -> list[messages.DeploymentInfo]:
+        """Return all versions of `app`, or what is deployed now; newest first.
+
+        Raises:
+            NotFoundError: `app` was never deployed.
+        """
+        body = self._ask("deployments", subject=app)
+        return msgspec.msgpack.decode(body, type=list[messages.DeploymentInfo])
+
+    def stop_app(self, app: str) -> messages.DeploymentInfo:
+        """End the deployment of `app`; return which version was in force.
+
+        Raises:
+            NotFoundError: it is not deployed.
+        """
+        body = self._ask("stop_app", subject=app)
+        return msgspec.msgpack.decode(body, type=messages.DeploymentInfo)
+
     def stop(self) -> None:
         """Ask the broker to end; returns when it has been told."""
         self._requests += 1
         self._send(messages.Ask(self._requests, "stop"))
 
     def _ask(
-        self, what: Literal["status", "calls"], wanted: messages.CallFilter | None = None
+        self,
+        what: Literal["status", "calls", "deployments", "stop_app"],
+        wanted: messages.CallFilter | None = None,
+        *,
+        subject: str = "",
     ) -> msgspec.Raw:
         self._requests += 1
-        self._send(messages.Ask(self._requests, what, filter=wanted))
+        self._send(messages.Ask(self._requests, what, subject, wanted))
         deadline = time.monotonic() + self._limit
         while time.monotonic() < deadline:
             match self._receive(deadline):
                 case messages.Reply(request=self._requests, body=body, error=""):
                     return body
                 case messages.Reply(error=name, body=body) if name:
-                    raise errors.Error(f"{name}: {msgspec.msgpack.decode(body)}")
+                    raise exception.named(name)(msgspec.msgpack.decode(body))
                 case messages.Refused(reason=reason):
                     raise errors.ConnectionError(f"the broker refused: {reason}")
                 case _:
@@ -132,14 +155,51 @@ def calls(wanted: messages.CallFilter) -> list[messages.CallInfo] | None:
     Raises:
         ConnectionError: It runs and did not answer in time.
     """
+    connection = _with_memory()
+    if connection is None:
+        return None
+    with Inquiry(connection) as inquiry:
+        return inquiry.calls(wanted)
+
+
+def deployments(app: str) -> list[messages.DeploymentInfo]:
+    """Return all versions of `app`, or what is deployed now; newest first.
+
+    Raises:
+        NotFoundError: `app` was never deployed.
+        ConnectionError: The broker did not answer in time.
+    """
+    connection = _with_memory()
+    if connection is None:
+        return []
+    with Inquiry(connection) as inquiry:
+        return inquiry.deployments(app)
+
+
+def stop_app(app: str) -> messages.DeploymentInfo:
+    """End the deployment of `app`; return which version was in force.
+
+    Raises:
+        NotFoundError: It is not deployed.
+        ConnectionError: The broker did not answer in time.
+    """
+    connection = _with_memory()
+    if connection is None:
+        message = f"no app {app!r} is deployed"
+        raise errors.NotFoundError(message)
+    with Inquiry(connection) as inquiry:
+        return inquiry.stop_app(app)
+
+
+def _with_memory() -> Connection | None:
+    """Return the broker that runs, or one that is started to read what an earlier one has left."""
     connection = find()
     if connection is None:
         configured = settings.load()
         if not rendezvous.journal_path(configured).exists():
             return None
         connection = rendezvous.find_or_start(configured)
-    with Inquiry(connection) as inquiry:
-        return inquiry.calls(wanted)
+    return connection
 
 
 def stop(limit_seconds: float = 15.0) -> int | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import PoolSettings, Resources, RetryPolicy
 from notebook_ext import cloud
+from notebook_ext.secret import Secret, variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ _SPELLINGS_2024 = {
     "concurrency_limit": "max_containers",
     "container_idle_timeout": "scaledown_window",
 }
-_NOT_YET = ("image", "schedule", "secrets", "volumes", "mounts", "network_file_systems")
+_NOT_YET = ("image", "schedule", "volumes", "mounts", "network_file_systems")
 _MOST_KEPT = 1_000
 """More workers than this no host keeps warm; a slip of the keyboard must not make it try."""
 _MOST_MIB = 1 << 40
@@ -78,10 +79,16 @@ class Options:
     rerun_on_crash: bool = True
     single_use: bool = False
     nested_loops: bool = False
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tags: tuple[tuple[str, str], ...] = ()
     is_generator: bool | None = None
     """None: as the function's code says."""
+
+    @property
+    def variables(self) -> tuple[tuple[str, str], ...]:
+        """The environment that is asked for; `env` is stronger than `secrets`."""
+        return tuple(sorted((dict(self.secrets) | dict(self.env)).items()))
 
     def changes_pool(self) -> tuple[object, ...]:
         """Return what a pool cannot change while it runs; two functions that differ here differ."""
@@ -299,10 +306,21 @@ def _read_concurrent(options: Options, name: str, value: object) -> Options:
 
 
 def _read_env(options: Options, name: str, value: object) -> Options:
-    pairs = _pairs(name, value)
-    if not all(k and "=" not in k and "\0" not in k + v for k, v in pairs):
-        raise _bad(name, value, "a dict of names without = to str, neither with a null character")
-    return replace(options, env=pairs)
+    pairs = variables(name, {} if value is None else value)
+    return replace(options, env=tuple(sorted(pairs.items())))
+
+
+def _read_secrets(options: Options, name: str, value: object) -> Options:
+    given = [] if value is None else value
+    if not isinstance(given, list | tuple) or not all(isinstance(each, Secret) for each in given):
+        kind = type(given).__name__
+        raise InvalidError(
+            f"{name}=<{kind}>: allowed is a list of Secret, as in [Secret.from_dict(…)]."
+        )
+    merged: dict[str, str] = {}
+    for each in given:
+        merged |= each.values
+    return replace(options, secrets=tuple(sorted(merged.items())))
 
 
 def _read_tags(options: Options, name: str, value: object) -> Options:
@@ -354,6 +372,7 @@ _READERS: dict[str, Callable[[Options, str, Any], Options]] = {
     "single_use_containers": _read_single,
     "nested_loops": _read_loops,
     "env": _read_env,
+    "secrets": _read_secrets,
     "tags": _read_tags,
     "is_generator": _read_generator,
     "serialized": _read_serialized,

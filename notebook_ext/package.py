@@ -268,7 +268,7 @@ class Surroundings:
     """The environment of workers, and what a call says of how its own differs."""
 
     def __init__(self, source: Digest, encoded: bytes, env: tuple[tuple[str, str], ...]) -> None:
-        """Read an encoded `Environment` and add the variables of the option `env`."""
+        """Read an encoded `Environment` and add the variables of the options."""
         self.source = source
         environment = msgspec.msgpack.decode(encoded, type=Environment)
         self._started_with = environment.variables

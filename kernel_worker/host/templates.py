@@ -44,6 +44,7 @@ KEPT_IMPORTS = 4
 _STARTUP_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "LC_")
 _PATH_VARIABLE = "PYTHONPATH"
 _HOME = str(Path(kernel_worker.__file__).parent.parent)
+_FOR_A_START = frozenset({"PATH", "HOME", "TMPDIR", _PATH_VARIABLE})
 _STARTUP_NAMES = frozenset({"LANG", "LANGUAGE"})
 
 
@@ -348,7 +349,7 @@ class Templates:
             process = subprocess.Popen(
                 [environment.python, "-c", code],
                 stdin=subprocess.DEVNULL,
-                env=environment.variables,
+                env=_shown(environment.variables),
                 cwd="/",
                 pass_fds=(file, self._alive),
             )
@@ -390,6 +391,16 @@ def fork_base(alive: int, alive_write: int) -> Template:
 def _remove(group: dict[K, Template], template: Template) -> None:
     for key in [key for key, found in group.items() if found is template]:
         del group[key]
+
+
+def _shown(variables: dict[str, str]) -> dict[str, str]:
+    """Return what an interpreter starts with, and `ps` shows; a template sets the rest inside."""
+    counting = {name for name, _ in _startup(variables)} | _FOR_A_START
+    return {
+        name: value
+        for name, value in variables.items()
+        if name in counting or name.startswith("NOTEBOOK_EXT_")
+    }
 
 
 def _startup(variables: dict[str, str]) -> tuple[tuple[str, str], ...]:

@@ -25,10 +25,13 @@ import msgspec
 from kernel_worker import records
 from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
 from kernel_worker.journal.migrations import SCHEMA_VERSION, migrate
+from kernel_worker.journal.seal import Sealer
 from kernel_worker.model import CallId, Digest, app_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from kernel_worker.model import DeployedFunction
 
 APPLICATION_ID = 0x4E42584A
 INLINE_BYTES = 16 * 1024
@@ -110,8 +113,9 @@ Entry = Fact | Finished | Deployed | Undeployed
 class Store:
     """An open journal file."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, sealer: Sealer) -> None:
         self._db = connection
+        self._sealer = sealer
         self._ids: dict[CallId, int] = {}
         self._known_objects: set[Digest] = set()
 
@@ -125,14 +129,14 @@ class Store:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return cls(_connect(path))
+            return cls(_connect(path), Sealer.beside(path))
         except (OSError, sqlite3.OperationalError) as error:
             message = f"the journal {path} cannot be opened: {error}"
             raise ConnectionError(message) from error
         except sqlite3.DatabaseError as error:
             aside = _set_aside(path)
             _log.error("the journal %s is damaged (%s); it is now %s", path, error, aside)
-            return cls(_connect(path))
+            return cls(_connect(path), Sealer.beside(path))
 
     def close(self) -> None:
         """Write everything back into the one file and let go of it."""
@@ -198,8 +202,11 @@ class Store:
                     for piece in _pieces(frame)
                 ),
             )
+        secret: set[Digest] = set()
+        if isinstance(record, records.CallSubmitted):
+            secret = {spec.environment for spec in (record.spec, *record.nested_specs)}
         for digest, content in fact.objects.items():
-            self._keep_object(call_id, digest, content)
+            self._keep_object(call_id, digest, content, is_secret=digest in secret)
 
     def _remembers(self, call: CallId) -> bool:
         """Whether the records of a call are kept (still)."""
@@ -228,8 +235,9 @@ class Store:
             "SELECT id FROM deployments WHERE app = ? AND version = ?",
             (deployment.app, deployment.version),
         ).fetchone()
+        secret = _environments(deployment.functions)
         for digest, content in entry.objects.items():
-            self._keep_content(digest, content)
+            self._keep_content(digest, content, is_secret=digest in secret)
             self._db.execute(
                 "INSERT OR IGNORE INTO deployment_objects VALUES (?, ?)", (key, digest)
             )
@@ -247,14 +255,18 @@ class Store:
         for (key,) in rows:
             self._release("deployment_objects", "deployment", key)
 
-    def _keep_object(self, call_id: int, digest: Digest, content: Frame) -> None:
-        self._keep_content(digest, content)
+    def _keep_object(
+        self, call_id: int, digest: Digest, content: Frame, *, is_secret: bool = False
+    ) -> None:
+        self._keep_content(digest, content, is_secret=is_secret)
         self._db.execute("INSERT OR IGNORE INTO call_objects VALUES (?, ?)", (call_id, digest))
 
-    def _keep_content(self, digest: Digest, content: Frame) -> None:
+    def _keep_content(self, digest: Digest, content: Frame, *, is_secret: bool) -> None:
         if digest not in self._known_objects:
             found = self._db.execute("SELECT 1 FROM objects WHERE digest = ? LIMIT 1", (digest,))
             if found.fetchone() is None:
+                if is_secret:
+                    content = self._sealer.seal(content)
                 self._db.executemany(
                     "INSERT INTO objects (digest, piece) VALUES (?, ?)",
                     ((digest, piece) for piece in _pieces(content)),
@@ -346,7 +358,11 @@ class Store:
             pieces = self._db.execute(
                 "SELECT piece FROM objects WHERE digest = ? ORDER BY id", (digest,)
             )
-            yield Digest(digest), b"".join(piece for (piece,) in pieces)
+            opened = self._sealer.open(b"".join(piece for (piece,) in pieces))
+            if opened is None:
+                _log.error("the journal's key does not open %s; what needs it cannot run", digest)
+            else:
+                yield Digest(digest), opened
 
     def deployments(self) -> Iterator[tuple[records.Deployment, float | None]]:
         """Yield all versions of all apps, oldest first, each with when it ended (Unix seconds)."""
@@ -455,6 +471,11 @@ def _ended_call(row: tuple[str, str, str, float, float, int, bytes | None]) -> E
     call, name, app, submitted_at, ended_at, expired, tally = row
     counts = msgspec.msgpack.decode(tally, type=tuple[int, ...]) if tally is not None else ()
     return EndedCall(CallId(call), name, app, submitted_at, ended_at, bool(expired), counts)
+
+
+def _environments(functions: Iterable[DeployedFunction]) -> set[Digest]:
+    """Return the objects that may hold secrets."""
+    return {spec.environment for each in functions for spec in (each.spec, *each.nested)}
 
 
 def _connect(path: Path) -> sqlite3.Connection:

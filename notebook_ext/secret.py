@@ -1,0 +1,152 @@
+"""`Secret`: environment variables for workers whose values are shown nowhere.
+
+Values travel in the environment object of a function, over the private sockets between this
+process, the broker and the host agent. They are in no repr, message or log; on disk (the journal)
+that object is sealed with a key that lies beside it and that only this user can read.
+
+Not guaranteed: anything against who is this user, or root. A function that captured a value (and
+not the `Secret`) carries it like any other value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from kernel_worker.errors import InvalidError, NotFoundError, SerializationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Secret:
+    """Environment variables; make one with the `from_…` functions."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        """Use `from_dict`."""
+        self._values = dict(values)
+
+    @classmethod
+    def from_dict(cls, env_dict: Mapping[str, str | None] | None = None) -> Secret:
+        """Return the variables in a dict; those that are None are left out.
+
+        Raises:
+            InvalidError: it is no dict of str to str.
+        """
+        given = {} if env_dict is None else env_dict
+        if not isinstance(given, Mapping):
+            raise InvalidError(
+                f"env_dict=<{type(given).__name__}>: allowed is a dict of str to str."
+            )
+        values = {name: value for name, value in given.items() if value is not None}
+        return cls(variables("env_dict", values))
+
+    @classmethod
+    def from_local_environ(cls, env_keys: Iterable[str]) -> Secret:
+        """Return variables of this process as they are now.
+
+        Raises:
+            InvalidError: one is not set here.
+        """
+        if isinstance(env_keys, str):
+            raise InvalidError(f"env_keys={env_keys!r}: allowed is a list of names.")
+        keys = list(env_keys)
+        missing = [key for key in keys if key not in os.environ]
+        if missing:
+            raise InvalidError(
+                f"env_keys={keys!r}: {', '.join(missing)} is not set here; allowed are names of "
+                "environment variables that are."
+            )
+        return cls({key: os.environ[key] for key in keys})
+
+    @classmethod
+    def from_dotenv(cls, path: str | Path | None = None, *, filename: str = ".env") -> Secret:
+        """Return the variables of a file of `NAME=value` lines.
+
+        Args:
+            path: the file, or a folder in which, or above which, it lies; None: the working one.
+            filename: its name, where `path` is a folder.
+
+        Raises:
+            NotFoundError: there is no such file.
+            InvalidError: a line of it cannot be read.
+        """
+        found = _found(Path.cwd() if path is None else Path(path), filename)
+        return cls(_read(found))
+
+    @classmethod
+    def from_name(cls, name: str, **_: object) -> NoReturn:
+        """Stored secrets are not available yet in this version."""
+        raise InvalidError(
+            f"Secret.from_name({name!r}) is not available yet in this version; use "
+            "Secret.from_dict, Secret.from_dotenv or Secret.from_local_environ."
+        )
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The variables."""
+        return dict(self._values)
+
+    def __repr__(self) -> str:
+        return f"<Secret: {', '.join(self._values) or 'empty'}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise SerializationError(
+            f"{self!r} does not travel as a value: give it as secrets=[...] and read the variables "
+            "from os.environ in the function."
+        )
+
+
+def variables(option: str, given: object) -> dict[str, str]:
+    """Return `given` if it can be an environment; messages have names and no values.
+
+    Raises:
+        InvalidError: it cannot.
+    """
+    allowed = "allowed is a dict of names without = to str, neither with a null character."
+    if not isinstance(given, Mapping):
+        raise InvalidError(f"{option}=<{type(given).__name__}>: {allowed}")
+    for name, value in given.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise InvalidError(f"{option}={{{name!r}: …}}: {allowed}")
+        if not isinstance(value, str) or "\0" in value:
+            kind = "str with a null character" if isinstance(value, str) else type(value).__name__
+            raise InvalidError(f"{option}={{{name!r}: <{kind}>}}: {allowed}")
+    return dict(given)
+
+
+def _found(path: Path, filename: str) -> Path:
+    if path.is_file():
+        return path
+    for folder in (path.resolve(), *path.resolve().parents):
+        if (folder / filename).is_file():
+            return folder / filename
+    raise NotFoundError(f"there is no {filename} in {path} or above it")
+
+
+def _read(path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.strip().removeprefix("export ").lstrip()
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise InvalidError(
+                f"{path}, line {number}: allowed is NAME=value, a comment with # or nothing."
+            )
+        found[name.strip()] = _unquoted(value.strip())
+    return found
+
+
+def _unquoted(value: str) -> str:
+    """Return a value without its quotes, or without the comment behind it."""
+    quote = value[:1]
+    end = value.find(quote, 1) if quote in {"'", '"'} else -1
+    if end > 0:
+        return value[1:end]
+    return value.split(" #", 1)[0].rstrip()
