@@ -33,7 +33,10 @@ def load(key: FunctionKey, own_table: Digest) -> Callable[..., Any]:
     name = key.rpartition("/")[2]
     load_function = getattr(identity, "load_function", None)
     if running is None or load_function is None:
-        raise InvalidError(f"{name} was defined in another process; here it is only a name.")
+        raise InvalidError(
+            f"{name} was defined in another process; here it is only a name. Define it here, or "
+            "deploy its app and use Function.from_name."
+        )
     table, spec, snapshot = entry_of(key, running, own_table)
     return _load(spec.code, snapshot, partial(loading, table, load_function))
 

@@ -68,7 +68,9 @@ class FunctionCall(Generic[R]):
             InvalidError: it is no id of a call. Whether there is such a call is seen by `get`.
         """
         if not str(function_call_id).startswith("fc-"):
-            raise InvalidError(f"{function_call_id!r} is no id of a call; these begin with fc-.")
+            raise InvalidError(
+                f"{function_call_id!r} is no id of a call; allowed is one, which begins with fc-."
+            )
         return FunctionCall(function_call_id, is_generator=is_generator)
 
     @property

@@ -295,7 +295,9 @@ def _as_arguments(item: Any) -> tuple[Any, ...]:
     try:
         return tuple(item)
     except TypeError:
-        raise InvalidError(f"starmap: the input {item!r:.80} is no tuple of arguments.") from None
+        raise InvalidError(
+            f"starmap: the input {item!r:.80} is no tuple of arguments; allowed is one: (1, 2)."
+        ) from None
 
 
 async def _as_async(source: Any) -> AsyncIterator[Any]:

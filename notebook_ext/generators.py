@@ -234,7 +234,8 @@ class RemoteGenerator(Generic[R]):
         prepared, self._prepared = self._prepared, None
         if prepared is None:
             raise InvalidError(
-                f"{self._name}(...) was closed, or is iterated with `for` and `async for` at once."
+                f"{self._name}(...) was closed, or is iterated with `for` and `async for` at once. "
+                "Call it again."
             )
         return prepared()
 

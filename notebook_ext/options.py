@@ -127,7 +127,9 @@ def _modern(given: Mapping[str, Any]) -> dict[str, Any]:
             continue
         now = _SPELLINGS_2024.get(name, name)
         if now in modern:
-            raise InvalidError(f"{name}={value!r}: {now} was given too, and is the same option")
+            raise InvalidError(
+                f"{name}={value!r}: {now} was given too, and is the same option; give one."
+            )
         if now in _NOT_YET:
             _refuse_unbuilt(name, value)
             continue
@@ -139,7 +141,9 @@ def _modern(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_unbuilt(name: str, value: object) -> None:
     if value is not None and value not in ((), []):
-        raise InvalidError(f"{name}={value!r}: {name} is not available yet in this version.")
+        raise InvalidError(
+            f"{name}={value!r}: {name} is not available yet in this version; leave it out."
+        )
 
 
 def _unknown(name: str) -> str:

@@ -105,7 +105,8 @@ def arrived_package(
     """
     if running is None:
         raise InvalidError(
-            f"{key.rpartition('/')[2]} was defined in another process; here it is only a name."
+            f"{key.rpartition('/')[2]} was defined in another process; here it is only a name. "
+            "Define it here, or deploy its app and use Function.from_name."
         )
     table, spec, snapshot = entry_of(key, running, own_table)
     return _arrived(table, spec, snapshot)
