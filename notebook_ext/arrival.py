@@ -43,17 +43,14 @@ def load(key: FunctionKey, own_table: Digest) -> Callable[..., Any]:
 
 def load_deployed(found: DeployedFunction) -> Callable[..., Any]:
     """Return the plain function of what is deployed; the same one for the same code and values."""
-    return _load_here(found.spec.code, found.snapshot)
+    return _load_here(found.spec.code, found.snapshot, found.table)
 
 
 @functools.lru_cache(maxsize=32)
-def _load_here(code: Digest, snapshot: Digest) -> Callable[..., Any]:
-    identity = context.worker_identity
-    loader = identity.load_function if identity is not None else None
-    if loader is None:
-        # By name: the client does not see the worker's room but for this.
-        loader = importlib.import_module("kernel_worker.worker.binding").load_function
-    return _load(code, snapshot, loader)
+def _load_here(code: Digest, snapshot: Digest, table: Digest) -> Callable[..., Any]:
+    # By name: the client does not see the worker's room but for this.
+    loader: Any = importlib.import_module("kernel_worker.worker.binding").load_function
+    return _load(code, snapshot, partial(loading, table, loader))
 
 
 def _load(

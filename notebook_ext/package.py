@@ -100,10 +100,14 @@ def arrived_package(
     """Return what a call takes along of a function that arrived here by key.
 
     Raises:
-        InvalidError: this is no worker, so nobody knows the function's code.
+        InvalidError: this is no worker, and it is no part of what was deployed either, so nobody
+            knows the function's code.
         NotFoundError: the tree of calls that runs here does not refer to it.
     """
     if running is None:
+        known = _read_table(own_table).get(key) if own_table else None
+        if known is not None and is_deployed(known[0].key):
+            return deployed_package(known[0].key, known[0].name)
         raise InvalidError(
             f"{key.rpartition('/')[2]} was defined in another process; here it is only a name. "
             "Define it here, or deploy its app and use Function.from_name."

@@ -42,7 +42,8 @@ CREATE TABLE frames (
 );
 CREATE INDEX frames_by_record ON frames (record, id);
 
--- What travels once, by content address, for as long as an open call needs it.
+-- What travels once, by content address, for as long as an open call or a deployment needs it.
+-- Environments are sealed (`seal.py`).
 CREATE TABLE objects (
     id     INTEGER PRIMARY KEY,
     digest TEXT NOT NULL,

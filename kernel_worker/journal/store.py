@@ -4,6 +4,8 @@ Theory: a fact is a row; the rows of one `write` are one transaction. Nothing is
 the end of a call. Payload frames lie beside their record, small ones in its row; objects are kept
 once, by content address, with a reference from each open call that needs them.
 
+The environments of functions, which may hold secrets, are sealed (`seal`).
+
 Guarantees: what `write` returned from is on the disk (`synchronous=FULL`). A file of a newer schema
 is refused with a message that names both versions; a damaged one is set aside under another name,
 never deleted, and a new one begun. One process at a time (`locking_mode=EXCLUSIVE`).

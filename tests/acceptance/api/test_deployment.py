@@ -30,6 +30,10 @@ def add_up(xs):
     return sum(price.map(xs))
 
 @app.function()
+def apply(function, x):
+    return function.remote(x)
+
+@app.function()
 def each(n):
     for at in range(n):
         yield factor * at
@@ -72,6 +76,11 @@ LINES = {
         "price.local(3) == price(3) == price.get_raw_f()(3) == 30",
         "price.local(1) == 10",
     ),
+    "local of one that calls another": ("total.local([1, 2]) == 30", "total([5]) == 50"),
+    "as an argument": (
+        "nb.Function.from_name('shop', 'apply').remote(price, 2) == 20",
+        "await nb.Function.from_name('shop', 'apply').remote.aio(total, [1, 2]) == 30",
+    ),
     "version and info": (
         "price.info().version == price.version and price.info().signature == '(x)'",
         "price.info().name == 'price'",
@@ -99,7 +108,8 @@ def finder(notebook: PlainKernel, tmp_path_factory: pytest.TempPathFactory) -> P
     try:
         typed(other, SHOP)
         assert (
-            typed(other, "app.deploy()").result == "<Deployment shop v1: price, total, each, first>"
+            typed(other, "app.deploy()").result
+            == "<Deployment shop v1: price, total, apply, each, first>"
         )
     finally:
         other.close()
