@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from kernel_worker.model import (
 from kernel_worker.records import Deployment
 from kernel_worker.wire import messages
 from tests.broker.speaking import CODE, ENVIRONMENT, Client, Host, RunningBroker, Speaker
+from tests.waiting import wait_until
 
 
 def function(name: str, version: str = "1", **fields: Any) -> DeployedFunction:
@@ -138,3 +140,20 @@ def test_what_nobody_could_call_is_not_deployed(client: Client) -> None:
         assert refused(client, messages.Deploy(1, app, functions))[0] == "InvalidError"
     error, text = refused(client, messages.Deploy(1, "other", (function("f"),)))
     assert (error, "is not the key of 'f' of 'other'" in text) == ("InvalidError", True)
+
+
+def test_a_floor_keeps_the_broker_awake_and_a_deployment_alone_does_not(short_dir: Path) -> None:
+    brokers = []
+    for name, floor in (("w", 1), ("c", 0)):  # the one that stays has been idle for longer
+        (short_dir / name).mkdir()
+        started = RunningBroker(short_dir / name, idle_exit_seconds=0.2)
+        brokers.append(started)
+        deployer = Client(started)
+        deploy(deployer, "1", settings=PoolSettings(min_containers=floor))
+        deployer.say(messages.Bye())
+        deployer.socket.linger = 1000
+        deployer.close()
+    warm, cold = brokers
+    wait_until(lambda: not cold.is_alive(), what="the broker without a floor leaves")
+    assert warm.is_alive()
+    warm.end()
