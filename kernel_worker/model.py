@@ -150,6 +150,24 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     rerun_on_crash: bool = True
     single_use: bool = False
     nested_loops: bool = False
+    parameters: Digest = Digest("")
+    """The object that holds an instance's `Parameters`; where there are none, it is a function."""
+    initial: Digest = Digest("")
+    """The snapshot that is bound before an instance is made; set for classes alone."""
+    snaps: bool = False
+    """The instance has `enter(snap=True)` hooks: its template makes it."""
+    cleans_up: bool = False
+    """The instance has `exit` hooks."""
+
+    @property
+    def is_abstract(self) -> bool:
+        """Whether it is a class, of which only instances have pools."""
+        return bool(self.initial) and not self.parameters
+
+    @property
+    def objects(self) -> tuple[Digest, ...]:
+        """The objects that a host needs to start a worker."""
+        return tuple(filter(None, (self.code, self.environment, self.parameters, self.initial)))
 
 
 class DeployedFunction(msgspec.Struct, frozen=True, array_like=True):
@@ -184,6 +202,8 @@ class CallContext(msgspec.Struct, frozen=True, array_like=True):
     directory: str = ""
     variables: tuple[tuple[str, str | None], ...] = ()
     """Environment variables that differ from the `Environment`'s; None is "not set"."""
+    method: str = ""
+    """Which method of an instance is called; empty for functions."""
 
 
 class StreamLimits(msgspec.Struct, frozen=True, array_like=True):

@@ -23,10 +23,12 @@ from notebook_ext.app import App
 from notebook_ext.autoscaler import FunctionStats
 from notebook_ext.call import FunctionCall
 from notebook_ext.calls import CallStatus, calls
+from notebook_ext.cls import Cls
 from notebook_ext.config import config
 from notebook_ext.exception import Error
 from notebook_ext.function import Function
 from notebook_ext.gather import gather
+from notebook_ext.hooks import enter, exit, method, parameter  # noqa: A004  documented names
 from notebook_ext.options import Retries
 from notebook_ext.secret import Secret
 
@@ -40,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "App",
     "CallStatus",
+    "Cls",
     "Error",
     "Function",
     "FunctionCall",
@@ -52,10 +55,14 @@ __all__ = [
     "current_function_call_id",
     "current_input_id",
     "enable_output",
+    "enter",
     "exception",
+    "exit",
     "functions",
     "gather",
     "is_local",
+    "method",
+    "parameter",
 ]
 
 

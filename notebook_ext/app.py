@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from kernel_worker.errors import InvalidError
 from notebook_ext import cloud, deployment
 from notebook_ext import options as options_
+from notebook_ext.cls import Cls, checked_class
 from notebook_ext.function import Function
+from notebook_ext.hooks import MethodDefinition, is_hook
 from notebook_ext.twin import twin
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class App:
         self._name = name
         self._functions: dict[str, Function[Any, Any]] = {}
         self._entrypoints: dict[str, Callable[..., Any]] = {}
+        self._classes: dict[str, Cls] = {}
 
     @property
     def name(self) -> str | None:
@@ -55,6 +58,11 @@ class App:
     def registered_functions(self) -> dict[str, Function[Any, Any]]:
         """The functions defined on it, by name."""
         return dict(self._functions)
+
+    @property
+    def registered_classes(self) -> dict[str, Cls]:
+        """The classes defined on it, by name."""
+        return dict(self._classes)
 
     @overload
     def function(self, raw: Callable[P, Coroutine[Any, Any, R]], /) -> Function[P, R]: ...
@@ -97,9 +105,33 @@ class App:
         self._entrypoints[name or raw.__name__] = raw
         return raw
 
-    def cls(self, *_: object, **__: object) -> Any:
-        """Classes are not available yet."""
-        raise InvalidError("@app.cls is not available yet in this version; use @app.function.")
+    @overload
+    def cls(self, raw: type, /) -> Cls: ...
+    @overload
+    def cls(self, raw: None = None, /, **options: Any) -> Callable[[type], Cls]: ...
+    def cls(self, raw: Any = None, /, **options: Any) -> Any:
+        """Make a class one whose methods can run on workers; with options or bare.
+
+        Args:
+            raw: the class, where the decorator is bare.
+            options: as of `function`; each distinct set of parameters has a pool with them.
+
+        Raises:
+            InvalidError: an option, a value or a class that cannot be.
+        """
+        parsed = options_.parse(options)
+        if parsed.is_generator is not None:
+            raise InvalidError(
+                f"is_generator={parsed.is_generator}: a class has none; its methods are generators "
+                "where they are written with `yield`."
+            )
+
+        def decorated(kind: Any) -> Cls:
+            made = Cls(checked_class(kind), self, parsed)
+            self._classes[made.name] = made
+            return made
+
+        return decorated if raw is None else decorated(raw)
 
     def run(self, **_: object) -> Running:
         """Do nothing, in `with` and `async with`: functions run on workers with and without it."""
@@ -185,7 +217,14 @@ def _checked(raw: Any) -> Callable[..., Any]:
     if isinstance(raw, Function):
         raise InvalidError(f"{raw.name} is a remote function already; use .with_options(...).")
     if inspect.isclass(raw):
-        raise InvalidError(f"{raw.__qualname__} is a class; @app.function is for functions.")
+        raise InvalidError(
+            f"{raw.__qualname__} is a class, and @app.function is for functions: use @app.cls()."
+        )
+    if isinstance(raw, MethodDefinition) or is_hook(raw):
+        raise InvalidError(
+            f"{raw.__qualname__} is a method, and @app.function is for plain functions: options "
+            "go to the class, @app.cls(...)."
+        )
     if not callable(raw):
         raise InvalidError(
             f"@app.function on {raw!r}: allowed is a function (options are given by name)."

@@ -90,6 +90,10 @@ class Function(Generic[P, R]):
         self._packed_as_argument: tuple[tuple[Version, ...], Package] | None = None
         self._table = _NO_TABLE
         self._surroundings: Surroundings | None = None
+        self._introduce(raw)
+
+    def _introduce(self, raw: Callable[P, Any]) -> None:
+        """Look like `raw`, and be found by key."""
         functools.update_wrapper(self, raw)
         _known[self._key] = self
 
@@ -308,8 +312,8 @@ class Function(Generic[P, R]):
         if instance is None:
             return self
         raise InvalidError(
-            f"{self._name} is a method; @app.function is for plain functions. Classes are not "
-            "available yet in this version."
+            f"{self._name} is a method, and @app.function is for plain functions: decorate it with "
+            "@nb.method(), and its class with @app.cls()."
         )
 
     # ---- the pool -------------------------------------------------------------------------------
@@ -488,7 +492,7 @@ class Function(Generic[P, R]):
         self._packed = packed(self, self._packed)
         return self._packed[1]
 
-    def _context(self) -> Any:
+    def _context(self) -> CallContext:
         surroundings = self._surroundings if self.has_code else None
         if surroundings is None:
             return CallContext(os.getcwd())  # noqa: PTH109  as in `Surroundings`

@@ -86,8 +86,8 @@ def packed(
         spec=versions[0].spec,
         snapshot=versions[0].snapshot,
         table=digest,
-        nested=tuple(version.spec for version in versions[1:]),
-        pools=tuple(spec.pool for spec, _ in table.values()),
+        nested=tuple(v.spec for v in versions[1:] if not v.spec.is_abstract),
+        pools=_pools(table.values()),
         requires=(*objects, *_digests(inherited)),
         objects=objects,
     )
@@ -144,7 +144,7 @@ def _arrived(table: Digest, spec: FunctionSpec, snapshot: Digest) -> Package:
         spec=spec,
         snapshot=snapshot,
         table=table,
-        pools=tuple(entry.pool for entry, _ in entries),
+        pools=_pools(entries),
         requires=tuple(_digests(entries)),
         inherited=True,
     )
@@ -188,7 +188,8 @@ def deployable(
             encoded = msgspec.msgpack.encode(table)
             digest = digest_of(encoded)
             objects[digest] = encoded
-        nested = tuple(spec for key, (spec, _) in table.items() if key != root.key)
+        others = [spec for key, (spec, _) in table.items() if key != root.key]
+        nested = tuple(spec for spec in others if not spec.is_abstract)
         requires = tuple(_digests(table.values()))
         found.append(
             DeployedFunction(name, spec, snapshot, digest, nested, requires, root.is_generator)
@@ -255,13 +256,12 @@ def _same(versions: tuple[Version, ...], last: tuple[Version, ...]) -> bool:
 
 def _digests(entries: Iterable[tuple[FunctionSpec, Digest]]) -> list[Digest]:
     """Return the objects that these functions need."""
-    found = [
-        digest
-        for spec, snapshot in entries
-        for digest in (spec.code, spec.environment, snapshot)
-        if digest
-    ]
+    found = [digest for spec, snapshot in entries for digest in (*spec.objects, snapshot) if digest]
     return list(dict.fromkeys(found))
+
+
+def _pools(entries: Iterable[tuple[FunctionSpec, Digest]]) -> tuple[PoolId, ...]:
+    return tuple(spec.pool for spec, _ in entries if not spec.is_abstract)
 
 
 def pool_id(*parts: object) -> PoolId:

@@ -57,6 +57,8 @@ class Told:
         for digest, data in package.objects.items():
             self.store(digest, data)
         for spec in (*package.nested, package.spec):
+            if spec.is_abstract:
+                continue  # its instances are said where they are called
             # A version that was superseded is named again when the user goes back to it.
             if self._defined.get(spec.pool) != spec or self._current.get(spec.key) != spec.pool:
                 self._defined[spec.pool] = spec

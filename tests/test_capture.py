@@ -24,7 +24,7 @@ import pytest
 
 from kernel_worker.errors import SerializationError
 from kernel_worker.model import Environment
-from notebook_ext.capture import Captured, Capturer
+from notebook_ext.capture import Captured, Capturer, tokens
 from tests.capture_kit import Child, Notebook
 
 if TYPE_CHECKING:
@@ -663,3 +663,9 @@ def test_ipython_shows_the_line_of_the_cell() -> None:
     assert "ValueError: invalid literal for int() with base 10: 'kp'" in text
     assert "MyError: oh" in text
     assert "caught True" in text
+
+
+def test_code_that_is_equal_to_python_is_known_by_its_columns() -> None:
+    first, second = (compile(text, "<cell>", "exec") for text in ("x = a", "x  =  a"))
+    assert tokens.code(first) != tokens.code(second)
+    assert tokens.code(first) == tokens.code(compile("x = a", "<cell>", "exec"))

@@ -44,6 +44,12 @@ class Admission:
         broker.sockets.greet(routing, messages.encode(welcome))
         broker.handle(event)
 
+    def starting(self, routing: bytes, message: messages.ToBroker) -> Worker | None:
+        """Return the worker that says, instead of `Hello`, why it could not start."""
+        if not isinstance(message, messages.StartFailed) or message.worker.encode() != routing:
+            return None
+        return self._peers.workers.get(message.worker)
+
     def refuse(self, routing: bytes, reason: str) -> None:
         """Tell somebody who is not let in."""
         _log.warning("%r is refused: %s", routing, reason)

@@ -99,7 +99,7 @@ def objects_of(record: records.CallSubmitted) -> set[Digest]:
     """Return the objects that a call and the calls nested in it may need."""
     specs = (record.spec, *record.nested_specs)
     digests = {record.snapshot, record.table, record.shared, *record.requires}
-    digests.update(digest for spec in specs for digest in (spec.code, spec.environment))
+    digests.update(digest for spec in specs for digest in spec.objects)
     return digests - {Digest("")}
 
 

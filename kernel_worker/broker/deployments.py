@@ -278,7 +278,7 @@ def objects_of(functions: Iterable[DeployedFunction]) -> set[Digest]:
     for function in functions:
         found |= {function.snapshot, function.table, *function.requires}
         for spec in (function.spec, *function.nested):
-            found |= {spec.code, spec.environment}
+            found |= set(spec.objects)
     return found - {Digest("")}
 
 

@@ -250,7 +250,11 @@ class Broker:
         if isinstance(message, messages.Hello):
             self._admission.hello(routing, message)
         elif peer is None:
-            self._admission.refuse(routing, "say Hello first")
+            starting = self._admission.starting(routing, message)
+            if starting is None:
+                self._admission.refuse(routing, "say Hello first")
+            else:
+                self._from_workplace(starting, message, frames)
         elif isinstance(message, messages.Bye):
             self._admission.lose(peer)
         elif isinstance(peer, Client):
@@ -392,7 +396,7 @@ class Broker:
 
     def define(self, client: ClientId, spec: FunctionSpec) -> None:
         """Have the core know a function version, whose objects are here."""
-        self.objects.own(spec.pool, (spec.code, spec.environment))
+        self.objects.own(spec.pool, spec.objects)
         self._defined.add(spec.pool)
         self.handle(events.FunctionDefined(client, spec))
 

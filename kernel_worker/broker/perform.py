@@ -82,8 +82,8 @@ class Performer:
         host = self._peers.hosts.get(effect.host)
         if host is None:
             return
-        for digest in (spec.code, spec.environment):
-            if digest and digest not in host.sent:
+        for digest in spec.objects:
+            if digest not in host.sent:
                 host.sent.add(digest)
                 self._send_object(host.routing, digest)
         self._to_host(effect.host, messages.StartWorker(effect.worker, spec, effect.devices))

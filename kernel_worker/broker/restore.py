@@ -36,7 +36,7 @@ def restore_tables(
             calls[record.call] = _reopen(record)
             objects.own(record.call, objects_of(record))
             for spec in (record.spec, *record.nested_specs):
-                objects.own(spec.pool, (spec.code, spec.environment))
+                objects.own(spec.pool, spec.objects)
                 pools.add(spec.pool)
             continue
         call = calls[record.call]

@@ -101,11 +101,11 @@ class Translator:
             case messages.CancelCall(call=call, terminate=terminate):
                 return events.CallCancelled(call, terminate) if call in self._calls else None
             case messages.Define(spec=spec):
-                missing = self._objects.missing((spec.code, spec.environment))
+                missing = self._objects.missing(spec.objects)
                 if missing:
                     text = f"{spec.name} is defined with object {missing}, which was not sent"
                     raise ProtocolError(text)
-                self._objects.own(spec.pool, (spec.code, spec.environment))
+                self._objects.own(spec.pool, spec.objects)
                 return events.FunctionDefined(client.id, spec)
             case messages.Blocked(parent=parent, calls=calls):
                 known = parent.worker in self._peers.workers

@@ -31,7 +31,7 @@ import zmq
 
 from kernel_worker.errors import DeserializationError, InternalFailure, TimeoutError  # noqa: A004  ours
 from kernel_worker.host import memory, orphans, workers
-from kernel_worker.host.templates import Failed, State, Template, Templates
+from kernel_worker.host.templates import Failed, State, Template, Templates, contents_of
 from kernel_worker.host.timers import Timers
 from kernel_worker.host.workers import Worker
 from kernel_worker.model import CallId, Digest, HostId, LeaseId, PoolId, WorkerId
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 RETIRED_SECONDS = 30.0
 _KEPT_RETIRING = 4
 GRACE_SECONDS = 5.0
+EXIT_SECONDS = 30.0
+"""How long `exit` hooks may take when their worker is stopped …"""
+LAST_EXIT_SECONDS = 5.0
+"""… and when the host agent itself ends."""
 _NO_LIMIT_SECONDS = 1e8
 _MIN_LOOK_SECONDS = 0.01
 _NS = 1e-9
@@ -187,7 +191,7 @@ class Agent:
     def _drop_objects(self) -> None:
         """Drop what neither a pool nor a worker needs; the broker will send it again."""
         specs = [*self._specs.values(), *(worker.spec for worker in self._workers.values())]
-        needed = {digest for spec in specs for digest in (spec.environment, spec.code)}
+        needed = {digest for spec in specs for digest in spec.objects}
         needed |= self._unclaimed
         self._objects = {d: content for d, content in self._objects.items() if d in needed}
 
@@ -195,16 +199,15 @@ class Agent:
 
     def _start(self, asked: messages.StartWorker) -> None:
         spec = asked.spec
-        missing = [d for d in (spec.environment, spec.code) if d not in self._objects]
+        missing = [d for d in spec.objects if d not in self._objects]
         if missing:
             error = DeserializationError(f"{spec.name}: the host was not sent {missing}")
             self._refuse(asked.worker, Failed(str(error), _captured(error)))
             return
-        environment, code = self._objects[spec.environment], self._objects[spec.code]
         self._retiring.pop(spec.pool, None)
-        self._unclaimed -= {spec.environment, spec.code}
+        self._unclaimed -= set(spec.objects)
         self._specs[spec.pool] = spec
-        template = self.templates.function(spec, environment, code)
+        template = self.templates.function(spec, self._objects)
         template.users += 1
         self._workers[asked.worker] = worker = Worker(asked, template)
         template.when_settled(partial(self._launch, worker))
@@ -215,7 +218,8 @@ class Agent:
             self._forget(worker)
             self._tell(messages.WorkerExited(worker.id, worker.kill_cause or "stopped"))
         elif template.state is State.READY:
-            self._fork(worker, template, None)
+            makes_instance = worker.spec.parameters and not worker.spec.snaps
+            self._fork(worker, template, local.Load(has_instance=True) if makes_instance else None)
         elif template.state is State.LOST:
             self._start_again(worker)
         elif template.state is State.UNSAFE:
@@ -235,14 +239,15 @@ class Agent:
         worker.template.users -= 1
         worker.template = base
         base.users += 1
-        load = local.Load(worker.spec.imports, has_environment=True, has_code=True)
+        has_instance = bool(worker.spec.parameters)
+        load = local.Load(worker.spec.imports, True, True, has_instance)
         self._fork(worker, base, load)
 
     def _fork(self, worker: Worker, template: Template, load: local.Load | None) -> None:
         objects: list[int] = []
         if load is not None:
-            for digest in (worker.spec.environment, worker.spec.code):
-                objects += [local.anonymous_file(self._objects[digest], "object")]
+            contents = contents_of(load, worker.spec, self._objects)
+            objects = [local.anonymous_file(content, "object") for content in contents]
 
         def message(request: int) -> local.ForkWorker:
             return local.ForkWorker(
@@ -300,8 +305,7 @@ class Agent:
             self._tell(messages.WorkerExited(worker.id, worker.kill_cause or _TEMPLATE_DIED))
             return
         spec = worker.spec
-        environment, code = self._objects[spec.environment], self._objects[spec.code]
-        template = self.templates.function(spec, environment, code)
+        template = self.templates.function(spec, self._objects)
         template.users += 1
         worker.template.users -= 1
         self._workers[worker.id] = again = worker.again(template)
@@ -340,7 +344,10 @@ class Agent:
         worker.is_stopping = True
         worker.tell(local.Stop())
         kill = partial(self._kill, message.worker, "killed: did not stop in time")
-        self._timers.at(time.monotonic() + message.grace_seconds, kill)
+        grace_seconds = message.grace_seconds
+        if worker.spec.cleans_up:
+            grace_seconds = max(grace_seconds, EXIT_SECONDS)
+        self._timers.at(time.monotonic() + grace_seconds, kill)
 
     def _kill(self, worker: WorkerId, cause: str = "killed on request") -> None:
         if found := self._workers.get(worker):
@@ -559,6 +566,7 @@ class Agent:
 
     def _end(self) -> None:
         """Kill everything below us, also what users' functions left behind."""
+        self._let_clean_up()
         deadline = time.monotonic() + _END_SECONDS
         for pid in list(self._pids):
             workers.kill_group(pid)
@@ -572,6 +580,21 @@ class Agent:
                 break
         self._socket.close()
         self._context.term()
+
+    def _let_clean_up(self) -> None:
+        """Let idle workers with `exit` hooks run them; who is busy is not waited for."""
+        cleaning = [w for w in self._workers.values() if w.spec.cleans_up and w.page.is_ready]
+        cleaning = [worker for worker in cleaning if worker.page.running() is None]
+        if not cleaning:
+            return
+        self._sources.pop(0, None)  # at its end for ever, perhaps
+        for worker in cleaning:
+            worker.is_stopping = True
+            worker.tell(local.Stop())
+        deadline = time.monotonic() + LAST_EXIT_SECONDS
+        self._timers.at(deadline, lambda: None)
+        while time.monotonic() < deadline and any(w.id in self._workers for w in cleaning):
+            self._turn()
 
 
 _DO_NOT_WAIT = 0x40  # MSG_DONTWAIT

@@ -31,9 +31,9 @@ from kernel_worker.model import Environment
 from kernel_worker.wire import local
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from kernel_worker.model import FunctionSpec, PoolId
+    from kernel_worker.model import Digest, FunctionSpec, PoolId
 
 K = TypeVar("K")
 
@@ -142,7 +142,7 @@ class Templates:
         self._allow = allow
         self._bases: dict[tuple[str, tuple[tuple[str, str], ...]], Template] = {}
         self._imports: dict[tuple[str, tuple[str, ...]], Template] = {}
-        self._functions: dict[tuple[str, tuple[str, ...], str], Template] = {}
+        self._functions: dict[tuple[object, ...], Template] = {}
         self._requests: dict[int, _Request] = {}
         self._next_request = 0
 
@@ -163,14 +163,21 @@ class Templates:
             self._spawn(template, decoded)
         return self._bases[key]
 
-    def function(self, spec: FunctionSpec, environment: bytes, code: bytes) -> Template:
-        """Return the template of a function; it may not have settled."""
-        key = (spec.environment, spec.imports, spec.code)
+    def function(self, spec: FunctionSpec, objects: Mapping[Digest, bytes]) -> Template:
+        """Return the template of a function; it may not have settled.
+
+        Args:
+            spec: the function; a template is shared by all instances of a class, unless it makes
+                one itself (`spec.snaps`).
+            objects: holds `spec.objects`.
+        """
+        instance = (spec.parameters, spec.version) if spec.snaps else ()
+        key = (spec.environment, spec.imports, spec.code, *instance)
         template = self._functions.pop(key, None)
         if template is None or not template.is_of_use:
-            parent = self._parent(spec, environment)
-            load = local.Load((), has_environment=not spec.imports, has_code=True)
-            files = [code] if spec.imports else [environment, code]
+            parent = self._parent(spec, objects[spec.environment])
+            load = local.Load((), not spec.imports, True, spec.snaps, makes_instance=spec.snaps)
+            files = contents_of(load, spec, objects)
             template = self._make(spec.name, parent, load, files, spec.startup_timeout_seconds)
         self._functions[key] = template  # the last one is the youngest
         template.pools.add(spec.pool)
@@ -365,6 +372,20 @@ class Templates:
 
 
 _BASE_SECONDS = 60.0
+
+
+def contents_of(
+    load: local.Load, spec: FunctionSpec, objects: Mapping[Digest, bytes]
+) -> list[bytes]:
+    """Return what `load` says that it comes with, in its order."""
+    digests: list[Digest] = []
+    if load.has_environment:
+        digests.append(spec.environment)
+    if load.has_code:
+        digests.append(spec.code)
+    if load.has_instance:
+        digests += [spec.parameters, spec.initial]
+    return [objects[digest] for digest in digests]
 
 
 def fork_base(alive: int, alive_write: int) -> Template:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 CacheWrapper = type(functools.lru_cache(lambda: None))
 _NAMELESS = frozenset({type(None), type(...), type(NotImplemented)})
+_BASES_OF_CLASS = 2
 TRACKER_OF_CLASS = 4
 TRACKER_OF_ENUM = 5
 DATACLASS_SENTINELS = {
@@ -211,12 +212,27 @@ def defined_class(tracker: str, digest: bytes, packed: bytes) -> type:
 
 def _class_by_value(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the reduction of a class with our two steps in place of cloudpickle's."""
-    make, arguments, *rest = reduced
+    make, arguments, *rest = with_plain_bases(reduced)
     if make is cloudpickle._make_skeleton_class:  # noqa: SLF001
         return (make_class, arguments, rest[0], None, None, fill_class)
     if make is cloudpickle._make_skeleton_enum:  # noqa: SLF001
         return (make_enum, arguments, rest[0], None, None, fill_class)
     return reduced
+
+
+def with_plain_bases(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the reduction of a class with plain classes where it names remote ones as bases.
+
+    Python has replaced them; cloudpickle takes what was written.
+    """
+    make, arguments, *rest = reduced
+    if make is not cloudpickle._make_skeleton_class:  # noqa: SLF001
+        return reduced
+    bases = tuple(
+        base.get_raw_f() if hasattr(type(base), "__remote_reference__") else base
+        for base in arguments[_BASES_OF_CLASS]
+    )
+    return (make, (*arguments[:_BASES_OF_CLASS], bases, *arguments[_BASES_OF_CLASS + 1 :]), *rest)
 
 
 def make_class(*arguments: Any) -> type:

@@ -43,11 +43,18 @@ class ForkTemplate(_Local, tag="fork_template"):
 
 
 class Load(_Local, tag="load"):
-    """Become what workers need. Files: the environment, then the code, where there are any."""
+    """Become what workers need.
+
+    Files: the environment, the code, an instance's parameters and its first snapshot, where there
+    are any.
+    """
 
     imports: tuple[str, ...] = ()
     has_environment: bool = False
     has_code: bool = False
+    has_instance: bool = False
+    makes_instance: bool = False
+    """Make the instance and run its `enter(snap=True)` hooks: those forked later share it."""
 
 
 class ForkWorker(_Local, tag="fork_worker"):

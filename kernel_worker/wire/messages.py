@@ -479,7 +479,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class StartWorker(_Message, tag="start_worker"):
-    """Objects `spec.code` and `spec.environment` were sent before."""
+    """The objects `spec.objects` were sent before."""
 
     worker: WorkerId
     spec: FunctionSpec

@@ -86,6 +86,9 @@ class Binding:
             raise DeserializationError(message)
         return self._function
 
+    def select(self, method: str) -> None:
+        """Take up the method that a lease names; a function has none."""
+
     def bind(self, snapshot: bytes) -> None:
         """Set what the function captured; names whose value is the last bound one are left alone.
 

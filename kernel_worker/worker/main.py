@@ -16,6 +16,7 @@ import os
 import random
 import socket
 import sys
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,12 +28,14 @@ from kernel_worker.worker import memory
 from kernel_worker.worker import output as outputs
 from kernel_worker.worker.channel import Channel
 from kernel_worker.worker.control import Control
+from kernel_worker.worker.instance import Instance
 from kernel_worker.worker.run import Executor
 from kernel_worker.worker.surroundings import Objects, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kernel_worker.model import WorkerId
     from kernel_worker.worker.binding import Binding
 
 THREAD_VARIABLES = (
@@ -43,6 +46,7 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
+_PATIENCE_SECONDS = 1.0
 _NUMERIC = ("numpy", "scipy", "sklearn", "torch", "numba")
 
 
@@ -61,8 +65,9 @@ class Files:
 def run(
     start: local.ForkWorker,
     files: Files,
-    load: Callable[[], Binding],
+    load: Callable[[], Binding | Instance],
     threads: dict[str, str | None],
+    said: list[tuple[outputs.StreamName, str]],
 ) -> NoReturn:
     """Be a worker.
 
@@ -71,6 +76,7 @@ def run(
         files: what came with it.
         load: returns the function; only fast where its template has loaded it.
         threads: the caller's values of `THREAD_VARIABLES`.
+        said: what was written while the instance was made, if this worker is to say it.
     """
     _replace_descriptors(files)
     _set_variables(start, threads)
@@ -81,9 +87,7 @@ def run(
     try:
         binding = load()
     except BaseException as error:  # noqa: BLE001  the broker hears of it
-        message = messages.StartFailed(start.worker, f"{type(error).__name__}: {error}")
-        channel.send(message, [failures.capture(error)])
-        _end(channel, 1)
+        _fail(channel, start.worker, error)
     _renew_generators()
     _raise_threads(start.spec.resources.cpu, threads)
     output = outputs.Output(channel, start.worker)
@@ -106,11 +110,37 @@ def run(
     control.start()
     outputs.install(output)
     faulthandler.enable(2)
+    if isinstance(binding, Instance):
+        output.is_holding = True
+        for stream, text in said:
+            output.hold(stream, text)
+        try:
+            binding.enter(executor.run_coroutine)
+        except BaseException as error:  # noqa: BLE001  the broker hears of it
+            _fail(channel, start.worker, error)
     page.slots[pages.READY] = 1
     gc.enable()
     channel.send(messages.Hello("worker", start.worker, pid=os.getpid(), machine=start.machine))
     _serve(channel, control, executor, objects)
+    if isinstance(binding, Instance):
+        _leave(binding, executor, output)
     _end(channel, 0)
+
+
+def _leave(instance: Instance, executor: Executor, output: outputs.Output) -> None:
+    """Run the `exit` hooks; what they say belongs to the last input, if its call still listens."""
+    try:
+        instance.leave(executor.run_coroutine)
+    except BaseException:  # noqa: BLE001  nobody waits for it: it is shown
+        traceback.print_exc()
+    executor.drain()
+    output.flush(_PATIENCE_SECONDS)
+
+
+def _fail(channel: Channel, worker: WorkerId, error: BaseException) -> NoReturn:
+    message = messages.StartFailed(worker, f"{type(error).__name__}: {error}")
+    channel.send(message, [failures.capture(error)])
+    _end(channel, 1)
 
 
 def _serve(channel: Channel, control: Control, executor: Executor, objects: Objects) -> None:

@@ -12,7 +12,8 @@ that does not help, what is dropped is counted). A line is sent whole unless it 
 `_TAIL_SECONDS` to be written, or its writer flushes.
 Not guaranteed: the order between the two ways and between the two streams. What threads and child
 processes write that outlive their input belongs to the input that runs, or to the last one where
-none does: its call is told while it is open.
+none does: its call is told while it is open. What an instance writes while it is entered is held
+for its first input.
 """
 
 from __future__ import annotations
@@ -102,6 +103,10 @@ class Output:
         """Called when an input that took its time ends: it may have something left to show."""
         self.size = 0
         """Characters that wait."""
+        self.is_holding = False
+        """Keep what is written while no input runs, for the first one that does."""
+        self._held: list[tuple[StreamName, str]] = []
+        self._held_size = 0
         self._channel = channel
         self._worker = worker
         self._lock = threading.RLock()  # a finaliser may print while this thread writes
@@ -117,7 +122,10 @@ class Output:
     def write(self, stream: StreamName, text: str) -> None:
         """Take what the calling thread wrote; waits for the broker where it is too much."""
         origin = self._origin()
-        if origin is None or not text:
+        if not text:
+            return
+        if origin is None:
+            self.hold(stream, text)
             return
         with self._lock:
             if self.size > _MAX_BYTES:
@@ -146,6 +154,22 @@ class Output:
         self.flush(0)
         if self.current is None:
             self.rouse()
+
+    def hold(self, stream: StreamName, text: str) -> None:
+        """Keep what no input wrote (an `enter` hook did), if anything is to be kept."""
+        with self._lock:
+            if self.is_holding and self._held_size <= _MAX_BYTES:
+                self._held.append((stream, text))
+                self._held_size += len(text)
+
+    def release(self, origin: RunningInput) -> None:
+        """Let what was kept be of `origin`, the first input; nothing is kept from now on."""
+        with self._lock:
+            self.is_holding = False
+            held, self._held, self._held_size = self._held, [], 0
+            now = time.monotonic()
+            self._segments += [_Segment(origin, stream, text, now) for stream, text in held]
+            self.size += sum(len(text) for _, text in held)
 
     def flush_soon(self) -> None:
         """Send, unless something was sent just now: then the next tick does."""

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import deque
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kernel_worker.context import RunningInput, current_input
@@ -41,11 +41,12 @@ from kernel_worker.worker.streaming import Streamer
 from kernel_worker.worker.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from kernel_worker.model import FunctionSpec, WorkerId
     from kernel_worker.worker.binding import Binding
     from kernel_worker.worker.channel import Channel
+    from kernel_worker.worker.instance import Instance
     from kernel_worker.worker.output import Output, Pipe
     from kernel_worker.worker.surroundings import Objects, Surroundings
 
@@ -60,6 +61,8 @@ _MAX_READS = 16
 _NS = 1e-9
 _REMEMBERED = 1000
 _PLAIN_TYPES = payload.PLAIN_TYPES
+_WRITTEN_IN_PYTHON = frozenset({FunctionType, MethodType})
+"""A bound method of an instance has a function of its class behind it."""
 
 
 class Executor:
@@ -69,7 +72,7 @@ class Executor:
         self,
         worker: WorkerId,
         spec: FunctionSpec,
-        binding: Binding,
+        binding: Binding | Instance,
         page: pages.Page,
         channel: Channel,
         output: Output,
@@ -113,10 +116,14 @@ class Executor:
         self.interrupts = interrupting.Interrupts(page, loops, transparent, self._timeout_text)
         self._coroutines = Coroutines(self.interrupts, nested=spec.nested_loops)
         self.streamer = Streamer(
-            page.slots, channel, output, self._coroutines, self._drain, self._timeout_text
+            page.slots, channel, output, self._coroutines, self.drain, self._timeout_text
         )
 
     # ---- the main thread --------------------------------------------------------------------
+
+    def run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run what an `async` hook of an instance returned, in the loop of its methods."""
+        return self._coroutines.run(coroutine)
 
     def run(self, lease: messages.Lease, frames: list[bytes]) -> None:
         """Run and answer a lease."""
@@ -142,6 +149,8 @@ class Executor:
                 wanted = self._wanted.pop(lease.lease, {})
                 self.work = work = Work(lease, wanted)
                 self._page.enter_lease(lease.lease, lease.call, lease.start)
+                if self._output.is_holding:
+                    self._output.release(self._running(lease, lease.start))
                 return work
             self._finished.append(lease.lease)
         self._objects.take(lease)
@@ -156,8 +165,9 @@ class Executor:
             self._binding.bind(self._objects.snapshot)
             self._bound = lease.snapshot
         self._surroundings.enter(lease.context)
+        self._binding.select(lease.context.method)
         function = self._binding.function
-        return function if type(function) is FunctionType else _framed(function)
+        return function if type(function) in _WRITTEN_IN_PYTHON else _framed(function)
 
     def _run_all(
         self, work: Work, function: Callable[..., Any], reader: payload.BatchReader
@@ -218,7 +228,7 @@ class Executor:
                     self._refuse_late(work, position)
                 began, now = now, clock()
                 if now - began > _SILENT_NS:
-                    self._drain()  # before the control thread can send the value
+                    self.drain()  # before the control thread can send the value
                     now = clock()
                 if type(value) in plain:
                     keep(value)
@@ -259,7 +269,7 @@ class Executor:
                 if position in work.hits:
                     self._refuse_late(work, position)
                 if time.monotonic_ns() - slots[pages.STARTED] > _SILENT_NS:
-                    self._drain()  # before the control thread can send the value
+                    self.drain()  # before the control thread can send the value
                 if type(value) in plain:
                     work.values.append(value)
                 else:
@@ -274,8 +284,8 @@ class Executor:
             return position, error
         return position, None
 
-    def _enter(self, lease: messages.Lease, position: int) -> None:
-        running = RunningInput(
+    def _running(self, lease: messages.Lease, position: int) -> RunningInput:
+        return RunningInput(
             lease.call,
             position,
             lease.attempt,
@@ -284,6 +294,9 @@ class Executor:
             lease.table,
             lease.context.directory,
         )
+
+    def _enter(self, lease: messages.Lease, position: int) -> None:
+        running = self._running(lease, position)
         current_input.set(running)
         self._output.current = running
         self._slots[pages.STARTED] = time.monotonic_ns()
@@ -314,7 +327,7 @@ class Executor:
     def _flush(self, work: Work, now_ns: int) -> None:
         """Send what has been made, between two inputs."""
         self._slots[pages.STARTED] = 0
-        self._drain()
+        self.drain()
         self._output.pause()
         with self._channel.sending():
             self._output.send_locked()
@@ -350,7 +363,7 @@ class Executor:
             memory.explain(error, self._spec)
             frames.append(frame or failures.capture(error, self._binding.function))
         error.__traceback__ = None  # it holds the arguments, and grows where it is raised again
-        self._drain()
+        self.drain()
         self._output.pause()
         below = isinstance(error, CallCancelledError)
         ended = messages.InputEnded(work.id, position, outcome, (now - started) * _NS, below)
@@ -359,7 +372,7 @@ class Executor:
             work.send_locked(self._channel, started)
             work.end_locked(self._channel, ended, frames)
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Take in what was written below Python, while it is known which input wrote it."""
         if self._output.input_ended is not None and self._output.current is not None:
             self._output.input_ended()

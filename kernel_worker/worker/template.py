@@ -29,7 +29,7 @@ import sys
 import threading
 import types
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, assert_never
+from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 
 import msgspec
 
@@ -38,9 +38,12 @@ from kernel_worker.model import Environment
 from kernel_worker.wire import failures, local
 from kernel_worker.worker import lifeline, main
 from kernel_worker.worker.binding import Binding
+from kernel_worker.worker.instance import Instance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from kernel_worker.worker.output import StreamName
 
 _OURS = frozenset({"JPY_PARENT_PID"})
 _CUDA_DEVICE = "/dev/nvidia-uvm"
@@ -52,6 +55,9 @@ class Loaded:
     """What this process has loaded; forks inherit it."""
 
     binding: Binding | None = None
+    instance: Instance | None = None
+    said: list[tuple[StreamName, str]] = field(default_factory=list)
+    """What the instance's hooks wrote here: the first worker says it."""
     threads: dict[str, str | None] = field(default_factory=dict)
     """The caller's values of the variables that are 1 while templates import."""
 
@@ -110,7 +116,7 @@ class Template:
         sys.stdout.flush()  # or each fork would have it
         gc.collect()
         gc.freeze()
-        reason = why_unsafe()
+        reason = why_unsafe("enter(snap=True)" if message.makes_instance else "an import")
         local.send(self._end, local.Unsafe(reason) if reason else local.Loaded())
 
     # ---- forking and reaping ----------------------------------------------------------------
@@ -125,6 +131,7 @@ class Template:
             self._children[child] = pid
             self._poll.register(child, select.POLLIN)
             local.send(self._end, local.Forked(request, pid))
+            self._loaded.said.clear()
             return None
         os.setsid()
         lifeline.arm(self._alive)
@@ -153,15 +160,17 @@ class Template:
         own, rest = main.Files(*files[:6]), files[6:]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-        def binding() -> Binding:
+        def binding() -> Binding | Instance:
             if message.load is not None:
                 load(self._loaded, message.load, rest)
                 local.close_all(rest)
+            if self._loaded.instance is not None:
+                return self._loaded.instance
             if self._loaded.binding is None:
                 raise InvalidError("the template of this worker holds no function")
             return self._loaded.binding
 
-        main.run(message, own, binding, self._loaded.threads)
+        main.run(message, own, binding, self._loaded.threads, self._loaded.said)
 
 
 def run(template: Template) -> NoReturn:
@@ -215,6 +224,39 @@ def load(loaded: Loaded, message: local.Load, files: list[int]) -> None:
             importlib.import_module(name)
     if message.has_code:
         loaded.binding = Binding.load(local.content_of(next(remaining)))
+    if message.has_instance and loaded.binding is not None:
+        parameters, initial = map(local.content_of, remaining)
+        loaded.instance = Instance(loaded.binding, parameters, initial)
+        if message.makes_instance:
+            with _written(loaded.said):
+                loaded.instance.make(_run_coroutine)
+
+
+def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio  # noqa: PLC0415  30 ms that most templates never need
+
+    return asyncio.run(coroutine)
+
+
+@contextlib.contextmanager
+def _written(said: list[tuple[StreamName, str]]) -> Iterator[None]:
+    """Append what is written meanwhile, below Python too, to `said`."""
+    sys.stdout.flush()
+    streams: tuple[tuple[StreamName, int], ...] = (("stdout", 1), ("stderr", 2))
+    files = {name: (os.dup(number), os.memfd_create(name)) for name, number in streams}
+    for name, number in streams:
+        os.dup2(files[name][1], number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for name, number in streams:
+            before, file = files[name]
+            os.dup2(before, number)
+            if text := local.content_of(file).decode(errors="replace"):
+                said.append((name, text))
+            local.close_all([before, file])
 
 
 def _enter_environment(loaded: Loaded, environment: Environment) -> None:
@@ -229,16 +271,20 @@ def _enter_environment(loaded: Loaded, environment: Environment) -> None:
     importlib.invalidate_caches()
 
 
-def why_unsafe() -> str:
-    """Say why a fork of this process would be broken; empty if it would not be."""
+def why_unsafe(cause: str = "an import") -> str:
+    """Say why a fork of this process would be broken; empty if it would not be.
+
+    Args:
+        cause: what has run here, for the text.
+    """
     names = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     if names:
-        return f"an import started threads ({', '.join(names[:3])})"
+        return f"{cause} started threads ({', '.join(names[:3])})"
     count = len(os.listdir("/proc/self/task"))  # noqa: PTH208  this is not about paths
     if count > 1:
-        return f"an imported library started {count - 1} threads"
+        return f"{cause} left {count - 1} threads of a library"
     if _has_open(_CUDA_DEVICE):
-        return "CUDA was initialised during import"
+        return f"{cause} initialised CUDA"
     return ""
 
 

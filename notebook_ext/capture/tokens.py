@@ -13,7 +13,8 @@ import types
 import weakref
 
 _CELL_FILE = re.compile(r"[/\\]ipykernel_\d+[/\\]|^<ipython-input-|^<")
-_known: weakref.WeakKeyDictionary[types.CodeType, bytes] = weakref.WeakKeyDictionary()
+_known: dict[int, tuple[weakref.ref[types.CodeType], bytes]] = {}
+"""By identity: code that is equal to Python may differ in its columns, which count here."""
 
 
 def framed(tag: str, *parts: bytes) -> bytes:
@@ -32,11 +33,19 @@ def is_cell(filename: str) -> bool:
 
 def code(found: types.CodeType) -> bytes:
     """Return the identity of a code object and the code nested in it."""
-    known = _known.get(found)
-    if known is None:
-        digest = hashlib.blake2b(_code_parts(found), digest_size=16).digest()
-        known = _known[found] = digest
-    return known
+    number = id(found)
+    known = _known.get(number)
+    if known is not None and known[0]() is found:
+        return known[1]
+    digest = hashlib.blake2b(_code_parts(found), digest_size=16).digest()
+    _known[number] = (weakref.ref(found, lambda gone: _forget(number, gone)), digest)
+    return digest
+
+
+def _forget(number: int, gone: weakref.ref[types.CodeType]) -> None:
+    known = _known.get(number)
+    if known is not None and known[0] is gone:
+        del _known[number]
 
 
 def _code_parts(found: types.CodeType) -> bytes:

@@ -7,10 +7,12 @@ and not the cell's. So the work is done on the way in instead:
 1. An input transformer turns the line `%%remote …` into a call of `MARK`, one line for one line.
    Everything below it is transformed, parsed and run by IPython as in any other cell.
 2. An AST transformer sees a module that begins with that call, and decorates every top-level
-   function. The decorator carries the line number of its `def`, so that `co_firstlineno` is it.
+   function and class. The decorator carries the line number of its `def`, so that `co_firstlineno`
+   is it.
 
 Options are read when the cell runs, before anything else in it does. What is no plain function by
-then (decorated by `@app.function`, say) is left alone.
+then (decorated by `@app.function`, say) is left alone, and so is a class that says nothing about
+remote use (no `@nb.method()` or the like): its instances are values.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from IPython.core.error import UsageError
 
 from kernel_worker.errors import Error
 from notebook_ext.app import App
+from notebook_ext.cls import is_remote_by_nature
 from notebook_ext.magics import options
 
 if TYPE_CHECKING:
@@ -64,24 +67,22 @@ class Decorating(ast.NodeTransformer):
         line = _marked(module)
         if line is None:
             return module
-        functions = [node for node in module.body if _is_function(node)]
-        for function in functions:
-            decorator = _call("decorate", line, at=function)
-            function.decorator_list.insert(0, decorator)
-        if functions:
+        definitions = [node for node in module.body if _is_definition(node)]
+        for definition in definitions:
+            decorator = _call("decorate", line, at=definition)
+            definition.decorator_list.insert(0, decorator)
+        if definitions:
             # Once all that they may refer to is there: another version would be warmed before.
             place = max(i for i, node in enumerate(module.body) if _is_definition(node))
             module.body.insert(place + 1, _statement("warm", at=module.body[place]))
-        module.body[0] = _statement("prepare", line, len(functions), at=module.body[0])
+        module.body[0] = _statement("prepare", line, len(definitions), at=module.body[0])
         return module
 
 
-def _is_definition(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ClassDef) or _is_function(node)
-
-
-def _is_function(node: ast.stmt) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+def _is_definition(
+    node: ast.stmt,
+) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
 
 
 def _marked(module: ast.Module) -> str | None:
@@ -108,7 +109,7 @@ def _call(function: str, *arguments: object, at: ast.stmt) -> ast.expr:
 
 
 def prepare(line: str, count: int) -> None:
-    """Check the options of a cell with `count` functions before anything in it runs.
+    """Check the options of a cell with `count` definitions before anything in it runs.
 
     Raises:
         UsageError: what cannot be, in one line.
@@ -119,7 +120,7 @@ def prepare(line: str, count: int) -> None:
     if "name" in wanted.given and count > 1:
         raise UsageError(f"%%remote: --name is for one function, and this cell defines {count}")
     if not count:
-        sys.stderr.write("%%remote: this cell defines no function; all of it runs here.\n")
+        sys.stderr.write("%%remote: this cell defines no function or class; all of it runs here.\n")
 
 
 def _show_as_typed(line: str, filename: str) -> None:
@@ -130,10 +131,13 @@ def _show_as_typed(line: str, filename: str) -> None:
 
 
 def decorate(line: str) -> Callable[[Any], Any]:
-    """Return the decorator that makes a function remote, with the options of `line`."""
+    """Return the decorator that makes a function or class remote, with the options of `line`."""
     wanted = _read(line)
 
     def decorated(function: Any) -> Any:
+        if inspect.isclass(function) and is_remote_by_nature(function):
+            with _one_line():
+                return _app(wanted.app).cls(**wanted.given)(function)
         if not inspect.isfunction(function):
             return function
         with _one_line():

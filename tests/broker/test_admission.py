@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from kernel_worker.model import CallId, WorkerId
+from kernel_worker.model import CallId, Outcome, WorkerId
 from kernel_worker.wire import messages
 from tests.broker.speaking import Client, Host, RunningBroker, Speaker, Worker
 from tests.waiting import wait_until
@@ -49,6 +49,25 @@ def test_a_worker_whose_start_failed_too_late_is_waited_for(client: Client, host
     heard = client.listen()
     assert isinstance(heard.message, messages.Results)
     assert (heard.message.call, heard.values) == (call, [42])
+
+
+def test_a_worker_that_cannot_start_says_why_instead_of_hello(
+    broker: RunningBroker, client: Client, host: Host, speakers: list[Speaker]
+) -> None:
+    client.define()
+    client.submit([21])
+    asked = host.asked()
+    stranger = Speaker(broker, "ta-stranger")
+    worker = Speaker(broker, asked.worker)
+    speakers += [stranger, worker]
+    failed = messages.StartFailed(asked.worker, "no weights")
+    stranger.say(failed, [b"the exception"])
+    assert "Hello" in stranger.hear(messages.Refused).reason
+    worker.say(failed, [b"the exception"])
+    heard = client.listen()
+    assert isinstance(heard.message, messages.Failure)
+    assert heard.message.outcome is Outcome.INIT_FAILED
+    assert heard.frames == [b"the exception"]
 
 
 def test_a_lost_host_costs_its_workers_leases_and_no_result(

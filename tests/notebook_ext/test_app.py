@@ -62,8 +62,6 @@ def test_apps() -> None:
     for name in ("", "a/b"):
         with pytest.raises(InvalidError, match="slash"):
             nb.App(name)
-    with pytest.raises(InvalidError, match="not available"):
-        app.cls()
 
 
 def test_entrypoints_stay_plain() -> None:

@@ -4,6 +4,7 @@ import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
+from notebook_ext.cls import Cls
 from notebook_ext.function import Function
 from notebook_ext.magics import cell
 from tests.notebook_ext.magics.typing import Typed
@@ -29,6 +30,22 @@ def test_functions_become_remote_and_the_rest_runs_here(
     assert not isinstance(names["inner"], Function)
     assert last == 10
     assert asyncio.run(names["g"].local(7)) == 7
+
+
+def test_a_class_with_methods_of_ours_becomes_remote(typed: Typed, shell: InteractiveShell) -> None:
+    typed("import notebook_ext as nb")
+    typed(
+        "%%remote --cpu 2\n"
+        "class Model:\n    @nb.method()\n    def run(self): return 1\n"
+        "class Value:\n    size = 1"
+    )
+    model = shell.user_ns["Model"]
+    assert isinstance(model, Cls)
+    assert model().read().spec.resources.cpu == 2
+    assert model().run() == 1
+    assert isinstance(shell.user_ns["Value"], type)
+    with pytest.raises(UsageError, match=r"%%remote: Bad has both nb\.parameter\(\) and __init__"):
+        typed("%%remote\nclass Bad:\n    x: int = nb.parameter()\n    def __init__(self): pass\n")
 
 
 def test_the_functions_line_is_that_of_its_def(typed: Typed, shell: InteractiveShell) -> None:

@@ -1,0 +1,259 @@
+"""Classes as the client sees them: pools, versions, local instances, references."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sys
+from typing import Any
+
+import pytest
+
+import notebook_ext as nb
+from kernel_worker.errors import InvalidError
+from notebook_ext.cls import Cls, Method, Obj
+from tests.capture_kit import Notebook
+
+SOURCE = """
+import notebook_ext as nb
+app = nb.App()
+SCALE = 1
+FACTOR = 2
+def weights(): return FACTOR
+@app.cls(min_containers=0)
+class Model:
+    "Says things."
+    kind = "model"
+    name: str = nb.parameter(default="base")
+    @nb.enter()
+    def load(self):
+        self.prepare()
+        self.entered = getattr(self, "entered", 0) + 1
+    def prepare(self):
+        self.w = weights()
+    @property
+    def title(self): return self.name.title() + str(self.entered)
+    def plain(self): return "plain"
+    @staticmethod
+    def static(): return "static"
+    @classmethod
+    def named(cls): return cls.__name__
+    @nb.method()
+    def run(self, x): return x * self.w * SCALE
+    @nb.method()
+    async def later(self, x): return x
+"""
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
+    made = Notebook()
+    monkeypatch.setitem(sys.modules, "__main__", made.module)
+    made.run(SOURCE)
+    return made
+
+
+def pool(instance: Any) -> str:
+    return str(instance.read().spec.pool)
+
+
+def test_equal_parameters_share_a_pool_and_others_do_not(notebook: Notebook) -> None:
+    model = notebook["Model"]
+    assert pool(model()) == pool(model("base")) == pool(model(name="base"))
+    assert pool(model("other")) != pool(model())
+    assert model("other").read().spec.key != model().read().spec.key
+
+
+def test_a_variant_has_pools_of_its_own(notebook: Notebook) -> None:
+    model = notebook["Model"]
+    variant = model.with_options(cpu=2.0, max_containers=3)
+    assert pool(variant()) != pool(model())
+    spec = variant.with_options(max_containers=4)().read().spec
+    assert (spec.resources.cpu, spec.settings.max_containers) == (2.0, 4)
+    with pytest.raises(InvalidError, match=r"Model\.run\.with_options: .* on the class, Model\.wi"):
+        model().run.with_options(cpu=1)
+
+
+def test_what_only_methods_read_reloads_nothing(notebook: Notebook) -> None:
+    instance = notebook["Model"]()
+    before = instance.read()
+    notebook.run("SCALE = 10")
+    after = instance.read()
+    assert after.snapshot != before.snapshot
+    assert after.spec == before.spec
+    assert set(after.spec.objects) <= after.objects.keys()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "FACTOR = 3",
+        "def weights(): return 5",
+        "Model.get_raw_f().kind2 = 1; Model.get_raw_f().prepare = lambda self: Model.kind",
+    ],
+)
+def test_what_the_hooks_reach_makes_a_new_version(notebook: Notebook, change: str) -> None:
+    instance = notebook["Model"]()
+    before = instance.read().spec
+    notebook.run(change)
+    after = instance.read().spec
+    assert after.key == before.key
+    assert after.version != before.version
+    assert after.pool != before.pool
+
+
+def test_a_changed_method_makes_a_new_version(notebook: Notebook) -> None:
+    before = notebook["Model"]().read().spec
+    notebook.run(SOURCE)
+    again = notebook["Model"]().read().spec
+    assert (again.pool, again.version, again.code) == (before.pool, before.version, before.code)
+    notebook.run(SOURCE.replace("return x * self.w", "return x + self.w"))
+    assert notebook["Model"]().read().spec.version != before.version
+
+
+def test_a_local_instance_is_entered_once(notebook: Notebook) -> None:
+    instance = notebook["Model"]("abc")
+    assert (instance.run(2), instance.run.local(3), instance.plain()) == (4, 6, "plain")
+    assert instance.title == "Abc1"
+    assert asyncio.run(instance.later(1)) == 1
+    assert instance.name == "abc"
+
+
+def test_async_hooks_run_here_also_where_a_loop_runs(notebook: Notebook) -> None:
+    notebook.run(
+        "@app.cls()\nclass Later:\n    @nb.enter()\n    async def load(self): self.x = 1\n"
+        "    @nb.method()\n    def get(self): return self.x\n"
+        "@app.cls()\nclass Bad:\n    @nb.enter()\n    async def load(self): raise KeyError(1)\n"
+        "    @nb.method()\n    def get(self): return self.x\n"
+    )
+
+    async def in_a_loop(kind: Any) -> Any:
+        return kind().get()
+
+    assert notebook["Later"]().get() == asyncio.run(in_a_loop(notebook["Later"])) == 1
+    with pytest.raises(KeyError):
+        notebook["Bad"]().get()
+    with pytest.raises(KeyError):
+        asyncio.run(in_a_loop(notebook["Bad"]))
+
+
+def test_the_class_is_a_class_to_its_readers(notebook: Notebook) -> None:
+    model: Any = notebook["Model"]
+    assert isinstance(model, Cls)
+    assert (model.kind, model.static(), model.named()) == ("model", "static", "Model")
+    assert (model.__name__, model.__doc__, model.name) == ("Model", "Says things.", "Model")
+    assert (model().kind, model().static()) == ("model", "static")
+    assert model.__instancecheck__(model())
+    assert model.__instancecheck__(model.get_raw_f()())
+    assert not model.__instancecheck__(model.with_options(cpu=2)())
+    assert repr(model) == "<Cls __main__.Model>"
+    assert repr(model()) == "<instance of Model>"
+    assert repr(model().run) == "<method __main__.Model.run>"
+    assert not hasattr(model, "_repr_html_")
+    with pytest.raises(InvalidError, match=r"Model\.run needs an instance"):
+        model.run.remote(1)
+
+
+def test_a_subclass_inherits_methods_hooks_and_parameters(notebook: Notebook) -> None:
+    notebook.run(
+        "@app.cls()\nclass Derived(Model):\n    more: int = nb.parameter(default=1)\n"
+        "    @nb.method()\n    def run(self, x): return super().run(x) + self.more\n"
+    )
+    derived = notebook["Derived"]
+    assert derived.methods == ("run", "later")
+    assert derived("n", 5).run(1) == 7
+    assert derived("n", 5).read().spec.name == "Derived"
+
+
+def test_what_is_no_method_is_explained(notebook: Notebook) -> None:
+    instance = notebook["Model"]()
+    with pytest.raises(AttributeError, match=r"Model\.load is a hook: workers run it"):
+        instance.load()
+    with pytest.raises(AttributeError, match=r"no method 'nothing' .* \(there are: run, later\)"):
+        instance.nothing()
+    assert not hasattr(instance, "_private")
+
+
+def test_the_pool_belongs_to_the_instance(notebook: Notebook) -> None:
+    method = notebook["Model"]().run
+    assert isinstance(method, Method)
+    remedy = r"Model\.run\.{}: .* call it on the instance, Model\(\.\.\.\)\.{}\("
+    for name in ("keep_warm", "update_autoscaler"):
+        with pytest.raises(InvalidError, match=remedy.format(name, name)):
+            getattr(method, name)(1)
+    with pytest.raises(InvalidError, match=remedy.format("autoscaler", "autoscaler")):
+        _ = method.autoscaler
+
+
+def test_settings_outlive_the_instance(live: nb.App) -> None:
+    @live.cls()
+    class Model:
+        @nb.method()
+        def run(self) -> int:
+            return 1
+
+    Kept: Any = Model  # noqa: N806  as users see it
+    changed = Kept().update_autoscaler(scaledown_window=5, max_containers=2)
+    assert (changed.scaledown_window_seconds, changed.max_containers) == (5, 2)
+    assert Kept().run.remote() == 1
+    assert Kept().autoscaler.settings().max_containers == 2
+    assert Kept().get_current_stats().num_total_runners == 1
+    assert "run" in Kept().run.info().name
+
+
+def test_references_lead_to_what_is_defined_here(notebook: Notebook) -> None:
+    model = notebook["Model"]
+    assert pickle.loads(pickle.dumps(model)) is model
+    instance = pickle.loads(pickle.dumps(model("x")))
+    assert isinstance(instance, Obj)
+    assert instance.read() is model("x").read()
+    method = pickle.loads(pickle.dumps(instance.run))
+    assert method.key == instance.key
+    assert pickle.loads(pickle.dumps(instance.run.remote)) is not None
+    assert pickle.loads(pickle.dumps(instance.keep_warm)) is not None
+
+
+def test_a_class_that_is_known_by_key_alone_makes_equal_instances(notebook: Notebook) -> None:
+    model = notebook["Model"]
+    _, arguments = model.__reduce__()
+    elsewhere = Cls.reference(*arguments)
+    assert elsewhere("x").key == model("x").key
+    assert not elsewhere.has_code
+    assert not elsewhere("x").run.has_code
+    with pytest.raises(InvalidError, match="make variants there"):
+        elsewhere.with_options(cpu=2)
+    with pytest.raises(InvalidError, match="defined in another process"):
+        elsewhere("x").run.remote(1)
+
+
+MISTAKES = {
+    "a function": ("def f(): pass\napp.cls()(f)", r"@app\.cls on f: allowed is a class; use @app"),
+    "no class": ("app.cls('x')", r"@app\.cls on 'x': allowed is a class; options are given by"),
+    "twice": ("app.cls()(Model)", r"Model is a remote class already; use \.with_options"),
+    "@app.function on a method": (
+        "class A:\n    @app.function()\n    def run(self): pass\napp.cls()(A)",
+        r"A\.run has @app\.function\(\), .* use @nb\.method\(\)",
+    ),
+    "@app.function on a method, called": (
+        "class A:\n    @app.function()\n    def run(self): pass\nA().run",
+        r"run is a method, .* decorate it with @nb\.method\(\), and its class with @app\.cls\(\)",
+    ),
+    "is_generator": ("app.cls(is_generator=True)", "is_generator=True: a class has none; its meth"),
+    "a generator with retries": (
+        "class A:\n    @nb.method()\n    def run(self): yield\napp.cls(retries=1)(A)",
+        r"retries=1: A\.run is a generator",
+    ),
+    "an unknown option": ("app.cls(gpus=1)", r"gpus is no option of a function"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_with_its_remedy(notebook: Notebook, mistake: str) -> None:
+    source, message = MISTAKES[mistake]
+    with pytest.raises(InvalidError, match=message):
+        notebook.run(source)
+
+
+def test_the_decorator_may_be_bare(notebook: Notebook) -> None:
+    notebook.run("@app.cls\nclass Bare:\n    pass")
+    assert isinstance(notebook["Bare"], Cls)
