@@ -158,6 +158,14 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     """The instance has `enter(snap=True)` hooks: its template makes it."""
     cleans_up: bool = False
     """The instance has `exit` hooks."""
+    max_inputs: int = 1
+    """How many inputs a worker runs at once."""
+    target_inputs: int = 0
+    """How many of them the number of workers is reckoned by; 0: as many as `max_inputs`."""
+    max_batch_size: int = 0
+    """The function takes lists of up to so many inputs at once; 0: it takes inputs one by one."""
+    batch_wait_seconds: float = 0.0
+    """How long a group that is not full waits for more, from its first input on."""
 
     @property
     def is_abstract(self) -> bool:

@@ -29,6 +29,7 @@ from notebook_ext.exception import Error
 from notebook_ext.function import Function
 from notebook_ext.gather import gather
 from notebook_ext.hooks import enter, exit, method, parameter  # noqa: A004  documented names
+from notebook_ext.marks import batched, concurrent
 from notebook_ext.options import Retries
 from notebook_ext.secret import Secret
 
@@ -49,8 +50,10 @@ __all__ = [
     "FunctionStats",
     "Retries",
     "Secret",
+    "batched",
     "call_graph",
     "calls",
+    "concurrent",
     "config",
     "current_function_call_id",
     "current_input_id",

@@ -11,6 +11,7 @@ from notebook_ext import options as options_
 from notebook_ext.cls import Cls, checked_class
 from notebook_ext.function import Function
 from notebook_ext.hooks import MethodDefinition, is_hook
+from notebook_ext.marks import marked_options
 from notebook_ext.twin import twin
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class App:
             )
 
         def decorated(kind: Any) -> Cls:
-            made = Cls(checked_class(kind), self, parsed)
+            made = Cls(checked_class(kind), self, options_.with_marks(parsed, marked_options(kind)))
             self._classes[made.name] = made
             return made
 
@@ -207,7 +208,8 @@ class _Decorator:
     def __call__(self, raw: Callable[P, R]) -> Function[P, R]: ...
     def __call__(self, raw: Callable[..., Any]) -> Function[..., Any]:
         """Return the `Function`."""
-        function: Function[..., Any] = Function(_checked(raw), self._app, self._options)
+        options = options_.with_marks(self._options, marked_options(raw))
+        function: Function[..., Any] = Function(_checked(raw), self._app, options)
         self._app.add(function)
         return function
 

@@ -31,6 +31,7 @@ from kernel_worker.model import CallContext, Digest, FunctionKey, digest_of
 from kernel_worker.wire import instances
 from kernel_worker.wire.instances import ENTER, EXIT, SNAP, Parameters
 from notebook_ext import constructor as constructors
+from notebook_ext import marks
 from notebook_ext import options as options_
 from notebook_ext.companions import note, table_here
 from notebook_ext.constructor import Constructor
@@ -519,6 +520,9 @@ def is_remote_by_nature(kind: type) -> bool:
 
 
 def _check_member(owner: type, name: str, value: object) -> None:
+    raw = value.get_raw_f() if isinstance(value, MethodDefinition) else value
+    for each in (value, raw):
+        marks.check_method(f"{owner.__qualname__}.{name}", each)
     if isinstance(value, Function):
         raise InvalidError(
             f"{owner.__qualname__}.{name} has @app.function(), which is for plain functions: use "

@@ -24,8 +24,8 @@ from kernel_worker.model import (
 )
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import messages, payload
+from notebook_ext import marks, process
 from notebook_ext import options as options_
-from notebook_ext import process
 from notebook_ext.arguments import copied, encoded, shared_object
 from notebook_ext.autoscaler import Autoscaler, FunctionInfo, FunctionStats
 from notebook_ext.call import FunctionCall
@@ -367,13 +367,43 @@ class Function(Generic[P, R]):
         Raises:
             InvalidError: as `App.function`.
         """
+        self._check_own("with_options", given)
+        return self._variant(options_.parse(given, self._options))
+
+    def with_concurrency(
+        self, *, max_inputs: int, target_inputs: int | None = None
+    ) -> Function[P, R]:
+        """Return a variant of which a worker runs several inputs at once; see `concurrent`.
+
+        Raises:
+            InvalidError: as `concurrent`.
+        """
+        given = {"max_inputs": max_inputs, "target_inputs": target_inputs}
+        self._check_own("with_concurrency", given)
+        return self._variant(options_.with_concurrency(self._options, max_inputs, target_inputs))
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Function[P, R]:
+        """Return a variant whose function takes lists of inputs; see `batched`.
+
+        Raises:
+            InvalidError: as `batched`.
+        """
+        self._check_own("with_batching", {"max_batch_size": max_batch_size, "wait_ms": wait_ms})
+        options = options_.with_batching(self._options, max_batch_size, wait_ms)
+        marks.check_batched(self.get_raw_f())
+        return self._variant(options)
+
+    def _check_own(self, asked: str, given: Mapping[str, Any]) -> None:
+        """Raise `InvalidError` unless it is defined here."""
         if self._app is None:
             where = "deployed" if is_deployed(self._key) else "defined in another process"
             raise InvalidError(
-                f"{self._name}.with_options({_spelled(given)}): {self._name} is {where}; give its "
+                f"{self._name}.{asked}({_spelled(given)}): {self._name} is {where}; give its "
                 "options where it is defined."
             )
-        options = options_.parse(given, self._options)
+
+    def _variant(self, options: Options) -> Function[P, R]:
+        assert self._app is not None  # noqa: S101  see `_check_own`
         mark = digest_of(repr((options.changes_pool(), options.settings)).encode())[:8]
         return Function(self.get_raw_f(), self._app, options, f"~{mark}")
 
@@ -529,6 +559,10 @@ class Function(Generic[P, R]):
             rerun_on_crash=options.rerun_on_crash,
             single_use=options.single_use,
             nested_loops=options.nested_loops,
+            max_inputs=options.max_inputs,
+            target_inputs=options.target_inputs,
+            max_batch_size=options.max_batch_size,
+            batch_wait_seconds=options.batch_wait_seconds,
         )
         objects = {**captured.objects, around.digest: around.encoded}
         return Version(spec, captured.snapshot, objects, captured.references)

@@ -258,6 +258,12 @@ def streams_items(raw: Any, options: Options, name: str) -> bool:
             "cannot be taken back; allowed is 0. Catch the failure in its body, or where it is "
             "iterated."
         )
+    if streams and (options.max_inputs > 1 or options.max_batch_size):
+        option = "max_batch_size" if options.max_batch_size else "max_inputs"
+        raise InvalidError(
+            f"{option}={getattr(options, option)}: {name} is a generator, of which a worker "
+            "runs one at a time; allowed is neither @concurrent nor @batched. Use max_containers."
+        )
     return streams
 
 

@@ -31,6 +31,9 @@ _SPELLINGS_2024 = {
     "container_idle_timeout": "scaledown_window",
 }
 _NOT_YET = ("image", "schedule", "volumes", "mounts", "network_file_systems")
+_MOST_AT_ONCE = 1_000
+"""So many inputs at once is the most that a worker runs, or that a group holds."""
+_LONGEST_WAIT_MS = 600_000
 _MOST_KEPT = 1_000
 """More workers than this no host keeps warm; a slip of the keyboard must not make it try."""
 _MOST_MIB = 1 << 40
@@ -81,6 +84,10 @@ class Options:
     nested_loops: bool = False
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    max_inputs: int = 1
+    target_inputs: int = 0
+    max_batch_size: int = 0
+    batch_wait_seconds: float = 0.0
     tags: tuple[tuple[str, str], ...] = ()
     is_generator: bool | None = None
     """None: as the function's code says."""
@@ -106,7 +113,64 @@ def parse(given: Mapping[str, Any], start: Options | None = None) -> Options:
     for name, value in _modern(given).items():
         options = _READERS[name](options, name, value)
     _check_settings(options.settings)
+    _check_sharing(options)
     return options
+
+
+def with_concurrency(start: Options, max_inputs: object, target_inputs: object) -> Options:
+    """Return `start` with several inputs at once in a worker; raise `InvalidError` as `parse`."""
+    most, target = concurrency(max_inputs, target_inputs)
+    options = replace(start, max_inputs=most, target_inputs=target)
+    _check_sharing(options)
+    return options
+
+
+def with_batching(start: Options, max_batch_size: object, wait_ms: object) -> Options:
+    """Return `start` with groups of inputs; raise `InvalidError` as `parse`."""
+    size, seconds = batching(max_batch_size, wait_ms)
+    options = replace(start, max_batch_size=size, batch_wait_seconds=seconds)
+    _check_sharing(options)
+    return options
+
+
+def with_marks(start: Options, marks: Mapping[str, Any]) -> Options:
+    """Return `start` with what `@concurrent` and `@batched` below say (see `marks`)."""
+    options = start
+    if "max_inputs" in marks:
+        if options.max_inputs > 1:
+            raise InvalidError(
+                f"allow_concurrent_inputs={options.max_inputs}: @concurrent(max_inputs="
+                f"{marks['max_inputs']}) was given too, and is the same option; keep one of them."
+            )
+        options = with_concurrency(options, marks["max_inputs"], marks["target_inputs"])
+    if "max_batch_size" in marks:
+        options = with_batching(options, marks["max_batch_size"], marks["wait_ms"])
+    return options
+
+
+def concurrency(max_inputs: object, target_inputs: object = None) -> tuple[int, int]:
+    """Return what `@concurrent` says in one form: how many inputs at once, and the target or 0.
+
+    Raises:
+        InvalidError: a value that cannot be.
+    """
+    most = _integer("max_inputs", max_inputs, 1, _MOST_AT_ONCE)
+    if target_inputs is None:
+        return most, 0
+    target = _integer("target_inputs", target_inputs, 1)
+    if target > most:
+        raise _bad("target_inputs", target_inputs, f"at most max_inputs={most}")
+    return most, target if target < most else 0
+
+
+def batching(max_batch_size: object, wait_ms: object) -> tuple[int, float]:
+    """Return what `@batched` says in one form: the size of a group, and how long one waits.
+
+    Raises:
+        InvalidError: a value that cannot be.
+    """
+    size = _integer("max_batch_size", max_batch_size, 1, _MOST_AT_ONCE)
+    return size, _integer("wait_ms", wait_ms, 0, _LONGEST_WAIT_MS) / 1000
 
 
 def check_settings(given: Mapping[str, Any], current: PoolSettings) -> PoolSettings:
@@ -304,9 +368,10 @@ def _read_loops(options: Options, name: str, value: object) -> Options:
 
 
 def _read_concurrent(options: Options, name: str, value: object) -> Options:
-    if value is not None and _integer(name, value, 1) != 1:
-        raise InvalidError(f"{name}={value!r}: more than 1 is not available yet in this version.")
-    return options
+    if value is None:
+        return options
+    most = _integer(name, value, 1, _MOST_AT_ONCE)
+    return replace(options, max_inputs=most, target_inputs=0)
 
 
 def _read_env(options: Options, name: str, value: object) -> Options:
@@ -356,6 +421,22 @@ def _check_settings(settings: PoolSettings) -> None:
         raise InvalidError(
             f"min_containers={settings.min_containers}: allowed is at most "
             f"max_containers={ceiling}."
+        )
+
+
+def _check_sharing(options: Options) -> None:
+    """Raise `InvalidError` where a worker cannot run inputs at once as they say."""
+    if options.max_inputs > 1 and options.max_batch_size:
+        raise InvalidError(
+            f"max_inputs={options.max_inputs}: a batched function (max_batch_size="
+            f"{options.max_batch_size}) runs one group at a time in a worker; use max_containers "
+            "for more groups at once, or a larger max_batch_size."
+        )
+    option = "max_inputs" if options.max_inputs > 1 else "max_batch_size"
+    if options.single_use and (options.max_inputs > 1 or options.max_batch_size > 1):
+        raise InvalidError(
+            f"single_use_containers=True: allowed is {option}=1 beside it: a worker that is used "
+            "once runs one input."
         )
 
 

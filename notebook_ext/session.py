@@ -27,7 +27,7 @@ from notebook_ext.config import current as current_settings
 from notebook_ext.link import Link
 from notebook_ext.output import CallOutput, Printer
 from notebook_ext.submission import Package
-from notebook_ext.twin import Waiting
+from notebook_ext.twin import Waiting, halts_loop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ class Session:
         self._numbers = itertools.count(1)
         self._requests = itertools.count(1)
         self._printer = Printer()
-        self._waits: dict[RunningInput, list[tuple[CallId, ...]]] = {}
+        self._waits: dict[RunningInput, list[tuple[tuple[CallId, ...], bool]]] = {}
         self._waits_lock = threading.Lock()
         hello = messages.Hello("client", self.client, pid=self.pid, machine=rendezvous.machine_id())
         self._link = Link(hello, self._find, self.settings.connect_timeout_seconds, cut)
@@ -141,16 +141,17 @@ class Session:
         with self._waits_lock:
             waits = self._waits.setdefault(running, [])
             if begins:
-                waits.append(calls)
+                waits.append((calls, halts_loop()))
             else:
-                waits.remove(calls)
-            everything = tuple(call for each in waits for call in each)
+                waits.remove((calls, halts_loop()))
+            everything = tuple(call for each, _ in waits for call in each)
+            halts = any(halts for _, halts in waits)
             if not waits:
                 del self._waits[running]
             parent = running.as_parent()
             said: messages.Blocked | messages.Resumed = messages.Resumed(parent)
             if everything:
-                said = messages.Blocked(parent, everything)
+                said = messages.Blocked(parent, everything, halts)
             self._link.post(self._conversation.tell, said)
 
     # ---- questions ------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ Not guaranteed: anything about which thread completes a waiting; `decode` runs w
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -217,11 +218,15 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
         """Wait as an input of a worker, whose slot is free meanwhile."""
         __tracebackhide__ = True
         assert self.announce is not None  # noqa: S101  asked before
+        halts = _has_running_loop()
+        _thread.halts = halts
         self.announce(running, True)
         try:
             return self._pass(timeout_seconds)
         finally:
+            _thread.halts = halts
             self.announce(running, False)
+            _thread.halts = False
 
     def _call_back(self) -> None:
         """Call what waits to be called, each exactly once, whoever else does the same now."""
@@ -231,6 +236,23 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
             except IndexError:  # another thread was quicker
                 return
             callback()
+
+
+class _Thread(threading.local):
+    halts = False
+
+
+_thread = _Thread()
+
+
+def halts_loop() -> bool:
+    """Say whether the wait that this thread is announcing keeps an event loop from running."""
+    return _thread.halts
+
+
+def _has_running_loop() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001  the one that does not raise
 
 
 def _shorten(interrupt: BaseException) -> None:

@@ -133,6 +133,8 @@ class Performer:
             call.shared,
             call.context,
             streams.begin(call, effect) if call.streams else None,
+            effect.group,
+            effect.group_size,
         )
         self._send(worker.routing, messages.encode(lease), frames)
 

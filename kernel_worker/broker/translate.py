@@ -107,9 +107,9 @@ class Translator:
                     raise ProtocolError(text)
                 self._objects.own(spec.pool, spec.objects)
                 return events.FunctionDefined(client.id, spec)
-            case messages.Blocked(parent=parent, calls=calls):
+            case messages.Blocked(parent=parent, calls=calls, halts=halts):
                 known = parent.worker in self._peers.workers
-                return events.WorkerBlocked(parent, calls) if known else None
+                return events.WorkerBlocked(parent, calls, halts) if known else None
             case messages.Resumed(parent=parent):
                 known = parent.worker in self._peers.workers
                 return events.WorkerResumed(parent) if known else None
@@ -137,7 +137,11 @@ class Translator:
                 _check_exception(frames, is_needed=outcome is Outcome.FAILED)
                 elapsed = message.elapsed_seconds
                 below = message.cancelled_below
-                return events.InputEnded(worker.id, lease, index, outcome, elapsed, below)
+                return events.InputEnded(
+                    worker.id, lease, index, outcome, elapsed, below, message.lingers
+                )
+            case messages.InputLeft(lease=lease):
+                return events.InputLeft(worker.id, lease)
             case messages.Returned(lease=lease, start=start, stop=stop):
                 return events.InputsReturned(worker.id, lease, start, stop)
             case messages.StartFailed(message=text):
@@ -163,7 +167,9 @@ class Translator:
             case messages.WorkerExited(worker=worker, cause=cause, lease=lease):
                 position, timed_out = message.position, message.timed_out
                 over = message.over_memory_mib
-                event = events.WorkerExited(worker, cause, lease, position, timed_out, over)
+                event = events.WorkerExited(
+                    worker, cause, lease, position, timed_out, over, message.started
+                )
             case _:
                 raise _unexpected(host, message)
         known = self._peers.workers.get(worker)

@@ -20,7 +20,7 @@ from kernel_worker.model import CallId
 if TYPE_CHECKING:
     from kernel_worker.core.leases import Lease
     from kernel_worker.core.pools import Pool
-    from kernel_worker.model import ClientId, LeaseId, ParentInput, PoolId, WorkerId
+    from kernel_worker.model import ClientId, LeaseId, ParentInput, PoolId
 
 _MANY_BATCHES = 256
 
@@ -57,8 +57,8 @@ class Call(msgspec.Struct, eq=False):
     leases: dict[LeaseId, Lease] = {}
     children: dict[int, set[CallId]] = {}
     """Open calls that were made inside an input, by its index."""
-    waiters: set[WorkerId] = set()
-    """Blocked workers that wait for an outcome of this call."""
+    waiters: dict[LeaseId, Lease] = {}
+    """Leases whose input is blocked until this call has an outcome."""
     seconds_per_input: float | None = None
     served_seconds: float = 0.0
     """The share that it has had of its pool, in seconds of work (virtual time)."""
@@ -76,6 +76,13 @@ class Call(msgspec.Struct, eq=False):
     history: list[bytes] = []
     """Of a root: the encoded `CallTrace`s of attached calls in its tree that have ended."""
     history_bytes: int = 0
+    kinship: object = None
+    """What its inputs have in common with those beside which they may run in one worker."""
+    is_queued: bool = False
+    queued_at: float = 0.0
+    """Since when the first of its inputs waits, in a batched pool …"""
+    added_at: float = 0.0
+    """… and when the last one came."""
     _batches: list[tuple[int, int, int]] = []
     """(start, stop, whole) of the batches of inputs, by position."""
     streams: bool = False

@@ -57,8 +57,14 @@ def interrupt_rest(state: State, lease: Lease) -> None:
 
 def kill_if_deaf(state: State, worker: Worker) -> None:
     """Kill a worker that has still not answered for a cancelled input."""
-    if any(lease.call.cancelled for lease in worker.leases.values()):
+    asked = [lease.cancelled_at for lease in worker.leases.values() if lease.call.cancelled]
+    if not asked:
+        return
+    due = min(asked) + KILL_AFTER_SECONDS
+    if state.now >= due:
         state.kill_worker(worker)
+    else:
+        state.timers.set(("cancel", worker.id), due)
 
 
 def _cancel_one(state: State, call: Call, *, terminate: bool) -> None:
@@ -83,11 +89,15 @@ def _ask(state: State, lease: Lease) -> None:
     worker = lease.worker
     if worker.condition is Condition.STOPPING:
         return
-    if not lease.asked_back:
-        lease.asked_back = True
-        state.emit(effects.TakeBack(worker.id, worker.host.id, lease.id))
-    if next(iter(worker.leases.values())) is lease:
-        _interrupt(state, lease, lease.stop - 1 if lease.returned else lease.next)
+    lease.cancelled_at = state.now
+    if lease.call.pool.is_shared:
+        _interrupt(state, lease, lease.next)  # all that it holds runs, or is about to
+    else:
+        if not lease.asked_back:
+            lease.asked_back = True
+            state.emit(effects.TakeBack(worker.id, worker.host.id, lease.id))
+        if next(iter(worker.leases.values())) is lease:
+            _interrupt(state, lease, lease.stop - 1 if lease.returned else lease.next)
     state.timers.set_if_earlier(("cancel", worker.id), state.now + KILL_AFTER_SECONDS)
 
 

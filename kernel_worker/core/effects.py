@@ -74,6 +74,10 @@ class GrantLease(_Effect):
     start: int
     stop: int
     attempt: int
+    group: int = 0
+    """Not 0: one call of the function takes this and the other leases with this number …"""
+    group_size: int = 0
+    """… of which there are so many."""
 
 
 class TakeBack(_Effect):

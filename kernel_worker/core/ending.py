@@ -56,12 +56,8 @@ def settle_outcomes(state: State, call: Call, start: int, stop: int) -> None:
 
 def resume_waiters(state: State, call: Call) -> None:
     """Let those run on who waited for something of the call."""
-    for worker_id in sorted(call.waiters):
-        worker = state.workers[worker_id]
-        state.stop_awaiting(worker)
-        # It runs on whether there is a slot or not: the handover.
-        worker.resumed = True
-        state.settle(worker)
+    for lease in list(call.waiters.values()):
+        state.resume(lease)
 
 
 def finish_if_over(state: State, call: Call) -> None:

@@ -153,6 +153,8 @@ class WorkerExited(_Event):
     timed_out: bool = False
     over_memory_mib: int = 0
     """What it used, where it was killed for that."""
+    started: tuple[LeaseId, ...] = ()
+    """Further leases that ran, in a worker that runs several at once."""
 
 
 class WorkerBlocked(_Event):
@@ -160,6 +162,8 @@ class WorkerBlocked(_Event):
 
     parent: ParentInput
     calls: tuple[CallId, ...]
+    halts: bool = False
+    """Nothing else in the worker can run meanwhile: it waits on the thread of the event loop."""
 
 
 class WorkerResumed(_Event):
@@ -212,6 +216,15 @@ class InputEnded(_Event):
     elapsed_seconds: float
     cancelled_below: bool = False
     """It failed with the cancellation of a call that it had made."""
+    lingers: bool = False
+    """It runs on, although it is answered: its slot is free at `InputLeft`."""
+
+
+class InputLeft(_Event):
+    """What ran on under a lease that is answered has ended."""
+
+    worker: WorkerId
+    lease: LeaseId
 
 
 class InputsReturned(_Event):
@@ -250,6 +263,7 @@ Event = (
     | ProducerPaused
     | ProducerResumed
     | InputEnded
+    | InputLeft
     | InputsReturned
     | TimePassed
 )

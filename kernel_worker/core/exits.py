@@ -1,8 +1,9 @@
 """Workers come up, fail to, and die.
 
-A death counts against the one input that had started, and against nothing else that the worker
-held. One for its memory is that input's failure: it would need as much again. A worker that dies
-before it is ready counts against its pool: back-off, then a verdict.
+A death counts against the one input that had started (those that had, where a worker runs several
+at once), and against nothing else that the worker held. One for its memory is that input's failure:
+it would need as much again. A worker that dies before it is ready counts against its pool:
+back-off, then a verdict.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def worker_exited(state: State, event: events.WorkerExited) -> None:
     if worker is None:
         return
     was_starting = worker.condition is Condition.STARTING
-    gone = _Death(event.cause, event.lease, event.position, timed_out=event.timed_out)
+    gone = _Death(
+        event.cause, event.lease, event.position, timed_out=event.timed_out, also=event.started
+    )
     gone.over_memory_mib = event.over_memory_mib
     _bury(state, worker, gone)
     if was_starting:
@@ -84,41 +87,58 @@ def host_lost(state: State, host_id: HostId) -> None:
         worker.killed = True
         first = next(iter(worker.leases.values()), None)
         position = -1 if first is None else first.next
-        lease = first.id if first is not None else 0
-        _bury(state, worker, _Death("its host is gone", lease, position, timed_out=False))
+        lease = 0 if first is None else first.group or first.id
+        also = tuple(worker.leases)[1:] if worker.pool.is_concurrent else ()
+        death = _Death("its host is gone", lease, position, timed_out=False, also=also)
+        _bury(state, worker, death)
     state.hosts_changed()
 
 
 class _Death:
-    """How a worker died, and in which input."""
+    """How a worker died, and in which inputs."""
 
-    __slots__ = ("cause", "lease", "over_memory_mib", "position", "timed_out")
+    __slots__ = ("also", "cause", "lease", "over_memory_mib", "position", "timed_out")
 
-    def __init__(self, cause: str, lease: LeaseId | int, position: int, *, timed_out: bool) -> None:
+    def __init__(
+        self,
+        cause: str,
+        lease: LeaseId | int,
+        position: int,
+        *,
+        timed_out: bool,
+        also: tuple[LeaseId, ...] = (),
+    ) -> None:
         self.cause = cause
         self.lease = lease
         self.position = position
         self.timed_out = timed_out
         self.over_memory_mib = 0
+        self.also = also
+        """Further leases that ran, in a worker that runs several at once."""
 
 
 def _bury(state: State, worker: Worker, death: _Death) -> None:
     leases = list(worker.leases.values())
+    group = death.lease if death.position >= 0 else 0
     worker.leases.clear()
     for lease in leases:
+        state.stop_awaiting(lease)
         del lease.call.leases[lease.id]
     state.remove_worker(worker)
     # The last lease first, so that all of them end up before the backlog in their order.
     for lease in reversed(leases):
-        _end_lease(state, lease, death)
+        if group and lease.group == group:
+            _end_group_lease(state, lease, death, alone=len(leases) == 1)
+        elif lease.id in death.also:
+            _end_running(state, lease, death)
+        else:
+            _end_lease(state, lease, death)
         state.note_waiting(lease.call)
         finish_if_over(state, lease.call)
 
 
 def _end_lease(state: State, lease: Lease, death: _Death) -> None:
-    call, counted = lease.call, not lease.worker.killed
-    ran = Ran(lease.worker, lease.granted_at)
-    start, position = lease.next, death.position
+    call, start, position = lease.call, lease.next, death.position
     lease.next = lease.stop
     runs = death.lease == lease.id and start <= position < lease.stop
     if not runs and call.has_given(start):
@@ -126,18 +146,42 @@ def _end_lease(state: State, lease: Lease, death: _Death) -> None:
     if not runs:
         if death.lease == lease.id and not call.pool.spec.rerun_on_crash:
             # It was in this lease: nobody knows whether the input had run.
+            counted, ran = not lease.worker.killed, Ran(lease.worker, lease.granted_at)
             outcomes.lose_attempt(state, call, start, death.cause, counted=counted, ran=ran)
             start += 1
         outcomes.return_outstanding(state, lease, start, lease.stop)
         return
     outcomes.return_outstanding(state, lease, position + 1, lease.stop)
-    if death.timed_out and death.lease == lease.id:
-        outcomes.end_attempt(state, call, position, Outcome.TIMED_OUT, has_payload=False, ran=ran)
-    elif death.over_memory_mib and not call.cancelled:
-        outcomes.exceed_memory(state, call, position, death.over_memory_mib, ran)
-    else:
-        outcomes.lose_attempt(state, call, position, death.cause, counted=counted, ran=ran)
+    _end_input(state, lease, death, position, alone=not death.also)
     outcomes.return_outstanding(state, lease, start, position)
+
+
+def _end_group_lease(state: State, lease: Lease, death: _Death, *, alone: bool) -> None:
+    """One call of the function ran all inputs of the group, by whose number the page names it."""
+    start, stop = lease.next, lease.stop
+    lease.next = stop
+    for index in range(stop - 1, start - 1, -1):
+        _end_input(state, lease, death, index, alone=alone and stop - start == 1)
+
+
+def _end_input(state: State, lease: Lease, death: _Death, index: int, *, alone: bool) -> None:
+    """End an input that had started; `alone`: nothing ran beside it that may have needed more."""
+    call, ran = lease.call, Ran(lease.worker, lease.granted_at)
+    if death.timed_out and death.lease in (lease.id, lease.group):
+        outcomes.end_attempt(state, call, index, Outcome.TIMED_OUT, has_payload=False, ran=ran)
+    elif death.over_memory_mib and alone and not call.cancelled:
+        outcomes.exceed_memory(state, call, index, death.over_memory_mib, ran)
+    else:
+        counted = not lease.worker.killed
+        outcomes.lose_attempt(state, call, index, death.cause, counted=counted, ran=ran)
+
+
+def _end_running(state: State, lease: Lease, death: _Death) -> None:
+    """Lose an input that ran beside others; that one of them timed out counts against no other."""
+    index, lease.next = lease.next, lease.stop
+    counted = not lease.worker.killed and not death.timed_out
+    ran = Ran(lease.worker, lease.granted_at)
+    outcomes.lose_attempt(state, lease.call, index, death.cause, counted=counted, ran=ran)
 
 
 def _note_start_failure(state: State, worker: Worker, cause: str) -> None:

@@ -18,6 +18,7 @@ from kernel_worker.core.leases import (
     lease_size,
 )
 from kernel_worker.core.pools import Condition
+from kernel_worker.core.sharing import group_of, next_shared
 from kernel_worker.core.transitions import Cause
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def grant_all(state: State) -> None:
     """Grant every lease that may be granted now."""
     while state.backlogged and (choice := _choose(state)) is not None:
         pool, worker, call = choice
+        if pool.is_shared:
+            _grant_shared(state, pool, worker, call)
+            continue
         alone = call.backlog.count == 1
         _grant(state, call, worker, 1 if alone else lease_size(call, _sharers(state, pool)))
     if len(state.backlogged) == 1:
@@ -44,13 +48,21 @@ def _choose(state: State) -> tuple[Pool, Worker, Call] | None:
     best: tuple[Pool, Worker, Call] | None = None
     best_rank = (0, 0.0)
     for pool in state.backlogged.values():
-        worker = _free_worker(pool) if pool.idle else None
-        if worker is None:
-            continue
-        nested = state.next_nested(pool) if pool.nested else None
-        call = nested or state.next_in_turn(pool)
-        if call is None:
-            continue
+        if pool.is_shared:
+            found = next_shared(state, pool)
+            if found is None:
+                continue
+            worker, call = found
+            nested = call if call.waiters else None
+        else:
+            free = _free_worker(pool) if pool.idle else None
+            if free is None:
+                continue
+            nested = state.next_nested(pool) if pool.nested else None
+            turn = nested or state.next_in_turn(pool)
+            if turn is None:
+                continue
+            worker, call = free, turn
         rank = (-1 - nested.depth if nested else 0, pool.served_seconds)
         if best is None or rank < best_rank:
             best, best_rank = (pool, worker, call), rank
@@ -73,7 +85,24 @@ def _sharers(state: State, pool: Pool) -> int:
     return max(1, int(min(pool.unblocked, state.slots(pool), pool.ceiling)))
 
 
-def _grant(state: State, call: Call, worker: Worker, limit: int) -> None:
+def _grant_shared(state: State, pool: Pool, worker: Worker, call: Call) -> None:
+    """Grant one input, or all of a group, to a worker that runs several at once."""
+    if pool.is_concurrent:
+        _grant(state, call, worker, 1)
+        state.touch(pool)
+    else:
+        plan = group_of(pool, call)
+        group = state.new_lease_id()
+        for member, count in plan:
+            _grant(state, member, worker, count, group, len(plan))
+            # What is left of a call came with its last inputs, or before them.
+            member.is_queued = bool(member.backlog.count)
+            member.queued_at = member.added_at
+
+
+def _grant(  # noqa: PLR0917  a lease is this
+    state: State, call: Call, worker: Worker, limit: int, group: int = 0, group_size: int = 0
+) -> None:
     pool = call.pool
     if state.virtual_seconds < pool.served_seconds:
         state.virtual_seconds = pool.served_seconds
@@ -95,15 +124,20 @@ def _grant(state: State, call: Call, worker: Worker, limit: int) -> None:
         granted_at=state.now,
         charge=charge,
         next=start,
+        group=group,
     )
     share = charge * (stop - start)
     call.served_seconds += share
-    pool.served_seconds += share * pool.spec.resources.cpu
+    pool.served_seconds += share * pool.input_cpu
     call.leases[lease.id] = lease
     worker.leases[lease.id] = lease
     state.note_waiting(call)
     state.settle(worker)
-    state.emit(effects.GrantLease(worker.id, lease.id, call.id, start, stop, taken.attempt))
+    state.emit(
+        effects.GrantLease(
+            worker.id, lease.id, call.id, start, stop, taken.attempt, group, group_size
+        )
+    )
 
 
 # -- a second lease, so that a worker need not wait for the next one
@@ -145,7 +179,7 @@ def _seconds_left(lease: Lease) -> float:
 
 def _take_back(state: State) -> None:
     for pool in state.called.values():
-        if pool.backlog or not pool.idle or not pool.busy:
+        if pool.backlog or not pool.idle or not pool.busy or not pool.may_batch:
             continue
         held = [
             lease

@@ -12,6 +12,7 @@ from kernel_worker import records, traces
 from kernel_worker.core import effects
 from kernel_worker.core.hosts import EPSILON
 from kernel_worker.core.pools import Condition
+from kernel_worker.core.sharing import next_shared
 from kernel_worker.core.transitions import TERMINAL, InputState
 
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ def _conditions_are_true(state: State) -> str:
     for worker in state.workers.values():
         if worker.id not in worker.pool.workers_in(worker.condition):
             return f"{worker.id} is misfiled"
+        if worker.waiting != sum(bool(lease.awaited) for lease in worker.leases.values()):
+            return f"{worker.id} counts {worker.waiting} blocked leases"
         expected = bool(worker.leases) and not worker.waits
         if worker.on_cpu != expected:
             return f"{worker.id}: on a CPU {worker.on_cpu}"
@@ -164,10 +167,10 @@ def _waiters_are_blocked_workers(state: State) -> str:
     for call in state.calls.values():
         if bool(call.waiters) != (call.id in call.pool.nested):
             return f"{call.id} is misfiled"
-        for worker_id in call.waiters:
-            worker = state.workers.get(worker_id)
-            if worker is None or call.id not in worker.awaited:
-                return f"{worker_id} does not wait for {call.id}"
+        for lease in call.waiters.values():
+            worker = state.workers.get(lease.worker.id)
+            if worker is None or lease.id not in worker.leases or call.id not in lease.awaited:
+                return f"lease {lease.id} does not wait for {call.id}"
     return ""
 
 
@@ -192,6 +195,10 @@ def _paused_are_those_that_stream(state: State) -> str:
 
 def _nothing_runnable_waits(state: State) -> str:
     for pool in state.backlogged.values():
+        if pool.is_shared:
+            if (found := next_shared(state, pool)) is not None:
+                return f"{found[0].id} could run {found[1].id}"
+            continue
         for worker in pool.workers_in(Condition.IDLE).values():
             free = worker.host.has_cpu(pool.spec.resources.cpu) and not worker.draining
             if free and pool.count(Condition.BUSY) < pool.ceiling:
@@ -212,6 +219,23 @@ def _traces_tell_of_what_has_ended(state: State) -> str:
     return ""
 
 
+def _workers_share_what_they_may(state: State) -> str:
+    for worker in state.workers.values():
+        pool, leases = worker.pool, worker.leases.values()
+        if not pool.is_shared:
+            continue
+        if len({lease.call.kinship for lease in leases}) > 1:
+            return f"{worker.id} runs inputs of calls that are not kin"
+        granted = sum(not lease.awaited and not lease.resumed for lease in leases)
+        if pool.is_concurrent and granted > pool.spec.max_inputs:
+            return f"{worker.id} runs {granted} of {pool.spec.max_inputs} inputs"
+        if not pool.is_concurrent:
+            count = sum(lease.stop - lease.start for lease in leases)
+            if count > pool.spec.max_batch_size or len({lease.group for lease in leases}) > 1:
+                return f"{worker.id} runs {count} inputs, a group is {pool.spec.max_batch_size}"
+    return ""
+
+
 SENTENCES: Final[dict[str, Callable[[State], str]]] = {
     "an input is leased exactly while one live lease holds it": _one_live_lease_per_input,
     "the backlog is what is PENDING": _backlog_is_what_is_pending,
@@ -220,6 +244,7 @@ SENTENCES: Final[dict[str, Callable[[State], str]]] = {
     "the trace of an attached call tells of what has ended": _traces_tell_of_what_has_ended,
     "a call that is over is forgotten": _open_calls_are_not_over,
     "a pool runs no more inputs at once than its ceiling": _ceilings_hold,
+    "a worker runs no more inputs at once than it may": _workers_share_what_they_may,
     "CPUs are not given twice": _cpus_are_not_oversubscribed,
     "memory and devices are not given twice": _memory_and_devices_are_not_oversubscribed,
     "a worker's condition follows from its leases": _conditions_are_true,

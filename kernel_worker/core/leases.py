@@ -13,7 +13,7 @@ import msgspec
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Call
     from kernel_worker.core.pools import Worker
-    from kernel_worker.model import LeaseId
+    from kernel_worker.model import CallId, LeaseId
 
 TARGET_SECONDS: Final = 0.005
 """How much work a lease holds."""
@@ -56,6 +56,15 @@ class Lease(msgspec.Struct, eq=False):
     """Where in its call's trace its last row lies …"""
     traced_to: int = -1
     """… and the input after the last that it tells of; -1: it has none."""
+    cancelled_at: float = 0.0
+    """When its worker was asked to end what it runs of a cancelled call."""
+    awaited: tuple[CallId, ...] = ()
+    """The calls for which its input at `awaiting` waits; not empty: it is blocked."""
+    awaiting: int = -1
+    resumed: bool = False
+    """Its input took its slot back without asking whether there was one: the handover."""
+    group: int = 0
+    """The first lease of those that one call of a batched function answers; 0: none."""
 
     @property
     def outstanding(self) -> int:

@@ -2,6 +2,9 @@
 
 A blocked worker keeps its memory and devices, nothing else. What it holds of leases but has not
 started is asked back, because the child that it waits for may be among it.
+Where a worker runs several inputs at once, one that waits gives its place among them up, and the
+worker its CPU once all of them wait. An input that waits on the thread of the event loop *halts*
+its worker: nothing else in it runs, so it counts as if all of them waited.
 """
 
 from __future__ import annotations
@@ -12,14 +15,15 @@ from kernel_worker.core import effects
 from kernel_worker.core.cancelling import end_waiting
 from kernel_worker.core.ending import finish_if_over
 from kernel_worker.core.pools import Condition
-from kernel_worker.model import Outcome
+from kernel_worker.model import Outcome, ParentInput
 
 if TYPE_CHECKING:
     from kernel_worker.core import events
     from kernel_worker.core.calls import Call
+    from kernel_worker.core.leases import Lease
     from kernel_worker.core.pools import Pool, Worker
     from kernel_worker.core.state import State
-    from kernel_worker.model import ParentInput
+    from kernel_worker.model import LeaseId
 
 
 def worker_blocked(state: State, event: events.WorkerBlocked) -> None:
@@ -28,13 +32,9 @@ def worker_blocked(state: State, event: events.WorkerBlocked) -> None:
     awaited = [state.calls[call] for call in event.calls if call in state.calls]
     if lease is None or not awaited or lease.worker.condition is Condition.STOPPING:
         return
-    worker = lease.worker
-    state.start_awaiting(worker, awaited, (lease.id, event.parent.index))
-    for held in worker.leases.values():
-        first = event.parent.index + 1 if held is lease else held.next
-        if first < held.stop and not held.asked_back:
-            held.asked_back = True
-            state.emit(effects.TakeBack(worker.id, worker.host.id, held.id))
+    state.start_awaiting(lease, awaited, event.parent.index, halts=event.halts)
+    if not lease.group and (event.halts or not lease.call.pool.is_concurrent):
+        _ask_rest_back(state, lease, event.parent.index)
     for call in awaited:
         chain = impossible_chain(state, call.pool, event.parent)
         if chain:
@@ -45,12 +45,31 @@ def worker_blocked(state: State, event: events.WorkerBlocked) -> None:
 def worker_resumed(state: State, event: events.WorkerResumed) -> None:
     """Give an attempt that runs on its slot back, whether one is free or not."""
     lease = state.lease_at(event.parent)
-    if lease is None or not lease.worker.awaited:
-        return
+    if lease is not None and lease.awaited:
+        state.resume(lease)
+
+
+def _ask_rest_back(state: State, lease: Lease, index: int) -> None:
+    """Ask the worker of a blocked input for everything that it has not started."""
     worker = lease.worker
-    state.stop_awaiting(worker)
-    worker.resumed = True
-    state.settle(worker)
+    for held in worker.leases.values():
+        first = index + 1 if held is lease else held.next
+        if first < held.stop and not held.asked_back:
+            held.asked_back = True
+            state.emit(effects.TakeBack(worker.id, worker.host.id, held.id))
+
+
+def end_if_impossible(state: State, call: Call) -> None:
+    """Fail what came back of a call where those who wait for it hold what it needs."""
+    for lease in list(call.waiters.values()):
+        parent = ParentInput(
+            lease.call.id, lease.awaiting, lease.attempt, lease.worker.id, lease.id
+        )
+        chain = impossible_chain(state, call.pool, parent)
+        if chain:
+            end_waiting(state, call, Outcome.INIT_FAILED, chain)
+            finish_if_over(state, call)
+            return
 
 
 def impossible_chain(state: State, pool: Pool, parent: ParentInput | None) -> str:
@@ -59,6 +78,8 @@ def impossible_chain(state: State, pool: Pool, parent: ParentInput | None) -> st
     if parent is None or not (wanted.gpu or wanted.memory_mib):
         return ""
     ancestors = _ancestors(state, parent)
+    if pool.is_concurrent and any(w.pool is pool and not w.halts for w in ancestors):
+        return ""  # where one of its inputs waits, another one may run
     for host in state.hosts.values():
         holders = [worker for worker in ancestors if worker.host is host]
         if host.place(wanted, holders) is not None:
@@ -74,12 +95,15 @@ def impossible_chain(state: State, pool: Pool, parent: ParentInput | None) -> st
 def _ancestors(state: State, parent: ParentInput) -> list[Worker]:
     """Return the workers whose inputs are above a nested call, the nearest first."""
     found: list[Worker] = []
+    seen: set[LeaseId] = set()
     above: ParentInput | None = parent
     while above is not None:
         lease = state.lease_at(above)
-        if lease is None or lease.worker in found:
+        if lease is None or lease.id in seen:
             break
-        found.append(lease.worker)
+        seen.add(lease.id)
+        if lease.worker not in found:
+            found.append(lease.worker)
         above = lease.call.parent
     return found
 

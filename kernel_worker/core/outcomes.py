@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kernel_worker import records
-from kernel_worker.core import effects, retries
+from kernel_worker.core import effects, nesting, retries
 from kernel_worker.core.cancelling import cancel_call, interrupt_rest
 from kernel_worker.core.ending import (
     finish_if_over,
@@ -18,6 +18,7 @@ from kernel_worker.core.ending import (
     settle_outcomes,
 )
 from kernel_worker.core.leases import smoothed
+from kernel_worker.core.pools import Condition
 from kernel_worker.core.tracing import Ran, note_values
 from kernel_worker.core.transitions import CAUSE_OF, Cause, InputState
 from kernel_worker.model import Outcome
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from kernel_worker.core import events
     from kernel_worker.core.calls import Call
     from kernel_worker.core.leases import Lease
+    from kernel_worker.core.pools import Worker
     from kernel_worker.core.state import State
 
+LINGERING_SECONDS: Final = 5.0
+"""How long a worker is kept in which an input runs on that was answered."""
 _MEASURED: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
 _ENDS: Final = frozenset(
     {Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT, Outcome.INIT_FAILED}
@@ -99,6 +103,8 @@ def input_ended(state: State, event: events.InputEnded) -> None:
     fails with the child's cancellation: it was cancelled too.
     """
     lease = state.lease_of(event.worker, event.lease)
+    if event.lingers:
+        _note_lingering(state, event)
     if lease is None or event.outcome not in _ENDS or not lease.next <= event.index < lease.stop:
         return
     _give_back_skipped(state, lease, event.index)
@@ -111,6 +117,22 @@ def input_ended(state: State, event: events.InputEnded) -> None:
         outcome, has_payload = Outcome.CANCELLED, False
     end_attempt(state, lease.call, event.index, outcome, has_payload=has_payload, ran=ran)
     _after_answer(state, lease)
+
+
+def input_left(state: State, event: events.InputLeft) -> None:
+    """Free the slot of an input that was answered before it had ended."""
+    worker = state.workers.get(event.worker)
+    if worker is not None:
+        worker.lingering.discard(event.lease)
+        if not worker.lingering:
+            state.timers.clear(("lingering", worker.id))
+
+
+def lingered_on(state: State, worker: Worker) -> None:
+    """Give a worker up in which something will not end, once its other inputs have."""
+    worker.draining = True
+    if worker.condition is Condition.IDLE:
+        state.stop_worker(worker)
 
 
 def inputs_returned(state: State, event: events.InputsReturned) -> None:
@@ -128,6 +150,8 @@ def inputs_returned(state: State, event: events.InputsReturned) -> None:
         else:
             return
         _return(state, lease, start, stop)
+        if lease.call.waiters:
+            nesting.end_if_impossible(state, lease.call)
     if lease.call.cancelled:
         interrupt_rest(state, lease)
     _after_answer(state, lease)
@@ -243,6 +267,13 @@ def _try_again(state: State, call: Call, index: int, outcome: Outcome) -> bool:
     return True
 
 
+def _note_lingering(state: State, event: events.InputEnded) -> None:
+    worker = state.workers.get(event.worker)
+    if worker is not None:
+        worker.lingering.add(event.lease)
+        state.timers.set_if_earlier(("lingering", worker.id), state.now + LINGERING_SECONDS)
+
+
 def _give_back_skipped(state: State, lease: Lease, start: int) -> None:
     if lease.next < start:
         skipped = lease.next
@@ -269,7 +300,7 @@ def _measure(lease: Lease, count: int, elapsed_seconds: float) -> None:
     pool.seconds_per_input = smoothed(pool.seconds_per_input, sample)
     correction = elapsed_seconds - count * lease.charge
     call.served_seconds += correction
-    pool.served_seconds += correction * pool.spec.resources.cpu
+    pool.served_seconds += correction * pool.input_cpu
 
 
 def _has_payload(event: events.InputEnded) -> bool:

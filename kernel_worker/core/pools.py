@@ -39,7 +39,7 @@ class Condition(enum.IntEnum):
     IDLE = 1
     BUSY = 2
     BLOCKED = 3
-    """Its input waits in our API, or for whoever reads what it gives."""
+    """All of its inputs wait in our API, or for whoever reads what they give."""
     STOPPING = 4
     """Asked to stop, or killed: it holds memory and devices until it is reaped."""
 
@@ -57,12 +57,14 @@ class Worker:
     condition: Condition = Condition.STARTING
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
     """In the order in which it works them off."""
-    awaited: set[CallId] = field(default_factory=set)
-    """The calls for which its input waits; not empty: it is blocked."""
-    blocked_at: tuple[LeaseId, int] | None = None
-    """The lease and index of the input that waits."""
     paused: LeaseId | None = None
     """The lease whose generator is as far ahead of its reader as it may be: it is blocked too."""
+    waiting: int = 0
+    """How many of its leases are blocked: their input waits for calls."""
+    halts: set[LeaseId] = field(default_factory=set)
+    """Those of them that keep everything else in it from running, too."""
+    lingering: set[LeaseId] = field(default_factory=set)
+    """Leases that are answered although their input still runs: they hold a slot."""
     on_cpu: bool = False
     resumed: bool = False
     """It took its slot back without asking whether there was one: the handover."""
@@ -76,8 +78,15 @@ class Worker:
 
     @property
     def waits(self) -> bool:
-        """Whether its input waits: for calls, or for whoever reads what it gives."""
-        return bool(self.awaited) or self.paused is not None
+        """Whether nothing in it can run: its input waits for calls, or for who reads its items."""
+        if not self.waiting:
+            return self.paused is not None
+        return not self.pool.is_concurrent or bool(self.halts) or self.waiting == len(self.leases)
+
+    @property
+    def load(self) -> int:
+        """How many of the inputs that it may run at once it does, or still does."""
+        return len(self.leases) - self.waiting + len(self.lingering)
 
 
 @dataclass(slots=True, eq=False)
@@ -129,15 +138,24 @@ class Pool:
     quiet_since: float = 0.0
     """When its last call ended."""
     template_kept_until: float = 0.0
+    is_concurrent: bool = False
+    """Whether a worker of it runs several leases at once, which come and go by themselves."""
+    is_shared: bool = False
+    """Whether inputs of several calls may run in a worker of it at once."""
+    input_cpu: float = 1.0
+    """What an input that runs uses of the CPUs."""
 
     def __post_init__(self) -> None:
         """File workers by their condition."""
         self.by_condition = ({}, self.idle, self.busy, {}, {})
+        self.is_concurrent = self.spec.max_inputs > 1
+        self.is_shared = self.is_concurrent or self.spec.max_batch_size > 0
+        self.input_cpu = self.spec.resources.cpu / self.spec.max_inputs
 
     @property
     def may_batch(self) -> bool:
-        """Whether a lease may hold more than one input."""
-        return self.spec.rerun_on_crash and not self.spec.single_use
+        """Whether a lease may hold more inputs than run at once."""
+        return self.spec.rerun_on_crash and not self.spec.single_use and not self.is_shared
 
     def workers_in(self, condition: Condition) -> dict[WorkerId, Worker]:
         """Return the workers of one condition, the one that entered it first first."""
@@ -158,6 +176,11 @@ class Pool:
     def count(self, condition: Condition) -> int:
         """Return how many workers are in one condition."""
         return len(self.by_condition[condition])
+
+    @property
+    def blocked(self) -> dict[WorkerId, Worker]:
+        """Its workers all of whose inputs wait."""
+        return self.by_condition[Condition.BLOCKED]
 
     @property
     def spare(self) -> int:
@@ -195,7 +218,13 @@ class Pool:
     def demand(self) -> int:
         """Return how many unblocked workers its work could use at once."""
         busy, waiting = len(self.busy), self.backlog
-        if waiting and self.seconds_per_input is not None:
+        if self.is_concurrent:
+            running = sum(worker.load for worker in self.busy.values())
+            target = self.spec.target_inputs or self.spec.max_inputs
+            return max(busy, math.ceil((running + waiting) / target))
+        if waiting and self.spec.max_batch_size:
+            waiting = math.ceil(waiting / self.spec.max_batch_size)
+        elif waiting and self.seconds_per_input is not None:
             worth = math.ceil(waiting * self.seconds_per_input / START_WORTH_SECONDS)
             waiting = max(1, min(waiting, worth))
         return busy + waiting

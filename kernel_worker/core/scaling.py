@@ -58,7 +58,8 @@ def _scale(state: State, pool: Pool) -> None:
         pool.over_since = state.now
     # Where nothing waits and nothing is kept warm, none can be missing.
     missing = 0
-    if pool.backlog or pool.settings.min_containers or pool.settings.buffer_containers:
+    is_wanted = pool.backlog or (pool.spec.target_inputs and pool.busy)
+    if is_wanted or pool.settings.min_containers or pool.settings.buffer_containers:
         missing = desired_workers(pool, state.slots(pool), state.now) - pool.unblocked
     if missing > 0:
         _start(state, pool, missing)
@@ -80,10 +81,12 @@ def _start(state: State, pool: Pool, missing: int) -> None:
     for _ in range(kept):
         if not _start_one(state, pool):
             break
-    useful = min(missing - kept, _useful_starts(state, pool)) if pool.backlog else 0
+    is_wanted = pool.backlog or pool.spec.target_inputs
+    useful = min(missing - kept, _useful_starts(state, pool)) if is_wanted else 0
     for _ in range(useful):
         if not _start_one(state, pool):
-            _make_room(state, pool)
+            if pool.backlog:
+                _make_room(state, pool)
             return
     pool.starved_since = None
 
@@ -95,7 +98,7 @@ def _useful_starts(state: State, pool: Pool) -> int:
     if cpu <= EPSILON:
         return pool.backlog
     free = sum(math.floor(max(0.0, host.cpu_free) / cpu + EPSILON) for host in state.hosts.values())
-    return max(0 if waiting else 1, free - waiting)
+    return max(0 if waiting or not pool.backlog else 1, free - waiting)
 
 
 def _start_one(state: State, pool: Pool) -> bool:

@@ -161,6 +161,8 @@ class Scheduler:
                 outcomes.producer_paused(state, event)
             case events.ProducerResumed():
                 outcomes.producer_resumed(state, event)
+            case events.InputLeft():
+                outcomes.input_left(state, event)
             case events.InputsReturned():
                 outcomes.inputs_returned(state, event)
             case events.InputsAdded():
@@ -222,7 +224,7 @@ class Scheduler:
         what, name = key
         if what in {"retry", "linger"}:
             self._fire_for_call(what, CallId(name))
-        elif what in {"cancel", "startup"}:
+        elif what in {"cancel", "startup", "lingering"}:
             self._fire_for_worker(what, WorkerId(name))
         elif what != "waiting":
             pool = self._state.pools.get(PoolId(name))
@@ -244,5 +246,7 @@ class Scheduler:
             return
         if what == "cancel":
             kill_if_deaf(self._state, worker)
+        elif what == "lingering":
+            outcomes.lingered_on(self._state, worker)
         elif worker.condition is Condition.STARTING:
             exits.start_took_too_long(self._state, worker)

@@ -142,6 +142,8 @@ class State:
         pool = call.pool
         if not call.backlog.count:
             return
+        if pool.is_shared:
+            self._note_queued(call)
         if pool.id not in self.backlogged:
             pool.served_seconds = max(pool.served_seconds, self.virtual_seconds)
             self.backlogged[pool.id] = pool
@@ -152,6 +154,12 @@ class State:
             heapq.heappush(pool.turns, (call.served_seconds, self._turn_count, call))
         self.note_waiting(call)
         self.touch(pool)
+
+    def _note_queued(self, call: Call) -> None:
+        call.added_at = self.now
+        if not call.is_queued:
+            call.is_queued = True
+            call.queued_at = self.now
 
     def enroll(self, call: Call) -> None:
         """Know an open call."""
@@ -256,7 +264,6 @@ class State:
 
     def remove_worker(self, worker: Worker) -> None:
         """Forget a worker that is gone; its leases are closed by then."""
-        self.stop_awaiting(worker)
         if worker.on_cpu:
             self._set_on_cpu(worker, on_cpu=False)
         del self.workers[worker.id]
@@ -265,6 +272,7 @@ class State:
         worker.pool.unfile(worker)
         self.timers.clear(("cancel", worker.id))
         self.timers.clear(("startup", worker.id))
+        self.timers.clear(("lingering", worker.id))
         window = worker.pool.settings.scaledown_window_seconds
         worker.pool.template_kept_until = self.now + window
         self.touch(worker.pool)
@@ -301,25 +309,45 @@ class State:
             if abs(host.cpu_used) < EPSILON:
                 host.cpu_used = 0.0
 
-    def start_awaiting(self, worker: Worker, calls: list[Call], at: tuple[LeaseId, int]) -> None:
-        """Block a worker on calls."""
+    def start_awaiting(
+        self, lease: Lease, calls: list[Call], index: int, *, halts: bool = False
+    ) -> None:
+        """Block the input at `index` of a lease on calls; `halts`: all of its worker with it."""
+        worker = lease.worker
+        worker.waiting += not lease.awaited
+        lease.awaited = tuple(dict.fromkeys((*lease.awaited, *(call.id for call in calls))))
+        lease.awaiting = index
+        lease.resumed = False
+        if halts:
+            worker.halts.add(lease.id)
         for call in calls:
-            worker.awaited.add(call.id)
-            call.waiters.add(worker.id)
+            call.waiters[lease.id] = lease
             call.pool.nested[call.id] = call
-        worker.blocked_at = at
         self.settle(worker)
 
-    def stop_awaiting(self, worker: Worker) -> None:
-        """Unblock a worker; the caller settles it."""
-        for call_id in worker.awaited:
+    def stop_awaiting(self, lease: Lease) -> None:
+        """Unblock a lease; the caller settles its worker."""
+        if not lease.awaited:
+            return
+        lease.worker.waiting -= 1
+        lease.worker.halts.discard(lease.id)
+        for call_id in lease.awaited:
             call = self.calls.get(call_id)
             if call is not None:
-                call.waiters.discard(worker.id)
+                call.waiters.pop(lease.id, None)
                 if not call.waiters:
                     call.pool.nested.pop(call_id, None)
-        worker.awaited.clear()
-        worker.blocked_at = None
+        lease.awaited = ()
+        lease.awaiting = -1
+
+    def resume(self, lease: Lease) -> None:
+        """Let a blocked input run on whether there is a slot or not: the handover."""
+        worker, was_on_cpu = lease.worker, lease.worker.on_cpu
+        self.stop_awaiting(lease)
+        lease.resumed = True
+        self.settle(worker)
+        if worker.on_cpu and not was_on_cpu:
+            worker.resumed = True
 
     def stop_worker(self, worker: Worker) -> None:
         """Have an idle worker ended."""
@@ -350,9 +378,8 @@ class State:
     def close_lease_if_answered(self, lease: Lease) -> None:
         """End a lease that has no outstanding input; its worker is free for the next one."""
         worker = lease.worker
-        at = worker.blocked_at
-        if at is not None and at[0] == lease.id and not lease.next <= at[1] < lease.stop:
-            self.stop_awaiting(worker)
+        if lease.awaited and not lease.next <= lease.awaiting < lease.stop:
+            self.stop_awaiting(lease)
         if lease.next >= lease.stop and worker.leases.pop(lease.id, None) is not None:
             if worker.paused == lease.id:
                 worker.paused = None

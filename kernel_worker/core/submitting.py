@@ -171,6 +171,8 @@ def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
         streams=event.streams,
     )
     place_in_tree(state, call)
+    if pool.is_shared:
+        call.kinship = _kinship(pool, event)
     state.enroll(call)
     pool.broken = False
     if pool.start_failures:
@@ -187,6 +189,14 @@ def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
         cancel_call(state, call, terminate=False)
     if call.is_over:
         finish_if_over(state, call)
+
+
+def _kinship(pool: Pool, made: events.CallSubmitted | records.CallSubmitted) -> object:
+    """Return what inputs must have in common to run in one worker at once."""
+    context = made.context
+    same = (made.snapshot, made.table, made.shared, context.directory, context.variables)
+    # A group is one call of one method; side by side, methods of an instance may differ.
+    return same if pool.is_concurrent else (*same, context)
 
 
 def _submitted_record(
@@ -297,6 +307,7 @@ def _restore_call(state: State, record: records.CallSubmitted) -> None:
     call.root = record.root or record.call
     call.keeper = record.call
     call.streams = record.streams
+    call.kinship = _kinship(pool, record)
     state.enroll(call)
 
 

@@ -360,8 +360,8 @@ class Agent:
         worker.tell(local.Interrupt(message.lease, message.index, "cancel"))
 
         def insist() -> None:
-            place = worker.page.running() if worker.id in self._workers else None
-            if place is not None and (place.lease, place.index) == (message.lease, message.index):
+            places = worker.page.all_running() if worker.id in self._workers else ()
+            if (message.lease, message.index) in {(one.lease, one.index) for one in places}:
                 worker.kill("killed: ran on after its input was cancelled")
 
         self._timers.at(time.monotonic() + message.grace_seconds, insist)
@@ -369,21 +369,25 @@ class Agent:
     # ---- time limits ------------------------------------------------------------------------
 
     def _look(self, worker: Worker) -> None:
-        """See whether the input that runs is over its limit, and when to look again."""
+        """See whether an input that runs is over its limit, and when to look again."""
         if worker.id not in self._workers:
             return
         now, limit = time.monotonic(), worker.spec.timeout_seconds
-        place = worker.page.running()
-        due = now + limit if place is None else place.started_ns * _NS + limit
-        if place is not None and due <= now:
-            worker.tell(local.Interrupt(LeaseId(place.lease), place.index, "timeout"))
-            self._timers.at(now + GRACE_SECONDS, partial(self._insist_on_time, worker, place))
-            due = now + limit
-        self._timers.at(max(due, now + _MIN_LOOK_SECONDS), partial(self._look, worker))
+        next_due = now + limit
+        for place in worker.page.all_running():
+            due = place.started_ns * _NS + limit
+            if due > now:
+                next_due = min(due, next_due)
+            elif place not in worker.overdue:
+                worker.overdue.add(place)
+                worker.tell(local.Interrupt(LeaseId(place.lease), place.index, "timeout"))
+                self._timers.at(now + GRACE_SECONDS, partial(self._insist_on_time, worker, place))
+        self._timers.at(max(next_due, now + _MIN_LOOK_SECONDS), partial(self._look, worker))
 
     def _insist_on_time(self, worker: Worker, place: Place) -> None:
-        if worker.id in self._workers and worker.page.running() == place:
-            worker.timed_out = True
+        worker.overdue.discard(place)
+        if worker.id in self._workers and place in worker.page.all_running():
+            worker.timed_out = place
             limit = worker.spec.timeout_seconds
             worker.kill(
                 f"killed: did not stop {GRACE_SECONDS:g} s after its timeout of {limit:g} s"
@@ -479,13 +483,17 @@ class Agent:
     def _worker_exited(self, worker: Worker, status: int) -> None:
         cause = workers.cause_of(status, worker, self._oom_kills)
         self._oom_kills = workers.oom_kills() if "SIGKILL" in cause else self._oom_kills
-        place = worker.page.running()
+        running = worker.page.all_running()
+        place = running[-1] if running else None
         if place is not None:
             call = CallId(worker.page.call)
             for stream, data in worker.last_words():
                 self._tell(messages.Output(call, place.index, stream, worker.id), data)
-        lease = LeaseId(worker.page.slots[pages.LEASE])
-        position = place.index if place is not None else -1
+        guilty = worker.timed_out or place
+        lease = LeaseId(worker.page.slots[pages.LEASE] if guilty is None else guilty.lease)
+        position = guilty.index if guilty is not None else -1
+        also = tuple(LeaseId(one.lease) for one in running if one.lease != lease)
+        timed_out = worker.timed_out is not None
         self._forget(worker)
         self._tell(
             messages.WorkerExited(
@@ -493,8 +501,9 @@ class Agent:
                 cause,
                 lease,
                 position,
-                timed_out=worker.timed_out,
+                timed_out=timed_out,
                 over_memory_mib=worker.over_memory_mib,
+                started=also,
             )
         )
         self._sweep()

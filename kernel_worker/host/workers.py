@@ -14,6 +14,7 @@ from kernel_worker.wire import page as pages
 if TYPE_CHECKING:
     from kernel_worker.host.templates import Template
     from kernel_worker.wire.messages import StartWorker
+    from kernel_worker.wire.page import Place
 
 _READ_BYTES = 64 * 1024
 _MAX_READS = 16
@@ -35,8 +36,11 @@ class Worker:
         self.pid = 0
         self.is_launched = False
         self.is_stopping = False
-        self.timed_out = False
         self.over_memory_mib = 0
+        self.overdue: set[Place] = set()
+        """The inputs that were told that their time is over."""
+        self.timed_out: Place | None = None
+        """The input that it was killed for because it would not stop."""
         self.kill_cause = ""
         """Why we killed it; empty: we did not."""
         self._page_file = pages.create_file()

@@ -216,6 +216,8 @@ class Blocked(_Message, tag="blocked"):
 
     parent: ParentInput
     calls: tuple[CallId, ...]
+    halts: bool = False
+    """Nothing else in the worker can run meanwhile: it waits on the thread of the event loop."""
 
 
 class Resumed(_Message, tag="resumed"):
@@ -554,6 +556,8 @@ class WorkerExited(_Message, tag="worker_exited"):
     """It was killed because that input would not stop after its timeout."""
     over_memory_mib: int = 0
     """It was killed because it used this much, more than its limit; 0: it was not."""
+    started: tuple[LeaseId, ...] = ()
+    """Further leases whose input ran, in a worker that runs several at once."""
 
 
 # ---- broker <-> worker ----------------------------------------------------------------------
@@ -578,6 +582,10 @@ class Lease(_Message, tag="lease"):
     context: CallContext = CallContext()
     streams: StreamLimits | None = None
     """Set where the call streams; the lease is one input then."""
+    group: int = 0
+    """Not 0: one call of the function takes this and the other leases with this number …"""
+    group_size: int = 0
+    """… of which there are so many; they arrive in any order."""
 
 
 class Done(_Message, tag="done"):
@@ -617,6 +625,14 @@ class InputEnded(_Message, tag="input_ended"):
     elapsed_seconds: float
     cancelled_below: bool = False
     """What it raised is that a call of its own was cancelled."""
+    lingers: bool = False
+    """It is answered, but runs on: its slot is free when `InputLeft` comes."""
+
+
+class InputLeft(_Message, tag="input_left"):
+    """Worker -> broker: what ran on under a lease that was answered (`lingers`) has ended."""
+
+    lease: LeaseId
 
 
 class Returned(_Message, tag="returned"):
@@ -654,6 +670,7 @@ ToBroker = (
     | Yielded
     | Paused
     | InputEnded
+    | InputLeft
     | Returned
     | Output
 )

@@ -3,6 +3,8 @@
 The host agent reads it without asking anybody: for timeouts, and for which input had started when
 the worker died, also while C code holds the GIL. Slots are 64-bit words, written one at a time by
 the worker's main thread; `CLOCK_MONOTONIC` is one clock for all processes of a machine.
+A worker that runs several leases at once says so in a table behind these slots, of which each row
+is one input (`enter` and `leave`, under a lock of the worker's).
 
 Guaranteed: what `running` names is the input that runs, from before its arguments are unpickled
 until after its result is pickled. Not guaranteed: that two slots belong together while the worker
@@ -15,7 +17,7 @@ import mmap
 import os
 from dataclasses import dataclass
 
-SIZE_BYTES = 4096
+SIZE_BYTES = 32 * 1024
 LEASE = 0
 """The lease that it runs; 0: none."""
 POSITION = 1
@@ -25,8 +27,12 @@ STARTED = 2
 READY = 3
 """1 once the function is loaded."""
 _CALL_LENGTH = 4
+_ROWS = 5
+"""How many rows of the table were ever used."""
 _CALL_START = 64
 _MAX_CALL_BYTES = 256
+_TABLE = 64
+_MAX_ROWS = (SIZE_BYTES // 8 - _TABLE) // 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,20 @@ class Page:
             if (lease, index) == (self.slots[LEASE], self.slots[POSITION]):
                 return Place(lease, index, started) if lease and started else None
 
+    def all_running(self) -> list[Place]:
+        """Return the inputs that run, the one that began last last."""
+        found = [place for row in range(self.slots[_ROWS]) if (place := self._row(row))]
+        found.sort(key=lambda place: place.started_ns)
+        single = self.running()
+        return found if single is None else [*found, single]
+
+    def _row(self, row: int) -> Place | None:
+        at = _TABLE + 3 * row
+        while True:
+            lease, index, started = self.slots[at], self.slots[at + 1], self.slots[at + 2]
+            if lease == self.slots[at]:
+                return Place(lease, index, started) if lease and started else None
+
     @property
     def call(self) -> str:
         """The call of the lease."""
@@ -68,9 +88,7 @@ class Page:
 
     def enter_lease(self, lease: int, call: str, start: int) -> None:
         """Say that `lease` runs from the input at `start` on, and that none of it does yet."""
-        name = call.encode()[:_MAX_CALL_BYTES]
-        self._bytes[_CALL_START : _CALL_START + len(name)] = name
-        self.slots[_CALL_LENGTH] = len(name)
+        self._name(call)
         self.slots[STARTED] = 0
         self.slots[POSITION] = start - 1
         self.slots[LEASE] = lease
@@ -79,6 +97,31 @@ class Page:
         """Say that no lease runs."""
         self.slots[STARTED] = 0
         self.slots[LEASE] = 0
+
+    def enter(self, lease: int, call: str, index: int, started_ns: int) -> int:
+        """Say that an input runs beside others; return its row, or -1 where there is none left."""
+        self._name(call)
+        used = self.slots[_ROWS]
+        free = (row for row in range(used) if not self.slots[_TABLE + 3 * row])
+        row = next(free, used)
+        if row >= _MAX_ROWS:
+            return -1
+        at = _TABLE + 3 * row
+        self.slots[at + 1] = index
+        self.slots[at + 2] = started_ns
+        self.slots[at] = lease
+        self.slots[_ROWS] = max(used, row + 1)
+        return row
+
+    def leave(self, row: int) -> None:
+        """Say that the input in `row` (-1: it has none) runs no more."""
+        if row >= 0:
+            self.slots[_TABLE + 3 * row] = 0
+
+    def _name(self, call: str) -> None:
+        name = call.encode()[:_MAX_CALL_BYTES]
+        self._bytes[_CALL_START : _CALL_START + len(name)] = name
+        self.slots[_CALL_LENGTH] = len(name)
 
     def close(self) -> None:
         """Unmap it."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 0.05
 _LINGER_MS = 2000
 _MAX_MESSAGES = 200
+_MAX_POSTED = 1000
 _LARGE_BYTES = 64 * 1024
 """Larger frames are sent without a copy."""
 # A plain number: flags of an enumeration are slow.
@@ -85,6 +86,17 @@ class Channel:
                     self._send_posted()
                 finally:
                     self._lock.release()
+
+    def hand_over(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
+        """Let the thread that receives send this, where it soon waits; do not wait for that.
+
+        Where too much waits to be sent, this waits as `post` does.
+        """
+        if len(self._posted) >= _MAX_POSTED:
+            self.post(message, frames)
+        else:
+            self._posted.append([messages.encode(message), *frames])
+            os.eventfd_write(self._wake, 1)
 
     def try_acquire(self, patience_seconds: float = 0) -> bool:
         """Take the lock unless somebody has it for so long (the main thread while it is idle)."""

@@ -22,7 +22,9 @@ from kernel_worker.wire import local
 if TYPE_CHECKING:
     import socket
 
+    from kernel_worker.worker.batching import Batching
     from kernel_worker.worker.channel import Channel
+    from kernel_worker.worker.concurrent import Concurrent
     from kernel_worker.worker.output import Pipe
     from kernel_worker.worker.run import Executor
 
@@ -36,7 +38,11 @@ class Control:
     """The thread and what it watches."""
 
     def __init__(
-        self, end: socket.socket, channel: Channel, executor: Executor, pipes: tuple[Pipe, ...]
+        self,
+        end: socket.socket,
+        channel: Channel,
+        executor: Executor | Concurrent | Batching,
+        pipes: tuple[Pipe, ...],
     ) -> None:
         """Serve the host agent on `end`."""
         self.is_stopping = False
@@ -84,7 +90,7 @@ class Control:
             return _STREAM_MS
         now = time.monotonic()
         self._sleeps = True  # before the look at the work: whoever begins some looks after it
-        if self._executor.work is not None:
+        if self._executor.is_busy:
             self._busy_at = now
         if now - self._busy_at < _AWAKE_SECONDS:
             self._sleeps = False

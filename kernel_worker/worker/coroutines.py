@@ -22,7 +22,7 @@ class Coroutines:
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Return what `coroutine` returns, or raise what it raises."""
-        loop = self._loop or self._make_loop()
+        loop = self.loop()
         task = loop.create_task(coroutine)
 
         def cancel() -> None:
@@ -33,6 +33,10 @@ class Coroutines:
             return loop.run_until_complete(task)
         finally:
             self._interrupts.cancel_task = None
+
+    def loop(self) -> AbstractEventLoop:
+        """Return the loop, which is this thread's."""
+        return self._loop or self._make_loop()
 
     def _make_loop(self) -> AbstractEventLoop:
         import asyncio  # noqa: PLC0415  30 ms that most workers never need

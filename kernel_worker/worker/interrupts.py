@@ -70,6 +70,10 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._on_sigint)
         signal.siginterrupt(SIGNAL, True)
 
+    def watch(self, code: CodeType) -> None:
+        """Let `code` count as code that calls user code."""
+        self._loops |= {code}
+
     def request(self, work: Work, index: int, kind: Kind) -> None:
         """Ask for one input of the lease that runs; any thread but the main one."""
         work.wanted[index] = kind

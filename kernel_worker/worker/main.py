@@ -18,6 +18,7 @@ import socket
 import sys
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kernel_worker import context
@@ -26,7 +27,9 @@ from kernel_worker.wire import failures, local, messages
 from kernel_worker.wire import page as pages
 from kernel_worker.worker import memory
 from kernel_worker.worker import output as outputs
+from kernel_worker.worker.batching import Batching
 from kernel_worker.worker.channel import Channel
+from kernel_worker.worker.concurrent import Concurrent
 from kernel_worker.worker.control import Control
 from kernel_worker.worker.instance import Instance
 from kernel_worker.worker.run import Executor
@@ -47,6 +50,8 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 _PATIENCE_SECONDS = 1.0
+Runner = Executor | Concurrent | Batching
+"""How a worker runs its leases: one after the other, side by side, or in groups."""
 _NUMERIC = ("numpy", "scipy", "sklearn", "torch", "numba")
 
 
@@ -102,11 +107,15 @@ def run(
         start.worker, start.spec, binding, page, channel, output, pipes, objects, Surroundings()
     )
     end = socket.socket(fileno=files.control)
-    control = Control(end, channel, executor, pipes)
+    runner: Runner = executor
+    if start.spec.max_inputs > 1 or start.spec.max_batch_size:
+        kind = Concurrent if start.spec.max_inputs > 1 else Batching
+        runner = kind(executor, binding, page, channel, output)
+    control = Control(end, channel, runner, pipes)
     output.rouse = control.rouse
     executor.streamer.hurry = control.hurry
     executor.interrupts.install()
-    os.register_at_fork(after_in_child=executor.forked)
+    os.register_at_fork(after_in_child=runner.forked)
     control.start()
     outputs.install(output)
     faulthandler.enable(2)
@@ -121,20 +130,33 @@ def run(
     page.slots[pages.READY] = 1
     gc.enable()
     channel.send(messages.Hello("worker", start.worker, pid=os.getpid(), machine=start.machine))
-    _serve(channel, control, executor, objects)
+
+    serve = partial(_serve_to_the_end, channel, control, runner, objects, binding)
+    if isinstance(runner, Concurrent) and runner.has_loop:
+        runner.serve_beside_loop(serve)
+    serve()
+
+
+def _serve_to_the_end(
+    channel: Channel,
+    control: Control,
+    runner: Runner,
+    objects: Objects,
+    binding: Binding | Instance,
+) -> NoReturn:
+    _serve(channel, control, runner, objects)
     if isinstance(binding, Instance):
-        _leave(binding, executor, output)
+        _leave(binding, runner)
     _end(channel, 0)
 
 
-def _leave(instance: Instance, executor: Executor, output: outputs.Output) -> None:
+def _leave(instance: Instance, runner: Runner) -> None:
     """Run the `exit` hooks; what they say belongs to the last input, if its call still listens."""
     try:
-        instance.leave(executor.run_coroutine)
+        instance.leave(runner.run_coroutine)
     except BaseException:  # noqa: BLE001  nobody waits for it: it is shown
         traceback.print_exc()
-    executor.drain()
-    output.flush(_PATIENCE_SECONDS)
+    runner.say_last(_PATIENCE_SECONDS)
 
 
 def _fail(channel: Channel, worker: WorkerId, error: BaseException) -> NoReturn:
@@ -143,7 +165,7 @@ def _fail(channel: Channel, worker: WorkerId, error: BaseException) -> NoReturn:
     _end(channel, 1)
 
 
-def _serve(channel: Channel, control: Control, executor: Executor, objects: Objects) -> None:
+def _serve(channel: Channel, control: Control, executor: Runner, objects: Objects) -> None:
     """Do what the broker says until the host agent says stop."""
     while True:
         frames = channel.receive()

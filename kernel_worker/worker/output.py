@@ -107,6 +107,10 @@ class Output:
         """Keep what is written while no input runs, for the first one that does."""
         self._held: list[tuple[StreamName, str]] = []
         self._held_size = 0
+        self.is_shared = False
+        """Whether several inputs run at once, and another thread receives."""
+        self.handing = threading.RLock()
+        """Held while what waits is handed over, and the answer that has to come after it."""
         self._channel = channel
         self._worker = worker
         self._lock = threading.RLock()  # a finaliser may print while this thread writes
@@ -178,7 +182,9 @@ class Output:
 
     def flush(self, patience_seconds: float, *, lines: bool = False) -> None:
         """Send what waits, unless the connection is taken for so long; `lines`: whole ones."""
-        if self._channel.try_acquire(patience_seconds):
+        if self.is_shared:
+            self.hand_over(lines=lines)
+        elif self._channel.try_acquire(patience_seconds):
             try:
                 self.send_locked(lines=lines)
             finally:
@@ -201,12 +207,23 @@ class Output:
             self._segments, self.size = [], 0  # after `put`: see `send_locked`
         self._channel.push()
 
-    def _take(self, *, lines: bool) -> list[tuple[messages.Output, bytes]]:
+    def hand_over(self, *, lines: bool = False, ended: RunningInput | None = None) -> None:
+        """Let the thread that receives send what waits; `lines`: whole ones, but for `ended`'s."""
+        if self._segments:
+            with self.handing:
+                for message, data in self._take(lines=lines, ended=ended):
+                    self._channel.hand_over(message, [data])
+
+    def _take(
+        self, *, lines: bool, ended: RunningInput | None = None
+    ) -> list[tuple[messages.Output, bytes]]:
         with self._lock:
             segments, self._segments, self.size = self._segments, [], 0
             now = self._sent_at = time.monotonic()
             if lines:
-                self._segments = _tails(segments, now)
+                self._segments = _tails(
+                    [each for each in segments if each.origin is not ended], now
+                )
                 self.size = sum(len(text) for each in self._segments for text in each.texts)
             if self._dropped and segments:
                 text = f"notebook_ext: {self._dropped:,} characters of output were dropped: the "
@@ -227,6 +244,8 @@ class Output:
         """Return the input to which the calling thread's output goes."""
         mine = context.current_input.get()
         running = self.current
+        if self.is_shared and mine is not None:
+            return mine
         if running is None or (mine is not None and mine.call != running.call):
             return mine or self._last
         return running

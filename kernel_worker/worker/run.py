@@ -114,16 +114,21 @@ class Executor:
         )
         transparent = frozenset({_framed.__code__, _FRAME_CODE})
         self.interrupts = interrupting.Interrupts(page, loops, transparent, self._timeout_text)
-        self._coroutines = Coroutines(self.interrupts, nested=spec.nested_loops)
+        self.coroutines = Coroutines(self.interrupts, nested=spec.nested_loops)
         self.streamer = Streamer(
-            page.slots, channel, output, self._coroutines, self.drain, self._timeout_text
+            page.slots, channel, output, self.coroutines, self.drain, self._timeout_text
         )
 
     # ---- the main thread --------------------------------------------------------------------
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run what an `async` hook of an instance returned, in the loop of its methods."""
-        return self._coroutines.run(coroutine)
+        return self.coroutines.run(coroutine)
+
+    def say_last(self, patience_seconds: float) -> None:
+        """Send what was written since the last input."""
+        self.drain()
+        self._output.flush(patience_seconds)
 
     def run(self, lease: messages.Lease, frames: list[bytes]) -> None:
         """Run and answer a lease."""
@@ -131,7 +136,7 @@ class Executor:
         if work is None:
             return
         try:
-            function = self._prepare(lease)
+            function = self.prepare(lease)
             reader = payload.BatchReader(frames)
             if reader.header.whole:
                 reader[lease.start - lease.first]  # unpickle now: this may fail
@@ -150,7 +155,7 @@ class Executor:
                 self.work = work = Work(lease, wanted)
                 self._page.enter_lease(lease.lease, lease.call, lease.start)
                 if self._output.is_holding:
-                    self._output.release(self._running(lease, lease.start))
+                    self._output.release(self.running(lease, lease.start))
                 return work
             self._finished.append(lease.lease)
         self._objects.take(lease)
@@ -158,7 +163,8 @@ class Executor:
             self._channel.send(messages.Returned(lease.lease, lease.start, lease.stop))
         return None
 
-    def _prepare(self, lease: messages.Lease) -> Callable[..., Any]:
+    def prepare(self, lease: messages.Lease) -> Callable[..., Any]:
+        """Bind what a lease brings, and return the function to call."""
         self._objects.take(lease)
         if lease.snapshot and lease.snapshot != self._bound:
             self._bound = ""
@@ -258,10 +264,10 @@ class Executor:
                 if position in work.wanted:
                     raise InputCancellation
                 self._enter(lease, position)
-                args, kwargs = self._arguments(lease, reader, position)
+                args, kwargs = self.arguments(lease, reader, position)
                 value = function(*args, **kwargs)
                 if is_async:
-                    value = self._coroutines.run(value)
+                    value = self.coroutines.run(value)
                 del args, kwargs
                 if lease.streams is not None:
                     self.streamer.run(work, value, position, lease.streams)
@@ -284,7 +290,8 @@ class Executor:
             return position, error
         return position, None
 
-    def _running(self, lease: messages.Lease, position: int) -> RunningInput:
+    def running(self, lease: messages.Lease, position: int) -> RunningInput:
+        """Return what names the attempt at `position` of a lease."""
         return RunningInput(
             lease.call,
             position,
@@ -296,12 +303,12 @@ class Executor:
         )
 
     def _enter(self, lease: messages.Lease, position: int) -> None:
-        running = self._running(lease, position)
+        running = self.running(lease, position)
         current_input.set(running)
         self._output.current = running
         self._slots[pages.STARTED] = time.monotonic_ns()
 
-    def _arguments(
+    def arguments(
         self, lease: messages.Lease, reader: payload.BatchReader, position: int
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Unpickle the arguments of one input, those that it shares with others too."""
@@ -318,7 +325,7 @@ class Executor:
     def _refuse_late(self, work: Work, position: int) -> None:
         """Do not let a function win that swallowed its timeout."""
         if self._is_fork:
-            _end_fork(None)
+            end_fork(None)
         if work.hits[position] == "timeout":
             raise FunctionTimeoutError(self._timeout_text)
 
@@ -353,7 +360,7 @@ class Executor:
     ) -> None:
         """Report an input that did not succeed, after everything before it."""
         if self._is_fork:
-            _end_fork(error)
+            end_fork(error)
         now = time.monotonic_ns()
         started = self._slots[pages.STARTED] or now
         self._slots[pages.STARTED] = 0
@@ -430,6 +437,11 @@ class Executor:
             return True
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a lease runs."""
+        return self.work is not None
+
+    @property
     def has_returns(self) -> bool:
         """Whether a lease was taken back that has not been answered."""
         return False in self._returned.values()
@@ -466,7 +478,8 @@ class Executor:
             self._channel.release()
 
 
-def _end_fork(error: BaseException | None) -> NoReturn:
+def end_fork(error: BaseException | None) -> NoReturn:
+    """End a child that user code forked, where its function has ended."""
     if error is not None and not isinstance(error, SystemExit):
         sys.excepthook(type(error), error, error.__traceback__)
     os._exit(0 if error is None else 1)
@@ -487,6 +500,7 @@ def _framed(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
+    call.__wrapped__ = function  # type: ignore[attr-defined]  # where signatures are looked for
     return call
 
 

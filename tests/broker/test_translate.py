@@ -149,6 +149,10 @@ def test_who_waits_must_be_a_worker_of_ours(door: Door) -> None:
     assert door.translator.from_client(door.client, blocked, []) == events.WorkerBlocked(
         parent, (CALL,)
     )
+    halting = messages.Blocked(parent, (CALL,), halts=True)
+    assert door.translator.from_client(door.client, halting, []) == events.WorkerBlocked(
+        parent, (CALL,), halts=True
+    )
     stranger = messages.Resumed(ParentInput(CALL, 0, 1, WorkerId("ta-x"), LEASE))
     assert door.translator.from_client(door.client, stranger, []) is None
 
@@ -160,6 +164,12 @@ def test_what_a_worker_says_carries_its_own_id(door: Door) -> None:
     assert door.translator.from_worker(door.worker, ended, [b"e"]) == events.InputEnded(
         WORKER, LEASE, 1, Outcome.FAILED, 0.5
     )
+    running_on = messages.InputEnded(LEASE, 1, Outcome.CANCELLED, 0.5, lingers=True)
+    assert door.translator.from_worker(door.worker, running_on, []) == events.InputEnded(
+        WORKER, LEASE, 1, Outcome.CANCELLED, 0.5, lingers=True
+    )
+    left = door.translator.from_worker(door.worker, messages.InputLeft(LEASE), [])
+    assert left == events.InputLeft(WORKER, LEASE)
     for message, parts in (
         (ended, []),
         (ended, [b"a", b"b"]),
@@ -182,3 +192,10 @@ def test_a_host_speaks_for_its_own_workers_only(door: Door) -> None:
         door.translator.from_host(
             other, messages.Submit(CALL, POOL, attached=True, count=0, closed=True), []
         )
+
+
+def test_a_death_names_all_that_ran(door: Door) -> None:
+    gone = messages.WorkerExited(WORKER, "x", LEASE, 0, started=(LeaseId(2), LeaseId(3)))
+    assert door.translator.from_host(door.host, gone, []) == events.WorkerExited(
+        WORKER, "x", LEASE, 0, started=(LeaseId(2), LeaseId(3))
+    )

@@ -1,7 +1,8 @@
 """Fake hosts and workers in virtual time that answer the core's effects.
 
 A simulated worker runs its leases as `wire/PROTOCOL.md` says: in order, reporting a run of values
-at the end of a lease or every 5 ms, handing back what it has not started when it is asked.
+at the end of a lease or every 5 ms, handing back what it has not started when it is asked. One of
+a shared pool runs its leases, or a group of them, at once.
 Every turn is checked: `invariants.check` on the state, `History` on the effects.
 """
 
@@ -53,6 +54,8 @@ class Nested:
 
     pool: PoolId
     count: int = 1
+    halts: bool = False
+    """It waits so that nothing else in its worker runs."""
 
 
 def make_spec(
@@ -64,6 +67,10 @@ def make_spec(
     retries: RetryPolicy = RetryPolicy(),
     rerun_on_crash: bool = True,
     single_use: bool = False,
+    max_inputs: int = 1,
+    target_inputs: int = 0,
+    max_batch_size: int = 0,
+    batch_wait_seconds: float = 0.0,
 ) -> FunctionSpec:
     """Return a spec whose pool is named after function and version."""
     return FunctionSpec(
@@ -80,6 +87,10 @@ def make_spec(
         timeout_seconds=10,
         rerun_on_crash=rerun_on_crash,
         single_use=single_use,
+        max_inputs=max_inputs,
+        target_inputs=target_inputs,
+        max_batch_size=max_batch_size,
+        batch_wait_seconds=batch_wait_seconds,
     )
 
 
@@ -107,6 +118,26 @@ class FakeWorker:
     """Changes when what was scheduled for the running input is void."""
     script: Script | None = None
     awaits: CallId | None = None
+    halted: bool = False
+    held: list[effects.GrantLease] = field(default_factory=list)
+    """What arrived while an input that waits keeps everything else from running."""
+
+
+class FakeInput:
+    """An input, or a group of them, that runs in a worker beside others."""
+
+    def __init__(self, worker: FakeWorker, leases: list[effects.GrantLease], began: float) -> None:
+        self.worker = worker
+        self.leases = leases
+        self.began = began
+        self.token = 0
+        self.script: Script | None = None
+        self.awaits: CallId | None = None
+
+    @property
+    def parent(self) -> ParentInput:
+        lease = self.leases[0]
+        return ParentInput(lease.call, lease.start, lease.attempt, lease.worker, lease.lease)
 
 
 class Simulation:
@@ -132,6 +163,11 @@ class Simulation:
         self.pool_of: dict[CallId, PoolId] = {}
         self.left: dict[CallId, int] = {}
         self.running_most: Counter[PoolId] = Counter()
+        self.shared: dict[PoolId, FunctionSpec] = {}
+        self.inputs: dict[LeaseId, FakeInput] = {}
+        """What runs in workers of shared pools, by each of its leases."""
+        self.groups: list[list[effects.GrantLease]] = []
+        """The groups that began, in order."""
         self.alive_most = 0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -147,6 +183,8 @@ class Simulation:
             self.behaviours[spec.pool] = behaviour
         else:
             self.constant[spec.pool] = behaviour
+        if spec.max_inputs > 1 or spec.max_batch_size:
+            self.shared[spec.pool] = spec
         self.feed(events.FunctionDefined(CLIENT, spec))
         return spec.pool
 
@@ -218,7 +256,12 @@ class Simulation:
         worker.token += 1
         lease = worker.leases[0].lease if worker.leases and worker.position >= 0 else LeaseId(0)
         position = worker.position
-        event = events.WorkerExited(worker.id, cause, lease, position)
+        also: tuple[LeaseId, ...] = ()
+        if runs := self._end_inputs(worker):
+            first = runs[0].leases[0]
+            lease, position = LeaseId(first.group or first.lease), first.start
+            also = tuple(one.leases[0].lease for one in runs[1:])
+        event = events.WorkerExited(worker.id, cause, lease, position, started=also)
         self.after(LATENCY_SECONDS, lambda: self.feed(event))
 
     def alive(self, pool: PoolId) -> list[FakeWorker]:
@@ -271,6 +314,9 @@ class Simulation:
     def _receive(self, lease: effects.GrantLease) -> None:
         worker = self.workers[lease.worker]
         if worker.dead:
+            return
+        if worker.pool in self.shared:
+            self._receive_shared(worker, lease)
             return
         worker.leases.append(lease)
         worker.stops[lease.lease] = lease.stop
@@ -348,6 +394,9 @@ class Simulation:
         if call not in self.left:
             return
         self.left[call] -= count
+        for one in {id(each): each for each in self.inputs.values()}.values():
+            if one.awaits == call:
+                self.after(LATENCY_SECONDS, lambda one=one: self._wake_input(one))  # type: ignore[misc]
         for worker in self.workers.values():
             if worker.awaits == call and not worker.dead:
                 self._schedule(worker, LATENCY_SECONDS, lambda w=worker: self._wake(w))  # type: ignore[misc]
@@ -404,8 +453,127 @@ class Simulation:
         del worker.stops[worker.leases.pop(0).lease]
         self._begin_lease(worker)
 
+    # -- workers that run several at once
+
+    def _receive_shared(self, worker: FakeWorker, lease: effects.GrantLease) -> None:
+        worker.leases.append(lease)
+        leases = [lease]
+        if lease.group:
+            leases = [one for one in worker.leases if one.group == lease.group]
+            if len(leases) < lease.group_size:
+                return
+            self.groups.append(leases)
+        elif worker.halted:
+            worker.held.append(lease)
+            return
+        self._begin_shared(worker, leases)
+
+    def _begin_shared(self, worker: FakeWorker, leases: list[effects.GrantLease]) -> None:
+        lease = leases[0]
+        one = FakeInput(worker, leases, self.now)
+        self.inputs.update((each.lease, one) for each in leases)
+        for each in leases:
+            self.started.update((each.call, index) for index in range(each.start, each.stop))
+        running = sum(not each.awaits for each in self._inputs_in(worker.pool))
+        self.running_most[worker.pool] = max(self.running_most[worker.pool], running)
+        does: float | str | Script = self.constant.get(worker.pool, 0.0)
+        if worker.pool in self.behaviours:
+            does = self.behaviours[worker.pool](lease.call, leases[0].start, lease.attempt)
+        if does == "crash":
+            self.kill(worker, "killed by SIGSEGV")
+        elif does == "fail":
+            self._answer_input(one, Outcome.FAILED)
+        elif isinstance(does, (int, float)):
+            self._later(one, does, lambda: self._answer_input(one, Outcome.SUCCEEDED))
+        elif not isinstance(does, str):
+            one.script = does
+            self._continue_input(one)
+
+    def _inputs_in(self, pool: PoolId) -> list[FakeInput]:
+        return [
+            one
+            for lease, one in self.inputs.items()
+            if one.worker.pool == pool and one.leases[0].lease == lease
+        ]
+
+    def _continue_input(self, one: FakeInput) -> None:
+        assert one.script is not None
+        step = next(one.script, None)
+        if step is None:
+            self._answer_input(one, Outcome.SUCCEEDED)
+        elif isinstance(step, Nested):
+            one.worker.halted = step.halts
+            call = self._new_call()
+            self.pool_of[call] = step.pool
+            self.left[call] = step.count
+            one.awaits = call
+            client = ClientId(f"cl-{one.worker.id}")
+            made = events.CallSubmitted(
+                client, call, step.pool, True, step.count, closed=True, parent=one.parent
+            )
+            self.feed(made)
+            self.feed(events.WorkerBlocked(one.parent, (call,), step.halts))
+        else:
+            self._later(one, step, lambda: self._continue_input(one))
+
+    def _wake_input(self, one: FakeInput) -> None:
+        if one.awaits is None or one.leases[0].lease not in self.inputs:
+            return
+        if self.left[one.awaits]:
+            self.feed(events.WorkerBlocked(one.parent, (one.awaits,), one.worker.halted))
+            return
+        one.awaits = None
+        one.worker.halted = False
+        held = one.worker.held[:]
+        one.worker.held.clear()
+        for lease in held:
+            self._begin_shared(one.worker, [lease])
+        self._continue_input(one)
+
+    def _answer_input(self, one: FakeInput, outcome: Outcome) -> None:
+        elapsed = self.now - one.began
+        for lease in one.leases:
+            self._forget_input(lease)
+            count = lease.stop - lease.start
+            if outcome is Outcome.SUCCEEDED:
+                event: events.Event = events.RangeSucceeded(
+                    lease.worker, lease.lease, lease.start, count, elapsed
+                )
+                self.after(LATENCY_SECONDS, lambda event=event: self.feed(event))  # type: ignore[misc]
+                continue
+            for index in range(lease.start, lease.stop):
+                event = events.InputEnded(lease.worker, lease.lease, index, outcome, elapsed)
+                self.after(LATENCY_SECONDS, lambda event=event: self.feed(event))  # type: ignore[misc]
+
+    def _forget_input(self, lease: effects.GrantLease) -> None:
+        one = self.inputs.pop(lease.lease)
+        one.token += 1
+        one.worker.leases.remove(lease)
+
+    def _end_inputs(self, worker: FakeWorker) -> list[FakeInput]:
+        """Stop what runs in a worker that dies; return it."""
+        runs = [one for one in self._inputs_in(worker.pool) if one.worker is worker]
+        for one in runs:
+            for lease in one.leases:
+                self._forget_input(lease)
+        return runs
+
+    def _later(self, one: FakeInput, seconds: float, action: Callable[[], None]) -> None:
+        token = one.token
+        self.after(seconds, lambda: action() if one.token == token else None)
+
     def _hand_back(self, asked: effects.TakeBack) -> None:
         worker = self.workers[asked.worker]
+        held = next((one for one in worker.held if one.lease == asked.lease), None)
+        if worker.pool in self.shared:
+            start = stop = 0
+            if held is not None:
+                worker.held.remove(held)
+                worker.leases.remove(held)
+                start, stop = held.start, held.stop
+            returned = events.InputsReturned(worker.id, asked.lease, start, stop)
+            self.after(LATENCY_SECONDS, lambda: self.feed(returned))
+            return
         if worker.dead or not worker.leases or asked.lease not in worker.stops:
             return
         first = worker.leases[0].lease == asked.lease
@@ -421,6 +589,9 @@ class Simulation:
         self.after(LATENCY_SECONDS, lambda: self.feed(event))
 
     def _interrupt(self, effect: effects.Interrupt) -> None:
+        if (one := self.inputs.get(effect.lease)) is not None and not one.leases[0].group:
+            self._answer_input(one, Outcome.CANCELLED)
+            return
         worker = self.workers[effect.worker]
         runs = worker.leases and worker.leases[0].lease == effect.lease
         if not worker.dead and runs and worker.position == effect.index:

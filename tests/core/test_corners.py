@@ -253,7 +253,8 @@ def take_off_cpu(worker: Worker) -> None:
 
 
 def wait_for(call: Call) -> None:
-    call.waiters.add(NOBODY)
+    (lease,) = call.leases.values()
+    call.waiters[lease.id] = lease
     call.pool.nested[call.id] = call
 
 

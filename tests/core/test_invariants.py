@@ -21,6 +21,7 @@ from kernel_worker.model import (
     LeaseId,
     Outcome,
     ParentInput,
+    PoolId,
     PoolSettings,
     Resources,
     RetryPolicy,
@@ -37,9 +38,14 @@ SPECS = [
     make_spec("gpu", "1", resources=Resources(0.5, 1500, 1.0), rerun_on_crash=False),
     make_spec("gpu2", "1", resources=Resources(1.0, 2500, 0.5, "h200")),
     make_spec("once", "1", single_use=True, retries=RetryPolicy(1, 1.0, 0.0)),
+    make_spec("many", "1", settings=PoolSettings(max_containers=2), max_inputs=4, target_inputs=2),
+    make_spec("group", "1", max_batch_size=5, batch_wait_seconds=0.5),
 ]
 
 picks = st.integers(0, 1_000_000)
+
+
+SHARED = {spec.pool: spec for spec in SPECS if spec.max_inputs > 1 or spec.max_batch_size}
 
 
 class Lease:
@@ -70,6 +76,8 @@ class AnyHistory(RuleBasedStateMachine):
         self.submitted: dict[CallId, bool] = {}
         self.hosts: set[HostId] = set()
         self.host_of: dict[WorkerId, HostId] = {}
+        self.pool_of: dict[WorkerId, PoolId] = {}
+        self.lingering: list[tuple[WorkerId, LeaseId]] = []
         self.records: list[Any] = []
 
     # -- what goes in and comes out
@@ -87,6 +95,7 @@ class AnyHistory(RuleBasedStateMachine):
                 assert host in self.hosts
                 self.starting[worker] = spec
                 self.host_of[worker] = host
+                self.pool_of[worker] = spec.pool
             case effects.StopWorker(worker=worker):
                 assert not self.ready[worker]
                 self.leaving[worker] = None
@@ -95,7 +104,7 @@ class AnyHistory(RuleBasedStateMachine):
             case effects.GrantLease(worker=worker):
                 assert worker not in self.leaving
                 self.ready[worker].append(Lease(effect))
-                assert len(self.ready[worker]) <= 2
+                assert self.pool_of[worker] in SHARED or len(self.ready[worker]) <= 2
                 self.old.append(effect)
             case effects.TakeBack():
                 self.asked.append(effect)
@@ -112,11 +121,17 @@ class AnyHistory(RuleBasedStateMachine):
                 pass
 
     def lease(self, pick: int) -> tuple[WorkerId, Lease] | None:
-        busy = [(worker, leases[0]) for worker, leases in self.ready.items() if leases]
+        busy = [
+            (worker, lease)
+            for worker, leases in self.ready.items()
+            for lease in (leases if self.pool_of[worker] in SHARED else leases[:1])
+        ]
         return busy[pick % len(busy)] if busy else None
 
     def advance(self, worker: WorkerId) -> None:
         leases = self.ready.get(worker, [])
+        if self.pool_of[worker] in SHARED:
+            leases[:] = [lease for lease in leases if lease.next < lease.stop]
         while leases and leases[0].next >= leases[0].stop:
             leases.pop(0)
 
@@ -168,7 +183,7 @@ class AnyHistory(RuleBasedStateMachine):
             )
         )  # fmt: skip
         if parent is not None and pick is not None and pick % 3:
-            self.feed(events.WorkerBlocked(parent, (call,)))
+            self.feed(events.WorkerBlocked(parent, (call,), halts=pick % 5 == 0))
 
     @staticmethod
     def parent_of(worker: WorkerId, lease: Lease) -> ParentInput:
@@ -257,9 +272,13 @@ class AnyHistory(RuleBasedStateMachine):
         leases = self.ready.get(worker, [])
         lease, position = LeaseId(0), -1
         if leases and started:
-            lease, position = leases[0].grant.lease, leases[0].next
+            first = leases[0].grant
+            lease, position = LeaseId(first.group or first.lease), leases[0].next
+        also = tuple(one.grant.lease for one in leases[1:] if not one.grant.group)
+        also = also if started and self.pool_of[worker] in SHARED else ()
         self.gone(worker)
-        self.feed(events.WorkerExited(worker, "killed", lease, position, timed_out, over))
+        gone = events.WorkerExited(worker, "killed", lease, position, timed_out, over, started=also)
+        self.feed(gone)
 
     @precondition(lambda self: self.leaving)
     @rule(pick=picks)
@@ -282,8 +301,9 @@ class AnyHistory(RuleBasedStateMachine):
         outcome=st.sampled_from(
             [Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED, Outcome.INIT_FAILED]
         ),
+        lingers=st.booleans(),
     )
-    def end_input(self, pick: int, outcome: Outcome) -> None:
+    def end_input(self, pick: int, outcome: Outcome, lingers: bool) -> None:
         found = self.lease(pick)
         if found is None:
             return
@@ -291,7 +311,17 @@ class AnyHistory(RuleBasedStateMachine):
         index = lease.next
         lease.next += 1
         self.advance(worker)
-        self.feed(events.InputEnded(worker, lease.grant.lease, index, outcome, 0.001))
+        lingers = lingers and self.pool_of[worker] in SHARED
+        if lingers:
+            self.lingering.append((worker, lease.grant.lease))
+        self.feed(
+            events.InputEnded(worker, lease.grant.lease, index, outcome, 0.001, lingers=lingers)
+        )
+
+    @precondition(lambda self: self.lingering)
+    @rule(pick=picks)
+    def stop_lingering(self, pick: int) -> None:
+        self.feed(events.InputLeft(*self.lingering.pop(pick % len(self.lingering))))
 
     @precondition(lambda self: self.asked)
     @rule(pick=picks, kept=st.integers(0, 3))
@@ -314,21 +344,23 @@ class AnyHistory(RuleBasedStateMachine):
     def heed(self, pick: int) -> None:
         asked = self.interrupted.pop(pick % len(self.interrupted))
         leases = self.ready.get(asked.worker, [])
-        if leases and leases[0].grant.lease == asked.lease and leases[0].next == asked.index:
-            leases[0].next += 1
+        runs = leases if self.pool_of[asked.worker] in SHARED else leases[:1]
+        lease = next((one for one in runs if one.grant.lease == asked.lease), None)
+        if lease is not None and lease.next == asked.index:
+            lease.next += 1
             self.advance(asked.worker)
             ended = events.InputEnded(
                 asked.worker, asked.lease, asked.index, Outcome.CANCELLED, 0.1
             )
             self.feed(ended)
 
-    @rule(pick=picks, more=picks)
-    def block(self, pick: int, more: int) -> None:
+    @rule(pick=picks, more=picks, halts=st.booleans())
+    def block(self, pick: int, more: int, halts: bool) -> None:
         found = self.lease(pick)
         if found is not None and self.submitted:
             calls = list(self.submitted)
             awaited = (calls[more % len(calls)], calls[(more // 7) % len(calls)])
-            self.feed(events.WorkerBlocked(self.parent_of(*found), awaited))
+            self.feed(events.WorkerBlocked(self.parent_of(*found), awaited, halts))
 
     @rule(pick=picks)
     def resume(self, pick: int) -> None:
@@ -436,6 +468,8 @@ class AnyHistory(RuleBasedStateMachine):
                 self.feed(events.RangeSucceeded(worker, lease.grant.lease, start, count, 0.01))
         while self.asked:
             self.hand_back(0, 0)
+        while self.lingering:
+            self.stop_lingering(0)
 
     def restore_elsewhere(self) -> None:
         """A second scheduler that reads the records knows what is open; what was cancelled ends."""

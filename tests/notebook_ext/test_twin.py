@@ -11,7 +11,7 @@ import pytest
 
 from kernel_worker.context import RunningInput, current_input
 from kernel_worker.model import CallId, Digest, LeaseId, WorkerId
-from notebook_ext.twin import Stream, Twin, Waiting, done, stream, twin
+from notebook_ext.twin import Stream, Twin, Waiting, done, halts_loop, stream, twin
 
 INPUT = RunningInput(CallId("fc-1"), 0, 1, WorkerId("ta-1"), LeaseId(1), Digest(""))
 
@@ -184,3 +184,25 @@ def test_an_input_of_a_worker_says_that_it_waits(surface: str) -> None:
     finally:
         current_input.reset(token)
     assert told == [True, False]
+
+
+def test_a_blocking_wait_inside_a_running_loop_halts_it() -> None:
+    told: list[tuple[bool, bool]] = []
+
+    def wait() -> None:
+        waiting: Waiting[int] = Waiting()
+        waiting.announce = lambda _, begins: told.append((begins, halts_loop()))
+        threading.Timer(0.02, waiting.complete, args=(lambda: 1,)).start()
+        waiting.join()
+
+    async def main() -> None:
+        wait()
+
+    token = current_input.set(INPUT)
+    try:
+        wait()
+        asyncio.run(main())
+    finally:
+        current_input.reset(token)
+    assert told == [(True, False), (False, False), (True, True), (False, True)]
+    assert not halts_loop()

@@ -34,3 +34,36 @@ def test_a_long_name_does_not_leave_its_place() -> None:
     page.enter_lease(1, "fc-" + "x" * 10_000, 0)
     assert page.call.startswith("fc-xxx")
     page.close()
+
+
+def test_inputs_side_by_side_have_rows_that_are_used_again() -> None:
+    file = pages.create_file()
+    worker, agent = pages.Page(file), pages.Page(file)
+    os.close(file)
+    assert agent.all_running() == []
+    one = worker.enter(7, "fc-a", 0, 20)
+    other = worker.enter(8, "fc-b", 3, 10)
+    assert agent.all_running() == [pages.Place(8, 3, 10), pages.Place(7, 0, 20)]
+    assert agent.call == "fc-b"
+    worker.leave(one)
+    assert agent.all_running() == [pages.Place(8, 3, 10)]
+    assert worker.enter(9, "fc-c", 1, 30) == one != other
+    worker.enter_lease(10, "fc-d", 0)
+    worker.slots[pages.POSITION] = 0
+    worker.slots[pages.STARTED] = 5
+    assert agent.all_running()[-1] == pages.Place(10, 0, 5)
+    worker.close()
+    agent.close()
+
+
+def test_what_finds_no_row_runs_unseen() -> None:
+    file = pages.create_file()
+    page = pages.Page(file)
+    os.close(file)
+    rows = [page.enter(lease, "fc-a", 0, 1) for lease in range(1, 1500)]
+    assert rows[-1] == -1
+    assert len(page.all_running()) == len(set(rows)) - 1 > 1_300
+    page.leave(rows[-1])
+    page.leave(rows[0])
+    assert page.enter(2_000, "fc-a", 0, 1) == rows[0]
+    page.close()

@@ -105,11 +105,18 @@ class Worker:
         stop: int | None = None,
         call: str = "fc-1",
         streams: StreamLimits | None = None,
+        number: LeaseId | None = None,
+        group: int = 0,
+        group_size: int = 0,
     ) -> LeaseId:
-        """Lease `[start, stop)` of a batch of `items` to it."""
+        """Lease `[start, stop)` of a batch of `items` to it, under `number` if that is given."""
         captured = captured or self.captured
         objects = {**captured.objects}
-        digests = {"snapshot": captured.snapshot, "shared": Digest(""), "table": Digest("")}
+        digests: dict[str, Any] = {
+            "snapshot": captured.snapshot,
+            "shared": Digest(""),
+            "table": Digest(""),
+        }
         for role, content in (("shared", shared), ("table", table)):
             if content:
                 digests[role] = digest_of(content)
@@ -118,7 +125,7 @@ class Worker:
             if digest and self._sent.get(role) != digest:
                 self.broker.send(self.id, messages.StoreObject(digest), objects[digest])
                 self._sent[role] = digest
-        lease = LeaseId(next(_numbers))
+        lease = LeaseId(next(_numbers)) if number is None else number
         message = messages.Lease(
             lease=lease,
             call=CallId(call),
@@ -128,6 +135,8 @@ class Worker:
             first=0,
             context=context or CallContext(),
             streams=streams,
+            group=group,
+            group_size=group_size,
             **digests,
         )
         self.broker.send(self.id, message, *payload.encode_batch(items, form))

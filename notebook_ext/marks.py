@@ -1,0 +1,136 @@
+"""`@concurrent` and `@batched`: what decorators below `@app.function` or `@app.cls` leave behind.
+
+A decorator here returns what it was given, with a mark on it: options that whoever makes a
+`Function` of it reads with `marked_options`. A mark is a plain attribute, so that a function that
+is marked and never made remote is the function that it was.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kernel_worker.errors import InvalidError
+from notebook_ext import options as options_
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_ATTRIBUTE = "__notebook_ext_options__"
+
+
+def concurrent(
+    raw: None = None, /, *, max_inputs: int | None = None, target_inputs: int | None = None
+) -> Callable[[T], T]:
+    """Let a worker run several inputs at once; below `@app.function()` or `@app.cls()`.
+
+    Inputs of an async function run as tasks of one event loop, those of a sync one on threads.
+
+    Args:
+        raw: nothing; the decorator takes its options by name.
+        max_inputs: how many inputs a worker runs at once, at most.
+        target_inputs: how many of them the number of workers is reckoned by (`max_inputs` if not
+            given): with fewer than `max_inputs`, workers have room for a sudden load.
+
+    Raises:
+        InvalidError: an option that cannot be, or something that cannot be decorated with it.
+    """
+    _refuse_bare("concurrent", raw, "max_inputs=10")
+    options_.concurrency(max_inputs, target_inputs)
+    given = {"max_inputs": max_inputs, "target_inputs": target_inputs}
+
+    def mark(thing: T) -> T:
+        return _marked("concurrent", thing, given, what="a function or a class", classes=True)
+
+    return mark
+
+
+def batched(
+    raw: None = None, /, *, max_batch_size: int | None = None, wait_ms: int | None = None
+) -> Callable[[T], T]:
+    """Let one run of the function take several inputs; below `@app.function()`.
+
+    Callers call it with single inputs. The function gets a list for each argument that any of them
+    gave (defaults filled in where another did not), and returns a list with a result for each, in
+    order. A result that is an exception fails its input alone; an exception that the function
+    raises, or a result that is no such list, fails all of them. Retried inputs run in a group of
+    their own. Calls that the function makes belong to the first input of the group, which
+    `current_input_id` names too.
+
+    Args:
+        raw: nothing; the decorator takes its options by name.
+        max_batch_size: how many inputs make a group, at most.
+        wait_ms: how many milliseconds the first of them waits for more, at most.
+
+    Raises:
+        InvalidError: an option that cannot be, or something that cannot be decorated with it.
+    """
+    _refuse_bare("batched", raw, "max_batch_size=8, wait_ms=100")
+    options_.batching(max_batch_size, wait_ms)
+    given = {"max_batch_size": max_batch_size, "wait_ms": wait_ms}
+
+    def mark(thing: T) -> T:
+        return _marked("batched", thing, given, what="a function", classes=False)
+
+    return mark
+
+
+def marked_options(raw: object) -> dict[str, Any]:
+    """Return the options that decorators below left on a function or on this very class."""
+    found = vars(raw).get(_ATTRIBUTE, {}) if hasattr(raw, "__dict__") else {}
+    return dict(found)
+
+
+def _refuse_bare(name: str, raw: object, example: str) -> None:
+    if raw is not None:
+        raise InvalidError(f"@{name} on {raw!r}: it needs options, as in @{name}({example}).")
+
+
+def _marked(name: str, thing: T, given: dict[str, Any], *, what: str, classes: bool) -> T:
+    if hasattr(thing, "__remote_reference__"):
+        raise InvalidError(
+            f"@{name} on {thing!r}: it goes below @app.function(), on the plain function: "
+            f"swap the two lines."
+        )
+    if not callable(thing) or (inspect.isclass(thing) and not classes):
+        raise InvalidError(f"@{name} on {thing!r}: allowed is {what}.")
+    before = marked_options(thing)
+    if clash := [option for option in given if option in before]:
+        raise InvalidError(f"@{name} on {thing!r}: {clash[0]} is given twice; keep one of them.")
+    if not classes:
+        check_batched(thing)
+    setattr(thing, _ATTRIBUTE, {**before, **given})
+    return thing
+
+
+def check_method(name: str, raw: object) -> None:
+    """Raise `InvalidError` where a member of a class has a mark that it cannot have."""
+    marked = {} if inspect.isclass(raw) else marked_options(raw)
+    if "max_inputs" in marked:
+        raise InvalidError(
+            f"@concurrent(max_inputs={marked['max_inputs']}) on {name}: it is a method; put it on "
+            "the class, below @app.cls()."
+        )
+    if "max_batch_size" in marked:
+        raise InvalidError(
+            f"@batched(max_batch_size={marked['max_batch_size']}) on {name}: batched methods are "
+            "not available yet in this version; batch a function."
+        )
+
+
+def check_batched(raw: Any) -> None:
+    """Raise `InvalidError` unless a function can take its arguments as lists."""
+    name = getattr(raw, "__qualname__", repr(raw))
+    if inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw):
+        raise InvalidError(
+            f"@batched on {name}: it is a generator; a batched function returns a list."
+        )
+    star = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for parameter in inspect.signature(raw).parameters.values():
+        if parameter.kind in star:
+            raise InvalidError(
+                f"@batched on {name}: it takes {parameter}; allowed are arguments with names, each "
+                "of which gets a list."
+            )
