@@ -21,7 +21,7 @@ from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.deployments import Register
 from kernel_worker.broker.peers import Client, Host, Peer, Peers, Worker
 from kernel_worker.core import effects, events
-from kernel_worker.errors import NotFoundError, ProtocolError
+from kernel_worker.errors import InvalidError, NotFoundError, ProtocolError
 from kernel_worker.model import CallId, Outcome, is_deployed
 from kernel_worker.wire import frames as batches
 from kernel_worker.wire import messages
@@ -192,8 +192,8 @@ class Translator:
         if is_deployed(message.pool):
             try:
                 message = self._resolved(message)
-            except NotFoundError as error:
-                return Refusal(messages.Rejected(call, "NotFoundError", str(error)))
+            except (NotFoundError, InvalidError) as error:
+                return Refusal(messages.Rejected(call, type(error).__name__, str(error)))
         names = (message.snapshot, message.table, message.shared, *message.requires)
         missing = self._objects.missing(names)
         if missing:
@@ -220,8 +220,19 @@ class Translator:
         )
 
     def _resolved(self, message: messages.Submit) -> messages.Submit:
-        """Put what is deployed now in the place of its name."""
+        """Put what is deployed now in the place of its name.
+
+        Raises:
+            NotFoundError: nothing is deployed under it.
+            InvalidError: it is a generator, which the client, that has only its name, did not know.
+        """
         found = self._register.resolve(message.pool)
+        if found.is_generator and not message.streams:
+            text = (
+                f"{found.name} is a generator, and was called as if it had a value to give back:"
+                " call .remote_gen(...), or .spawn(...) of what Function.lookup returns"
+            )
+            raise InvalidError(text)
         return msgspec.structs.replace(
             message,
             pool=found.spec.pool,

@@ -151,6 +151,16 @@ def test_what_is_not_deployed_is_named_with_the_nearest(finder: PlainKernel) -> 
     assert "nearest: shop" in error.value
 
 
+def test_a_generator_that_is_called_for_a_value_is_named_as_one(finder: PlainKernel) -> None:
+    typed(finder, "each = nb.Function.from_name('shop', 'each')")
+    for line in ("each.remote(1)", "each.spawn(1)", "list(each.map([1]))"):
+        error = finder.run(line).error
+        assert error is not None
+        assert error.name == "InvalidError"
+        assert "each is a generator" in error.value
+        assert "call .remote_gen(...)" in error.value
+
+
 def test_options_of_what_is_deployed_are_given_where_it_is_defined(finder: PlainKernel) -> None:
     error = finder.run("price.with_options(timeout=3)").error
     assert error is not None
