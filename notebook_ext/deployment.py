@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,5 +54,12 @@ def deploy(app: App, name: str | None, tag: str) -> Waiting[Deployment]:
     roots = app.registered_functions
     if not roots:
         raise InvalidError(f"deploy(name={name!r}): the app has no functions; define one on it.")
+    if app.registered_classes:
+        warnings.warn(
+            f"deploy(name={name!r}): {', '.join(app.registered_classes)} goes along with the "
+            "functions that use it, but cannot be found by name yet in this version.",
+            UserWarning,
+            stacklevel=4,
+        )
     functions, objects = deployable(name, roots)
     return process.current().deploy(name, functions, objects, tag).then(Deployment.of)

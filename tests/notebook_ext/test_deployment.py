@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -41,3 +42,26 @@ def test_it_says_what_was_deployed(loop: asyncio.Runner) -> None:
     assert repr(again) == f"<Deployment said v{again.version}: {one.name}, two>"
     assert nb.Function.from_name("said", "two").remote() == 2
     assert app.deploy(name="other name").app == "other name"
+
+
+@pytest.mark.usefixtures("live")
+def test_a_class_goes_along_with_the_functions_that_use_it() -> None:
+    app = nb.App("with a class")
+
+    @app.cls()
+    class Model:
+        name: str = nb.parameter(default="base")
+
+        @nb.method()
+        def size(self) -> int:
+            return len(self.name)
+
+    @app.function(name="size")
+    def size(name: str) -> int:
+        made: Any = Model
+        found: int = made(name=name).size.remote()
+        return found
+
+    with pytest.warns(UserWarning, match="Model goes along .* cannot be found by name yet"):
+        assert app.deploy().functions == ("size",)
+    assert nb.Function.from_name("with a class", "size").remote("abc") == 3
