@@ -75,7 +75,8 @@ def _cancel_one(state: State, call: Call, *, terminate: bool) -> None:
         if not call.closed:
             state.timers.set(("linger", call.id), state.now + LINGER_SECONDS)
         end_waiting(state, call, Outcome.CANCELLED)
-        for lease in list(call.leases.values()):
+        # A worker's last lease first: it must not begin that once the first is interrupted.
+        for lease in reversed(list(call.leases.values())):
             call.states.move(lease.next, lease.stop, Cause.CANCEL_REQUESTED)
             if not terminate:
                 _ask(state, lease)

@@ -190,3 +190,25 @@ def test_a_child_that_is_quicker_than_the_interrupt_of_its_parent_takes_it_along
         assert simulation.outcomes(call) == {outcome: 1}
         report = next(e for e in simulation.log if isinstance(e, effects.ReportEnd))
         assert report.has_payload is not cancelled
+
+
+def test_a_worker_is_asked_for_its_later_lease_before_the_first_is_interrupted() -> None:
+    simulation = Simulation(make_resources(1))
+    pool = simulation.define(make_spec(), lambda _c, index, _a: 1e-5 if index < 3_000 else "hang")
+    call = simulation.submit(pool, 60_000)
+    held = simulation.core._state.calls[call].leases
+
+    def two_are_held_and_the_first_hangs() -> bool:
+        return len(held) == 2 and min(lease.next for lease in held.values()) >= 3_000
+
+    simulation.run(0.5, until=two_are_held_and_the_first_hangs)
+    assert len(held) == 2
+    first, second = held
+    before = len(simulation.log)
+    simulation.feed(events.CallCancelled(call, terminate=False))
+    asked = [
+        (type(effect).__name__, effect.lease)
+        for effect in simulation.log[before:]
+        if isinstance(effect, effects.TakeBack | effects.Interrupt)
+    ]
+    assert asked == [("TakeBack", second), ("TakeBack", first), ("Interrupt", first)]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.acceptance.cells import typed, value
+from tests.acceptance.api.surfaces import Lines
 from tests.acceptance.conftest import HEAD, ScriptRunner
-from tests.plain_kernel import PlainKernel
 
-DEFINE = f"""
-{HEAD}
+DEFINE = """
 import asyncio, os, threading, time
 
 def mark(path, word):
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(handle, f'{{word}}\\n'.encode())
+    os.write(handle, f'{word}\\n'.encode())
     os.close(handle)
 
 def marks(path):
@@ -40,14 +40,14 @@ def how(call, **options):
 
 @app.function(max_containers=2)
 def sleeps(path, name):
-    mark(path, f'{{name}}-began')
+    mark(path, f'{name}-began')
     try:
         time.sleep(60)
     except BaseException as error:
-        mark(path, f'{{name}}-{{type(error).__name__}}')
+        mark(path, f'{name}-{type(error).__name__}')
         raise
     finally:
-        mark(path, f'{{name}}-finally')
+        mark(path, f'{name}-finally')
 
 @app.function(max_containers=2)
 def quick(x):
@@ -55,36 +55,39 @@ def quick(x):
 """
 
 
-@pytest.fixture(scope="module")
-def defined(notebook: PlainKernel) -> PlainKernel:
-    """Return the kernel with functions that can be cancelled and say what they saw."""
-    typed(notebook, DEFINE)
-    return notebook
+@pytest.fixture
+def defined(lines: Lines) -> Lines:
+    """Return each surface with functions that can be cancelled and say what they saw."""
+    lines.run(DEFINE)
+    return lines
 
 
-def test_a_running_sync_function_gets_input_cancellation(
-    defined: PlainKernel, tmp_path: Path
-) -> None:
+def value(lines: Lines, source: str) -> Any:
+    """Execute lines, of which the last one is an expression; return the literal that it gives."""
+    body, _, last = textwrap.dedent(source).strip().rpartition("\n")
+    lines.run(body)
+    return lines.value(last)
+
+
+def test_a_running_sync_function_gets_input_cancellation(defined: Lines, tmp_path: Path) -> None:
     """Says "A running sync function gets `InputCancellation` … `finally` blocks run"."""
     found = value(
         defined,
         f"""
-        path = {str(tmp_path / "log")!r}
-        call = sleeps.spawn(path, 'a')
-        until(lambda: marks(path))
+        seen_at = {str(tmp_path / "log")!r}
+        call = sleeps.spawn(seen_at, 'a')
+        until(lambda: marks(seen_at))
         call.cancel()
         told = how(call)
-        until(lambda: len(marks(path)) == 3)
-        told, marks(path), call.status().state
+        until(lambda: len(marks(seen_at)) == 3)
+        told, marks(seen_at), call.status().state
         """,
     )
     marks = ["a-began", "a-InputCancellation", "a-finally"]
     assert found == ("CallCancelledError", marks, "cancelled")
 
 
-def test_a_running_async_function_gets_cancelled_error(
-    defined: PlainKernel, tmp_path: Path
-) -> None:
+def test_a_running_async_function_gets_cancelled_error(defined: Lines, tmp_path: Path) -> None:
     """Says "an async one `CancelledError`"."""
     found = value(
         defined,
@@ -100,19 +103,19 @@ def test_a_running_async_function_gets_cancelled_error(
             finally:
                 mark(path, 'finally')
 
-        path = {str(tmp_path / "log")!r}
-        call = await waits.spawn.aio(path)
-        until(lambda: marks(path))
-        await call.cancel.aio()
+        seen_at = {str(tmp_path / "log")!r}
+        call = waits.spawn(seen_at)
+        until(lambda: marks(seen_at))
+        call.cancel()
         told = how(call)
-        until(lambda: len(marks(path)) == 3)
-        told, marks(path)
+        until(lambda: len(marks(seen_at)) == 3)
+        told, marks(seen_at)
         """,
     )
     assert found == ("CallCancelledError", ["began", "CancelledError", "finally"])
 
 
-def test_input_cancellation_is_no_exception_of_users(defined: PlainKernel, tmp_path: Path) -> None:
+def test_input_cancellation_is_no_exception_of_users(defined: Lines, tmp_path: Path) -> None:
     """`InputCancellation` is "a `BaseException`": `except Exception` does not swallow it."""
     found = value(
         defined,
@@ -126,17 +129,17 @@ def test_input_cancellation_is_no_exception_of_users(defined: PlainKernel, tmp_p
                 except Exception:
                     mark(path, 'swallowed')
 
-        path = {str(tmp_path / "log")!r}
-        call = guarded.spawn(path)
-        until(lambda: marks(path))
+        seen_at = {str(tmp_path / "log")!r}
+        call = guarded.spawn(seen_at)
+        until(lambda: marks(seen_at))
         call.cancel()
-        how(call), marks(path), issubclass(nb.exception.InputCancellation, Exception)
+        how(call), marks(seen_at), issubclass(nb.exception.InputCancellation, Exception)
         """,
     )
     assert found == ("CallCancelledError", ["began"], False)
 
 
-def test_what_was_reported_is_the_outcome(defined: PlainKernel, tmp_path: Path) -> None:
+def test_what_was_reported_is_the_outcome(defined: Lines, tmp_path: Path) -> None:
     """A function that swallows its cancellation and returns has succeeded."""
     found = value(
         defined,
@@ -149,9 +152,9 @@ def test_what_was_reported_is_the_outcome(defined: PlainKernel, tmp_path: Path) 
             except nb.exception.InputCancellation:
                 return 'saved'
 
-        path = {str(tmp_path / "log")!r}
-        call = stubborn.spawn(path)
-        until(lambda: marks(path))
+        seen_at = {str(tmp_path / "log")!r}
+        call = stubborn.spawn(seen_at)
+        until(lambda: marks(seen_at))
         call.cancel()
         how(call), call.status().state
         """,
@@ -160,7 +163,7 @@ def test_what_was_reported_is_the_outcome(defined: PlainKernel, tmp_path: Path) 
 
 
 def test_the_main_thread_is_interrupted_where_users_threads_work(
-    defined: PlainKernel, tmp_path: Path
+    defined: Lines, tmp_path: Path
 ) -> None:
     """Says "raised in its main thread": threads that the function started are its own business."""
     found = value(
@@ -178,19 +181,19 @@ def test_the_main_thread_is_interrupted_where_users_threads_work(
                 thread.join()
                 mark(path, 'joined')
 
-        path = {str(tmp_path / "log")!r}
-        call = threaded.spawn(path)
-        until(lambda: marks(path))
+        seen_at = {str(tmp_path / "log")!r}
+        call = threaded.spawn(seen_at)
+        until(lambda: marks(seen_at))
         call.cancel()
         told = how(call)
-        until(lambda: len(marks(path)) == 2)
-        told, marks(path)
+        until(lambda: len(marks(seen_at)) == 2)
+        told, marks(seen_at)
         """,
     )
     assert found == ("CallCancelledError", ["began", "joined"])
 
 
-def test_inputs_that_have_not_started_never_start(defined: PlainKernel, tmp_path: Path) -> None:
+def test_inputs_that_have_not_started_never_start(defined: Lines, tmp_path: Path) -> None:
     """Says "inputs not started never start"."""
     found = value(
         defined,
@@ -202,19 +205,19 @@ def test_inputs_that_have_not_started_never_start(defined: PlainKernel, tmp_path
                 time.sleep(60)
             return index
 
-        path = {str(tmp_path / "log")!r}
-        call = one_by_one.spawn_map(range(50), kwargs={{'path': path}})
-        until(lambda: '2' in marks(path))
+        seen_at = {str(tmp_path / "log")!r}
+        call = one_by_one.spawn_map(range(50), kwargs={{'path': seen_at}})
+        until(lambda: '2' in marks(seen_at))
         call.cancel()
         ends = [how(call, index=index) for index in range(50)]
         status = call.status()
-        ends[:2], set(ends[2:]), marks(path), (status.succeeded, status.cancelled)
+        ends[:2], set(ends[2:]), marks(seen_at), (status.succeeded, status.cancelled)
         """,
     )
     assert found == ([0, 1], {"CallCancelledError"}, ["0", "1", "2"], (2, 48))
 
 
-def test_children_of_a_cancelled_input_are_cancelled(defined: PlainKernel, tmp_path: Path) -> None:
+def test_children_of_a_cancelled_input_are_cancelled(defined: Lines, tmp_path: Path) -> None:
     """Says "Children of a cancelled input are cancelled too": attached and spawned ones."""
     found = value(
         defined,
@@ -228,18 +231,18 @@ def test_children_of_a_cancelled_input_are_cancelled(defined: PlainKernel, tmp_p
             sleeps.spawn(path, 'spawned')
             middle.remote(path)
 
-        path = {str(tmp_path / "log")!r}
-        call = top.spawn(path)
-        until(lambda: len(marks(path)) == 2)
+        seen_at = {str(tmp_path / "log")!r}
+        call = top.spawn(seen_at)
+        until(lambda: len(marks(seen_at)) == 2)
         call.cancel()
         told = how(call)
-        until(lambda: len(marks(path)) == 6)
+        until(lambda: len(marks(seen_at)) == 6)
 
         def statuses(nodes):
             return [(n.function_name, n.status.name, statuses(n.children)) for n in nodes]
 
         until(lambda: not any(c.state == 'running' for c in nb.calls(app)))
-        told, sorted(marks(path)), statuses(call.get_call_graph())
+        told, sorted(marks(seen_at)), statuses(call.get_call_graph())
         """,
     )
     marks = [
@@ -255,7 +258,7 @@ def test_children_of_a_cancelled_input_are_cancelled(defined: PlainKernel, tmp_p
 
 
 def test_terminate_containers_kills_and_other_inputs_run_again_elsewhere(
-    defined: PlainKernel, tmp_path: Path
+    defined: Lines, tmp_path: Path
 ) -> None:
     """Says "`terminate_containers=True` kills the workers; other inputs on them are re-run"."""
     found = value(
@@ -272,22 +275,22 @@ def test_terminate_containers_kills_and_other_inputs_run_again_elsewhere(
                     pass
             return name
 
-        path = {str(tmp_path / "log")!r}
-        call = deaf.spawn(path, 'deaf', 60)
-        other = deaf.spawn(path, 'other', 0)
-        until(lambda: marks(path))
+        seen_at = {str(tmp_path / "log")!r}
+        call = deaf.spawn(seen_at, 'deaf', 60)
+        other = deaf.spawn(seen_at, 'other', 0)
+        until(lambda: marks(seen_at))
         begun = time.monotonic()
         call.cancel(terminate_containers=True)
         told, seconds = how(call), time.monotonic() - begun
         value = other.get()
-        pids = [word.rpartition('-')[2] for word in marks(path)]
+        pids = [word.rpartition('-')[2] for word in marks(seen_at)]
         told, value, seconds < 4, len(pids), pids[0] != pids[1]
         """,
     )
     assert found == ("CallCancelledError", "other", True, 2, True)
 
 
-def test_cancelling_what_waits_for_a_retry(defined: PlainKernel) -> None:
+def test_cancelling_what_waits_for_a_retry(defined: Lines) -> None:
     """Says "inputs not started never start": a retry that is delayed is none that starts."""
     found = value(
         defined,
@@ -306,7 +309,7 @@ def test_cancelling_what_waits_for_a_retry(defined: PlainKernel) -> None:
     assert found == ("CallCancelledError", True, "TERMINATED")
 
 
-def test_cancelling_while_the_worker_starts(defined: PlainKernel, tmp_path: Path) -> None:
+def test_cancelling_while_the_worker_starts(defined: Lines, tmp_path: Path) -> None:
     """Says "inputs not started never start", also where the worker is on its way."""
     found = value(
         defined,
@@ -315,20 +318,20 @@ def test_cancelling_while_the_worker_starts(defined: PlainKernel, tmp_path: Path
         def fresh(path):
             mark(path, 'ran')
 
-        path = {str(tmp_path / "log")!r}
-        call = fresh.spawn(path)
+        seen_at = {str(tmp_path / "log")!r}
+        call = fresh.spawn(seen_at)
         call.cancel()
         told = how(call)
-        after = fresh.spawn(path)
+        after = fresh.spawn(seen_at)
         after.get()
-        told, call.status().state, len(marks(path))
+        told, call.status().state, len(marks(seen_at))
         """,
     )
     assert found[0] in ("CallCancelledError", None), "it may have been quicker"
     assert found[1:] in (("cancelled", 1), ("succeeded", 2))
 
 
-def test_cancelling_twice_and_what_is_over_changes_nothing(defined: PlainKernel) -> None:
+def test_cancelling_twice_and_what_is_over_changes_nothing(defined: Lines) -> None:
     """`cancel()` of a call that is over, or was cancelled, or that nobody knows."""
     found = value(
         defined,
@@ -348,13 +351,13 @@ def test_cancelling_twice_and_what_is_over_changes_nothing(defined: PlainKernel)
     assert found == (3, "succeeded", "CallCancelledError", 1)
 
 
-def test_whoever_waits_gets_a_remote_error(defined: PlainKernel, tmp_path: Path) -> None:
+def test_whoever_waits_gets_a_remote_error(defined: Lines, tmp_path: Path) -> None:
     """Says "Whoever waits gets … `CallCancelledError` (a `RemoteError`)", in another thread too."""
     found = value(
         defined,
         f"""
-        path = {str(tmp_path / "log")!r}
-        call = sleeps.spawn(path, 'a')
+        seen_at = {str(tmp_path / "log")!r}
+        call = sleeps.spawn(seen_at, 'a')
         seen = []
 
         def wait():
@@ -365,7 +368,7 @@ def test_whoever_waits_gets_a_remote_error(defined: PlainKernel, tmp_path: Path)
 
         thread = threading.Thread(target=wait)
         thread.start()
-        until(lambda: marks(path))
+        until(lambda: marks(seen_at))
         nb.FunctionCall.from_id(call.object_id).cancel()
         thread.join()
         type(seen[0]).__name__, 'sleeps' in str(seen[0])
@@ -378,17 +381,17 @@ def test_in_a_script_and_from_another_process(run_script: ScriptRunner, tmp_path
     """Says "from any process of the same user"."""
     path = str(tmp_path / "log")
     name = run_script(
-        f"{DEFINE}\ncall = sleeps.spawn({path!r}, 'a')\nuntil(lambda: marks({path!r}))\n"
+        f"{HEAD}\n{DEFINE}\ncall = sleeps.spawn({path!r}, 'a')\nuntil(lambda: marks({path!r}))\n"
         "print(call.object_id)"
     ).strip()
     told = run_script(
-        f"{DEFINE}\nimport asyncio\ncall = nb.FunctionCall.from_id({name!r})\n"
+        f"{HEAD}\n{DEFINE}\nimport asyncio\ncall = nb.FunctionCall.from_id({name!r})\n"
         "asyncio.run(call.cancel.aio())\nprint(how(call), call.status().state)"
     )
     assert told.split() == ["CallCancelledError", "cancelled"]
 
 
-def test_an_input_that_waits_for_a_call_that_somebody_cancels(defined: PlainKernel) -> None:
+def test_an_input_that_waits_for_a_call_that_somebody_cancels(defined: Lines) -> None:
     """A parent hears of its child's cancellation as of any failure, and goes on."""
     found = value(
         defined,
