@@ -16,6 +16,7 @@ from notebook_ext.call_graph import InputInfo, read_graph
 from notebook_ext.calls import CallStatus
 from notebook_ext.gather import Gather
 from notebook_ext.generators import RemoteGenerator, Replay
+from notebook_ext.logs import Logs
 from notebook_ext.receivers import Outcomes
 from notebook_ext.twin import Waiting, done, stream, twin
 
@@ -202,6 +203,19 @@ class FunctionCall(Generic[R]):
         """
         asked = process.current().graph(self._id)
         return asked.then(lambda told: read_graph(*told))
+
+    @stream
+    def logs(self) -> Logs:
+        """Return what the call has written so far: `LogRecord`s, a line each, to iterate.
+
+        With `for` or `async for`; printing it shows everything. Up to 64 MiB of a call are kept,
+        for as long as its results, and can be read from any process of this user.
+
+        Raises (where it is iterated):
+            NotFoundError: nobody knows the call.
+            OutputExpiredError: what it wrote was kept for its time to live and is gone.
+        """
+        return Logs(self._id)
 
     gather: ClassVar[Gather] = gathering.gather
     """See `notebook_ext.gather`."""

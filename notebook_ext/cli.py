@@ -20,6 +20,7 @@ import click
 
 from kernel_worker import errors, rendezvous, settings
 from notebook_ext import inquiry
+from notebook_ext.call import FunctionCall
 from notebook_ext.calls import STATES, call_filter
 from notebook_ext.config import reload
 from notebook_ext.widgets.status import NO_BROKER, CallsReport, StatusReport
@@ -66,6 +67,16 @@ def calls(app: str | None, status: str | None, limit: int) -> None:
     click.echo(repr(CallsReport(found)))
     if found is None:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("call")
+@click.option("--prefix", is_flag=True, help="Begin each line with its input.")
+def logs(call: str, prefix: bool) -> None:  # noqa: FBT001  a flag
+    """Print what CALL has written: stdout here to stdout, the rest to stderr."""
+    for record in FunctionCall.from_id(call).logs():
+        mark = f"[#{record.index}] " if prefix and record.index >= 0 else ""
+        click.echo(f"{mark}{record}", err=record.stream not in ("stdout", "display"))
 
 
 @main.group()

@@ -175,6 +175,11 @@ class Session:
         """Ask for everything that is known of the tree that a call belongs to."""
         return self.ask("graph", call, messages.Graph)
 
+    def logs(self, call: CallId, after: int) -> Waiting[tuple[messages.LogPage, list[bytes]]]:
+        """Ask for what a call has written beyond `after`."""
+        message = messages.Ask(next(self._requests), "logs", call, after=after)
+        return self._question(message, messages.LogPage, None)
+
     def deploy(
         self,
         app: str,
@@ -257,4 +262,4 @@ def read_reply(reply: messages.Reply, frames: list[bytes], answer: Any) -> Any:
     if answer is bytes:
         return frames[0]
     body = msgspec.msgpack.decode(reply.body, type=answer)
-    return (body, frames) if answer is messages.Graph else body
+    return (body, frames) if answer in (messages.Graph, messages.LogPage) else body

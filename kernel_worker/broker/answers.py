@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kernel_worker.broker.deployments import Deployments, Register
+    from kernel_worker.broker.logs import Logs
     from kernel_worker.broker.lookups import Lookups
     from kernel_worker.broker.loop import Broker
     from kernel_worker.broker.peers import Client
@@ -30,13 +31,19 @@ class Answers:
     """Replies to questions about what the broker and its core know."""
 
     def __init__(
-        self, broker: Broker, lookups: Lookups, register: Register, deployments: Deployments
+        self,
+        broker: Broker,
+        lookups: Lookups,
+        register: Register,
+        deployments: Deployments,
+        logs: Logs,
     ) -> None:
         """Serve `broker`; what the journal has to say comes by `lookups`."""
         self._broker = broker
         self._register = register
         self._deployments = deployments
         self._lookups = lookups
+        self._logs = logs
 
     def ask(self, client: Client, ask: messages.Ask) -> None:
         """Answer a question, now or when the journal has."""
@@ -47,6 +54,9 @@ class Answers:
                 self._lookups.recent(client, ask)
             case "graph":
                 self._lookups.graph(client, ask)
+            case "logs":
+                self._logs.flush()
+                self._lookups.logs(client, ask)
             case "lookup" | "deployments" | "stop_app":
                 self._deployments.ask(client, ask)
             case "stop":

@@ -6,6 +6,7 @@ The core knows positions; here are the bytes. A batch stays until every input of
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -16,7 +17,7 @@ from kernel_worker.wire import frames as batches
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kernel_worker.wire.messages import CallProgress
+    from kernel_worker.wire.messages import CallProgress, LogEntry
 
 Frame = bytes | memoryview
 
@@ -122,6 +123,10 @@ class OpenCall(msgspec.Struct, eq=False):
     shown_lines: int = 0
     shown_bytes: int = 0
     """What it wrote that was passed on."""
+    logged_bytes: int = 0
+    log_has_gap: bool = False
+    tail: deque[LogEntry] = msgspec.field(default_factory=deque)
+    """The end of what an attached call wrote."""
     streams: bool = False
     item_listeners: list[ClientId] = []
     """Who is told what the generator of a spawned call gives, besides its outcome."""

@@ -36,6 +36,7 @@ class Commit:
 
         self._fact, self._finished = store.Fact, store.Finished
         self._deployed, self._undeployed = store.Deployed, store.Undeployed
+        self._written = store.Written
         self._journal = journal
         self._objects = objects
         self._entries: list[Entry] = []
@@ -63,6 +64,11 @@ class Commit:
     def undeployed(self, app: str, at: float) -> None:
         """Note that no version of an app is in force."""
         self._entries.append(self._undeployed(app, at))
+
+    def wrote(self, call: CallId, body: bytes) -> int:
+        """Note what a spawned call has written; return the token of its commit."""
+        self._entries.append(self._written(call, body))
+        return self._journal.next_token
 
     @property
     def has_facts(self) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kernel_worker.errors import Error, NotFoundError
+from kernel_worker.errors import Error, NotFoundError, OutputExpiredError
 from kernel_worker.model import CallId, Outcome
 from kernel_worker.wire import messages
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FACTS_PER_LOOK = 20_000
 """So many records of a tree are read in one turn of the journal's thread."""
+LOG_BYTES_PER_LOOK = 4 * 1024 * 1024
 MOST_CALLS = 10_000
 """So many are listed at most, whatever is asked for."""
 
@@ -152,6 +153,36 @@ class Lookups:
                 self._reply(client, ask, messages.Graph(root, calls), frames)
 
         self._look(lambda store: store.tree(root), begin)
+
+    def logs(self, client: Client, ask: messages.Ask) -> None:
+        """Tell a part of what a call has written."""
+        call_id = CallId(ask.subject)
+        call = self._broker.calls.get(call_id)
+        if call is not None and call.attached:
+            tail = [msgspec.msgpack.encode(list(call.tail))]
+            self._reply(client, ask, messages.LogPage(0, more=False), tail)
+        elif call is None and call_id not in self._broker.ended_calls:
+            text = f"nobody knows the call {call_id}; of a call that was waited for, the output is "
+            text += "known only while it runs"
+            self._fail(client, ask, NotFoundError(text))
+        elif self._broker.ended_calls.get(call_id):
+            text = f"the output of {call_id} was kept for its time to live and is gone"
+            self._fail(client, ask, OutputExpiredError(text))
+        else:
+            self._look(
+                lambda store: store.logs(call_id, ask.after, LOG_BYTES_PER_LOOK),
+                lambda found: self._tell_logs(client, ask, *found),
+            )
+
+    def _tell_logs(
+        self,
+        client: Client,
+        ask: messages.Ask,
+        bodies: list[bytes],
+        after: int,
+        more: bool,  # noqa: FBT001  a row
+    ) -> None:
+        self._reply(client, ask, messages.LogPage(after, more), bodies)
 
     def _is_any_closing(self) -> bool:
         knows = self._broker.scheduler.call_info

@@ -34,7 +34,7 @@ from kernel_worker.broker.agent import LocalAgent
 from kernel_worker.broker.answers import Answers
 from kernel_worker.broker.commit import Commit
 from kernel_worker.broker.deployments import Deployments, Register
-from kernel_worker.broker.logs import shown
+from kernel_worker.broker.logs import Logs, shown
 from kernel_worker.broker.lookups import Lookups
 from kernel_worker.broker.objects import ObjectStore
 from kernel_worker.broker.peers import Client, Host, Peers, Worker
@@ -121,9 +121,10 @@ class Broker:
         self.send = self.sockets.send
         self._replays = Replays(self)
         self._lookups = Lookups(self)
+        self._logs = Logs(self._commit, self.timers, self.now)
         register = Register()
         self._deployments = Deployments(self, register, self._lookups)
-        self._answers = Answers(self, self._lookups, register, self._deployments)
+        self._answers = Answers(self, self._lookups, register, self._deployments, self._logs)
         self._progress = ProgressReports(self)
         self._rest = Rest(self)
         self._translator = Translator(
@@ -336,6 +337,7 @@ class Broker:
         call = self.calls.get(message.call)
         if call is None or len(frames) != 1:
             return
+        self._logs.keep(call, message, frames[0])
         header, frames = shown(call, message, header, frames)
         for listener in call.audience():
             client = self.peers.clients.get(listener)
@@ -428,6 +430,7 @@ class Broker:
         for completion in completions:
             match completion:
                 case journal_thread.Committed(token=token):
+                    self._logs.written(token)
                     for held in self._commit.release(token):
                         self._perform(held.effect, held.frames)
                 case journal_thread.Outcomes():
@@ -492,6 +495,7 @@ class Broker:
             self.send(host.routing, messages.encode(messages.Bye()))
         if self._agent is not None:
             self._agent.stop()
+        self._logs.flush()
         self._commit.flush()
         self.watches.remove(self.journal.fileno())
         self.journal.close()

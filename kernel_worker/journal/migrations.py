@@ -92,5 +92,10 @@ STEPS: dict[int, tuple[Step, ...]] = {
             " PRIMARY KEY (deployment, digest)) WITHOUT ROWID"
         ),
         "CREATE INDEX deployment_objects_by_digest ON deployment_objects (digest)",
+        (
+            "CREATE TABLE logs (id INTEGER PRIMARY KEY, call INTEGER NOT NULL"
+            " REFERENCES calls (id), body BLOB NOT NULL)"
+        ),
+        "CREATE INDEX logs_by_call ON logs (call, id)",
     ),
 }

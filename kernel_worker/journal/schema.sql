@@ -75,3 +75,11 @@ CREATE TABLE deployment_objects (
     PRIMARY KEY (deployment, digest)
 ) WITHOUT ROWID;
 CREATE INDEX deployment_objects_by_digest ON deployment_objects (digest);
+
+-- What calls wrote: `body` is a msgpack array of `messages.LogEntry`.
+CREATE TABLE logs (
+    id   INTEGER PRIMARY KEY,
+    call INTEGER NOT NULL REFERENCES calls (id),
+    body BLOB NOT NULL
+);
+CREATE INDEX logs_by_call ON logs (call, id);

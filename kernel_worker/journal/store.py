@@ -109,7 +109,15 @@ class Undeployed:
     at: float
 
 
-Entry = Fact | Finished | Deployed | Undeployed
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What inputs of a call have written: a msgpack array of `messages.LogEntry`."""
+
+    call: CallId
+    body: bytes
+
+
+Entry = Fact | Finished | Deployed | Undeployed | Written
 
 
 class Store:
@@ -157,6 +165,11 @@ class Store:
                         self._deploy(entry)
                     case Undeployed(app=app, at=at):
                         self._undeploy(app, at)
+                    case Written(call=call, body=body):
+                        self._db.execute(
+                            "INSERT INTO logs (call, body) VALUES (?, ?)",
+                            (self._call_id(call), body),
+                        )
                     case _:
                         self._keep(entry)
 
@@ -286,6 +299,7 @@ class Store:
         self._ids.pop(entry.call, None)
 
     def _drop(self, call_id: int) -> None:
+        self._db.execute("DELETE FROM logs WHERE call = ?", (call_id,))
         self._delete_records(call_id, "1")
         self._release_objects(call_id)
 
@@ -450,6 +464,26 @@ class Store:
             if limit_bytes <= 0:
                 return found, True
         return found, False
+
+    def logs(self, call: CallId, after: int, limit_bytes: int) -> tuple[list[bytes], int, bool]:
+        """Return what `call` wrote beyond position `after`, as much as `limit_bytes` allow.
+
+        Returns:
+            The bodies, the position of the last one, and whether there may be more.
+        """
+        rows = self._db.execute(
+            "SELECT logs.id, body FROM logs JOIN calls ON calls.id = logs.call"
+            " WHERE calls.call = ? AND logs.id > ? ORDER BY logs.id",
+            (call, after),
+        )
+        bodies: list[bytes] = []
+        for position, body in rows:
+            bodies.append(body)
+            after = position
+            limit_bytes -= len(body)
+            if limit_bytes <= 0:
+                return bodies, after, True
+        return bodies, after, False
 
     def _frames(self, record: int, payload: bytes | None) -> list[bytes]:
         if payload is not None:

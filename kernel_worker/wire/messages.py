@@ -199,6 +199,7 @@ class Ask(_Message, tag="ask"):
         "lookup",
         "deployments",
         "stop_app",
+        "logs",
     ]
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
     -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
@@ -206,9 +207,11 @@ class Ask(_Message, tag="ask"):
     (subject: call) -> Graph, and frames; `stop` ends the broker; `lookup` (subject: a deployed
     function's key) -> DeployedFunction; `deployments` (subject: an app, for all its versions, or
     empty, for what is deployed now) -> list[DeploymentInfo], newest first; `stop_app`
-    (subject: an app) ends its deployment -> DeploymentInfo."""
+    (subject: an app) ends its deployment -> DeploymentInfo; `logs` (subject: call) -> LogPage, the
+    one behind `after`, and frames."""
     subject: str = ""
     filter: CallFilter | None = None
+    after: int = 0
 
 
 class Blocked(_Message, tag="blocked"):
@@ -398,6 +401,31 @@ class HostStatus(msgspec.Struct, frozen=True):
 
 
 CallState = Literal["pending", "running", "succeeded", "failed", "cancelled", "expired"]
+
+
+LOG_BYTES = 64 * 1024 * 1024
+"""So much of what a spawned call writes is kept with it."""
+
+
+class LogEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Something that an input wrote; a frame of a `LogPage` is a msgpack array of these."""
+
+    index: int
+    stream: str
+    """As in `Output`; "notice" where the broker says something."""
+    written_at: float
+    """Unix seconds."""
+    data: bytes
+    """As the frame of `Output`."""
+
+
+class LogPage(msgspec.Struct, frozen=True):
+    """The body that answers `logs`; its frames hold the entries."""
+
+    after: int
+    """What to ask for the next page with."""
+    more: bool
+    """Whether there may be another one; otherwise this is all that is known now."""
 
 
 class CallInfo(msgspec.Struct, frozen=True):

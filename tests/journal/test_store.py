@@ -21,6 +21,7 @@ from kernel_worker.journal.store import (
     Finished,
     Store,
     Undeployed,
+    Written,
 )
 from kernel_worker.model import CallId, Digest, LeaseId, ParentInput, WorkerId
 from kernel_worker.traces import CallTrace
@@ -234,3 +235,17 @@ def test_deployments_are_kept_with_the_objects_of_the_version_in_force(tmp_path:
     store.write([deployed(2 + KEPT_DEPLOYMENTS)])
     assert [d.version for d, _ in store.deployments()] == [2 + KEPT_DEPLOYMENTS]
     store.close()
+
+
+def test_logs_are_read_in_parts_and_go_with_their_call(store: Store) -> None:
+    store.write([submitted(ONE), Written(ONE, b"1"), Written(TWO, b"2"), Written(ONE, b"34")])
+    store.write([Written(ONE, b"5")])
+    bodies, after, more = store.logs(ONE, 0, limit_bytes=3)
+    assert (bodies, more) == ([b"1", b"34"], True)
+    assert store.logs(ONE, after, limit_bytes=3) == ([b"5"], after + 1, False)
+    assert store.logs(CallId("fc-nobody"), 0, 3) == ([], 0, False)
+    store.write([Finished(ONE, 100.0)])
+    assert store.logs(ONE, 0, 99)[0] == [b"1", b"34", b"5"]
+    assert store.expire(101.0, 1.0) == [ONE]
+    assert store.logs(ONE, 0, 99)[0] == []
+    assert store.logs(TWO, 0, 99)[0] == [b"2"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import pytest
 
 from tests.acceptance.cells import begun, typed, until_printed, value
 from tests.acceptance.conftest import HEAD, ScriptRunner
+from tests.acceptance.places import Place
 from tests.plain_kernel import Cell, PlainKernel
 from tests.waiting import PATIENCE, wait_until
 
@@ -321,3 +326,136 @@ def test_a_worker_that_displays_nothing_imports_no_ipython(notebook: PlainKernel
     """Idle workers stay light."""
     typed(notebook, "@app.function()\ndef has(): import sys; return 'IPython' in sys.modules")
     assert value(notebook, "has.remote()") is False
+
+
+LOGS = """
+import sys
+@app.function(max_containers=1)
+def writes(x):
+    print('one', x)
+    print('two', x, file=sys.stderr)
+    sys.stdout.write('three')
+    sys.stdout.flush()
+    sys.stdout.write(f' {x}\\n')
+    return x
+"""
+READ = "[(r.text, r.stream, r.index) for r in call.logs()]"
+
+
+def lines_of(*inputs: int) -> list[tuple[str, str, int]]:
+    found = []
+    for x in inputs:
+        found += [(f"one {x}", "stdout", x), (f"two {x}", "stderr", x), (f"three {x}", "stdout", x)]
+    return sorted(found)
+
+
+def test_logs_of_a_call_in_the_cell(notebook: PlainKernel) -> None:
+    """Line: all in `fc.logs()`: while it runs, after it has ended, as records and as text."""
+    typed(notebook, LOGS)
+    typed(notebook, "call = writes.spawn_map(range(3))\ncall.get(index=2)")
+    assert sorted(value(notebook, READ)) == lines_of(0, 1, 2)
+    text = value(notebook, "str(call.logs())")
+    assert sorted(text.splitlines()) == sorted(line for line, _, _ in lines_of(0, 1, 2))
+    assert value(notebook, "[r.text async for r in call.logs.aio() if r.index == 1][0]") == "one 1"
+    cell = typed(notebook, "print(next(iter(call.logs())), repr(call.logs()))")
+    assert cell.stdout.startswith("one 0 <logs of fc-")
+
+
+def test_displays_are_in_the_logs_too(notebook: PlainKernel) -> None:
+    """Records hold what was displayed."""
+    typed(notebook, "@app.function()\ndef shows(x): display(x)\ncall = shows.spawn(41)\ncall.get()")
+    read = "[(r.text, r.stream, r.data) for r in call.logs()]"
+    assert value(notebook, read) == [("41", "display", {"text/plain": "41"})]
+
+
+def test_logs_of_a_call_that_runs_end_where_it_is(notebook: PlainKernel, tmp_path: Path) -> None:
+    """While it runs: all that it has written so far."""
+    gate = tmp_path / "gate"
+    typed(
+        notebook,
+        f"""
+        import os, time
+        @app.function()
+        def half():
+            print('first half')
+            print('sec', end='', flush=True)
+            while not os.path.exists({str(gate)!r}):
+                time.sleep(0.01)
+            print('ond half')
+        call = half.spawn()
+        """,
+    )
+    read = "[r.text for r in call.logs()]"
+    wait_until(lambda: value(notebook, read) == ["first half", "sec"])
+    gate.touch()
+    typed(notebook, "call.get()")
+    assert value(notebook, read) == ["first half", "second half"]
+
+
+def test_logs_are_read_by_other_processes_after_a_restart_and_by_the_command_line(
+    own_place: Place, run_script: ScriptRunner
+) -> None:
+    """Up to its time to live: from another process, after the broker was killed."""
+    spawning = f"{HEAD}\n{LOGS}\ncall = writes.spawn(0)\ncall.get()\nprint('id', call.object_id)"
+    spawned = run_script(spawning, own_place.variables)
+    call = spawned.split()[-1]
+    wait = f"{HEAD}\ncall = nb.FunctionCall.from_id({call!r})\n"
+    lines = f"{wait}print(sorted({READ}))"
+    assert run_script(lines, own_place.variables) == f"{lines_of(0)}\n"
+    os.kill(own_place.broker_pid(), signal.SIGKILL)
+    wait_until(lambda: own_place.broker() is None)
+    assert run_script(lines, own_place.variables) == f"{lines_of(0)}\n"
+    shown = subprocess.run(
+        [sys.executable, "-m", "notebook_ext.cli", "logs", "--prefix", call],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | own_place.variables,
+    )
+    assert shown.stdout == "[#0] one 0\n[#0] three 0\n"
+    assert shown.stderr == "[#0] two 0\n"
+
+
+def test_logs_of_nobody_knows_what(run_script: ScriptRunner) -> None:
+    """Errors: a call that nobody knows, and one that was only waited for and is over."""
+    source = f"""{HEAD}
+@app.function()
+def mine():
+    call = nb.FunctionCall.from_id(nb.current_function_call_id())
+    print('words', flush=True)
+    return call.object_id, [r.text for r in call.logs()]
+call, during = mine.remote()
+print(during)
+for each in (call, 'fc-nobody'):
+    try:
+        list(nb.FunctionCall.from_id(each).logs())
+    except nb.exception.NotFoundError as error:
+        print(error)
+"""
+    words, during, *errors = run_script(source).splitlines()
+    assert (words, during) == ("words", "['words']")
+    assert len(errors) == 2
+    assert all("nobody knows the call fc-" in error for error in errors)
+
+
+def test_a_flood_is_in_the_logs_to_their_end(notebook: PlainKernel) -> None:
+    """Line: all in `fc.logs()` up to 64 MiB: then a notice."""
+    typed(notebook, FLOOD)
+    typed(notebook, "call = floods.spawn(5, 100_000)\ncall.get()")
+    read = "sum(r.stream == 'stdout' for r in call.logs()), [r.text for r in call.logs()][-1]"
+    assert value(notebook, read) == (100_000, "line 99999 of 5")
+    typed(
+        notebook,
+        """
+        @app.function()
+        def large():
+            for _ in range(70):
+                print('x' * 1024 * 1024)
+        call = large.spawn()
+        call.get()
+        """,
+    )
+    last = value(notebook, "[(r.stream, r.text[:20], len(r.text)) for r in call.logs()][-1]", 60)
+    assert last[:2] == ("notice", "The log ends here: m")
+    size = value(notebook, "sum(len(r.text) for r in call.logs())", timeout=60)
+    assert 64 * 1024 * 1024 <= size < 66 * 1024 * 1024
