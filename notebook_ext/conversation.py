@@ -31,6 +31,7 @@ from kernel_worker.wire import messages
 from kernel_worker.wire.messages import encode
 from notebook_ext.numbering import Renumbering
 from notebook_ext.open_call import OpenCall
+from notebook_ext.readings import Readings
 from notebook_ext.submission import Ended
 from notebook_ext.told import Told
 
@@ -66,8 +67,7 @@ class Conversation:
         self._incarnation = ""
         self._calls: OrderedDict[CallId, OpenCall] = OrderedDict()
         self._attached_to: dict[CallId, list[Receiver]] = {}
-        self._reading: dict[CallId, list[Receiver]] = {}
-        """Those of them that want the items of a generator."""
+        self._readings = Readings()
         self._questions: dict[int, _Question] = {}
         self._told = Told(self._say)
         self._blocked: dict[ParentInput, messages.Blocked] = {}
@@ -114,7 +114,7 @@ class Conversation:
         """There will be no broker: tell everybody who waits."""
         calls, self._calls = self._calls, OrderedDict()
         waiting, self._attached_to = self._attached_to, {}
-        self._reading.clear()
+        self._readings.forget_all()
         questions, self._questions = self._questions, {}
         for opened in calls.values():
             opened.said.receiver.rejected(error, message)
@@ -190,7 +190,7 @@ class Conversation:
         """
         self._attached_to.setdefault(call, []).append(receiver)
         if items:
-            self._reading.setdefault(call, []).append(receiver)
+            self._readings.begin(call, receiver)
         if self._online and call not in self._calls:
             self._say_attach(call)
 
@@ -201,13 +201,8 @@ class Conversation:
             receivers.remove(receiver)
         if not receivers:
             self._attached_to.pop(call, None)
-        readers = self._reading.get(call, [])
-        if receiver in readers:
-            readers.remove(receiver)
-            if not readers:
-                del self._reading[call]
-                if self._online and call not in self._calls:
-                    self._say_attach(call)  # without items from now on
+        if self._readings.end(call, receiver) and self._online and call not in self._calls:
+            self._say_attach(call)  # without items from now on
 
     def credit(self, call: CallId, items: int, item_bytes: int) -> None:
         """So much of what the generator of an open call gave has been taken, in all."""
@@ -249,6 +244,8 @@ class Conversation:
             case messages.Items():
                 self._yielded(message, frames)
                 self._wait_on(message.call)
+            case messages.Replaying(call=call, number=number):
+                self._readings.replaying(call, number)
             case messages.Output():
                 self._wrote(message, frames)
             case messages.CallProgress():
@@ -271,7 +268,7 @@ class Conversation:
     def _succeeded(self, message: messages.Results, frames: list[bytes]) -> None:
         opened = self._calls.get(message.call)
         if opened is None or not opened.said.attached:
-            for receiver in self._receivers(message.call):
+            for receiver in self._ending(message.call):
                 receiver.succeeded(
                     message.start, message.count, message.start - message.first, frames
                 )
@@ -286,9 +283,9 @@ class Conversation:
     def _yielded(self, message: messages.Items, frames: list[bytes]) -> None:
         opened = self._calls.get(message.call)
         if opened is None or not opened.said.attached:
-            readers = self._reading.get(message.call, ())
+            readers = self._readings.of(message.call)
             self.dropped_messages += not readers
-            for receiver in list(readers):
+            for receiver in readers:
                 receiver.yielded(message.start, message.count, frames)
         elif message.start == opened.items:
             opened.items += message.count
@@ -308,7 +305,7 @@ class Conversation:
                 message.message,
                 exception,
             )
-            for receiver in self._receivers(message.call):
+            for receiver in self._ending(message.call):
                 receiver.ended(end)
             return
         for _, start, count in self._ours(opened, message.index, message.count):
@@ -331,7 +328,7 @@ class Conversation:
     def _wrote(self, message: messages.Output, frames: list[bytes]) -> None:
         opened = self._calls.get(message.call)
         if opened is None:
-            receivers = self._receivers(message.call)
+            receivers = self._watching(message.call)
             index = message.index
         else:
             receivers = [opened.said.receiver]
@@ -343,7 +340,7 @@ class Conversation:
     def _progressed(self, message: messages.CallProgress) -> None:
         opened = self._calls.get(message.call)
         if opened is None:
-            for receiver in self._receivers(message.call):
+            for receiver in self._watching(message.call):
                 receiver.progressed(message)
             return
         started = tuple(
@@ -369,11 +366,24 @@ class Conversation:
     def _rejected(self, message: messages.Rejected) -> None:
         opened = self._calls.pop(message.call, None)
         receivers = self._attached_to.pop(message.call, [])
-        self._reading.pop(message.call, None)
+        self._readings.forget(message.call)
         if opened is not None:
             receivers = [opened.said.receiver, *receivers]
         for receiver in receivers:
             receiver.rejected(message.error, message.message)
+
+    def _ending(self, call: CallId) -> list[Receiver]:
+        """Return who hears of an outcome: nobody who has yet to hear the items before it."""
+        found = [one for one in self._receivers(call) if not self._readings.waits(call, one)]
+        for receiver in self._readings.of(call):
+            self._readings.end(call, receiver)
+        return found
+
+    def _watching(self, call: CallId) -> list[Receiver]:
+        """Return who shows what a call says: a reader only where nobody else does."""
+        receivers = self._receivers(call)
+        others = [one for one in receivers if not self._readings.is_reader(call, one)]
+        return others or receivers[:1]
 
     def _receivers(self, call: CallId) -> list[Receiver]:
         receivers = self._attached_to.get(call)
@@ -453,7 +463,7 @@ class Conversation:
         self._say(message, frames)
 
     def _say_attach(self, call: CallId) -> None:
-        self._say(messages.AttachCall(call, call in self._reading))
+        self._say(messages.AttachCall(call, self._readings.number(call)))
 
     def _say_question(self, question: _Question) -> None:
         package = question.package

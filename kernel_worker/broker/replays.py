@@ -44,7 +44,7 @@ class Replays:
         self._last: dict[tuple[ClientId, CallId], _Wish] = {}
         self._count = 0
 
-    def attach(self, client: Client, call_id: CallId, *, items: bool = False) -> None:
+    def attach(self, client: Client, call_id: CallId, *, items: int = 0) -> None:
         """Tell `client` every outcome of the call, or that there is no such call."""
         broker = self._broker
         call = broker.calls.get(call_id)
@@ -60,7 +60,9 @@ class Replays:
             text = f"the results of {call_id} were kept for their time to live and are gone"
             self._reject(client, call_id, "OutputExpiredError", text)
             return
-        wish = self._last[client.id, call_id] = _Wish(client, call_id, items)
+        if items:
+            broker.send(client.routing, messages.encode(messages.Replaying(call_id, items)))
+        wish = self._last[client.id, call_id] = _Wish(client, call_id, bool(items))
         self._read(wish, 0)
 
     def on_outcomes(self, outcomes: Outcomes) -> None:

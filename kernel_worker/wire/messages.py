@@ -144,8 +144,9 @@ class AttachCall(_Message, tag="attach_call"):
     """Tell me the outcomes of this spawned call, those known and those to come."""
 
     call: CallId
-    items: bool = False
-    """And what its generator gives, from the first item on; the last `AttachCall` decides."""
+    items: int = 0
+    """Not 0: and what its generator gives, from the first item on, behind a `Replaying` with this
+    number. The last `AttachCall` decides."""
 
 
 class DropObjects(_Message, tag="drop_objects"):
@@ -283,6 +284,13 @@ class Failure(_Message, tag="failure"):
     outcome: Outcome
     attempt: int
     message: str = ""
+
+
+class Replaying(_Message, tag="replaying"):
+    """What follows about the call belongs to the `AttachCall` with that number."""
+
+    call: CallId
+    number: int
 
 
 class Items(_Message, tag="items"):
@@ -710,6 +718,7 @@ ToClient = (
     | Results
     | Failure
     | Items
+    | Replaying
     | CallProgress
     | Output
     | Reply

@@ -185,6 +185,15 @@ class AnyHistory(RuleBasedStateMachine):
         if parent is not None and pick is not None and pick % 3:
             self.feed(events.WorkerBlocked(parent, (call,), halts=pick % 5 == 0))
 
+    @rule(client=st.sampled_from(CLIENTS), spec=st.sampled_from(SPECS), attached=st.booleans())
+    def submit_generator(self, client: ClientId, spec: FunctionSpec, attached: bool) -> None:
+        call = CallId(f"fc-s{len(self.submitted)}-{self.now}-{len(self.old)}")
+        self.open[call] = 1
+        self.submitted[call] = attached
+        self.feed(
+            events.CallSubmitted(client, call, spec.pool, attached, 1, closed=True, streams=True)
+        )
+
     @staticmethod
     def parent_of(worker: WorkerId, lease: Lease) -> ParentInput:
         grant = lease.grant
@@ -368,6 +377,25 @@ class AnyHistory(RuleBasedStateMachine):
         if found is not None:
             self.feed(events.WorkerResumed(self.parent_of(*found)))
 
+    @rule(pick=picks, count=st.integers(1, 9), times=st.integers(1, 3), shift=st.integers(0, 9))
+    def give_items(self, pick: int, count: int, times: int, shift: int) -> None:
+        found = self.lease(pick)
+        if found is None:
+            return
+        worker, lease = found
+        for _ in range(times):
+            given = self.history.items.get((lease.grant.call, lease.next), 0)
+            start = given + (shift == 9) - (shift == 8)
+            event = events.ItemsYielded(worker, lease.grant.lease, lease.next, start, count)
+            self.feed(event)
+
+    @rule(pick=picks, paused=st.booleans())
+    def pause(self, pick: int, paused: bool) -> None:
+        found = self.lease(pick)
+        if found is not None:
+            kind = events.ProducerPaused if paused else events.ProducerResumed
+            self.feed(kind(found[0], found[1].grant.lease))
+
     # -- what the protocol does not allow, or only late
 
     @precondition(lambda self: self.old)
@@ -476,7 +504,8 @@ class AnyHistory(RuleBasedStateMachine):
         other = Scheduler("r")
         told = other.restore(self.records, self.now)
         check(other)
-        cancelled = {one.call for one in self.records if isinstance(one, records.CallCancelled)}
+        ends = (records.CallCancelled, records.ItemsYielded)  # a generator that gave items ends
+        cancelled = {one.call for one in self.records if isinstance(one, ends)}
         for effect in told:
             if isinstance(effect, effects.FinishCall):
                 continue  # it was over, and nobody had said so

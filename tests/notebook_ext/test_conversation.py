@@ -536,6 +536,10 @@ def test_a_generator_that_gave_items_is_not_run_again_by_another_broker() -> Non
     assert unheard.ends == []
 
 
+def replaying(number: int) -> tuple[messages.Replaying, list[bytes]]:
+    return messages.Replaying(CALL, number), []
+
+
 def test_items_of_a_spawned_generator_go_to_those_who_read_it() -> None:
     talk = opened()
     outcome, reader, late = Heard(), Heard(), Heard()
@@ -546,25 +550,57 @@ def test_items_of_a_spawned_generator_go_to_those_who_read_it() -> None:
     talk.attach(CALL, late, True)
     assert said(talk) == [
         messages.AttachCall(CALL),
-        messages.AttachCall(CALL, True),
-        messages.AttachCall(CALL, True),
+        messages.AttachCall(CALL, 1),
+        messages.AttachCall(CALL, 2),
     ]
+    talk.receive(*replaying(1))
     talk.receive(*items(0, "a"))
-    assert (outcome.items, reader.items, late.items) == ([], [(0, "a")], [(0, "a")])
+    assert (outcome.items, reader.items, late.items) == ([], [(0, "a")], [])
+    talk.receive(*replaying(2))
+    talk.receive(*items(0, "a"))
+    assert late.items == [(0, "a")]
+    talk.receive(messages.Output(CALL, 0, "stdout", WorkerId("ta-1")), [b"printed"])
+    assert [len(each.other) for each in (outcome, reader, late)] == [1, 0, 0]
     talk.detach(CALL, reader)
     assert said(talk) == []
     talk.detach(CALL, late)
     assert said(talk) == [messages.AttachCall(CALL)]
-    talk.connected("two")
-    assert said(talk) == [messages.AttachCall(CALL)]
-    talk.attach(CALL, reader, True)
-    talk.receive(messages.Rejected(CALL, "NotFoundError", "gone"), [])
-    talk.detach(CALL, reader)
-    assert said(talk) == [messages.AttachCall(CALL, True)]
     talk.lost()
     talk.attach(CALL, reader, True)
     talk.detach(CALL, reader)
-    assert said(talk) == []
+    talk.connected("two")
+    assert said(talk) == [messages.AttachCall(CALL)]
+
+
+def test_a_reader_hears_no_outcome_before_its_items() -> None:
+    talk = opened()
+    outcome, reader = Heard(), Heard()
+    talk.attach(CALL, outcome)
+    talk.attach(CALL, reader, True)
+    talk.receive(messages.Results(CALL, 0, 1, 0), values(None))
+    assert (outcome.results, reader.results) == ({0: None}, {})
+    talk.receive(*replaying(1))
+    talk.receive(*items(0, "a"))
+    talk.detach(CALL, outcome)
+    talk.receive(messages.Results(CALL, 0, 1, 0), values(None))
+    assert (reader.items, reader.results) == ([(0, "a")], {0: None})
+    said(talk)
+    talk.detach(CALL, reader)
+    assert said(talk) == []  # there is nothing more to hear
+
+
+def test_a_reader_is_told_why_there_is_nothing_to_read() -> None:
+    talk = opened()
+    reader = Heard()
+    talk.attach(CALL, reader, True)
+    talk.receive(messages.Output(CALL, 0, "stdout", WorkerId("ta-1")), [b"printed"])
+    talk.receive(messages.Rejected(CALL, "NotFoundError", "gone"), [])
+    assert reader.other == [(0, "stdout", b"printed"), ("NotFoundError", "gone")]
+    talk.detach(CALL, reader)
+    assert said(talk) == [messages.AttachCall(CALL, 1)]
+    talk.attach(CALL, reader, True)
+    talk.fail("ClientClosed", "closed")
+    assert len(reader.other) == 3
 
 
 def test_who_waits_for_a_generator_says_so_again_after_items() -> None:

@@ -338,6 +338,15 @@ except nb.exception.InvalidError as error:
     assert ".get_gen()" in shown
 
 
+def test_a_spawned_generator_is_read_whole_at_once(notebook: PlainKernel) -> None:
+    """`fc.get_gen()` right behind `f.spawn(...)`: its outcome never overtakes its items."""
+    typed(notebook, "@app.function\ndef three():\n    print('in')\n    yield from 'abc'")
+    cell = typed(notebook, "[''.join(three.spawn().get_gen()) for _ in range(50)] == ['abc'] * 50")
+    assert cell.result == "True"
+    wait_until(lambda: notebook.listen(0.05) or cell.stdout.count("in\n") >= 50)
+    assert cell.stdout.count("in\n") == 50  # once each, though two listen
+
+
 def test_a_spawned_generator_is_read_while_it_runs(notebook: PlainKernel, tmp_path: Path) -> None:
     """… from the first item on, then live; it has no consumer limit; leaving leaves it alone."""
     gate = tmp_path / "gate"
