@@ -14,6 +14,7 @@ was made by `remote_gen`; one that was spawned goes on.
 from __future__ import annotations
 
 import inspect
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -41,6 +42,9 @@ R = TypeVar("R")
 CREDIT_ITEMS = 32
 CREDIT_BYTES = 4 * 1024 * 1024
 """With so much taken the producer hears of it: half, and a quarter, of what it may be ahead."""
+CREDIT_SECONDS = 0.001
+"""A loop that takes its time gives credit early, so that its producer works meanwhile; for a quick
+one, half the messages count for more."""
 
 
 class Run(Answer):
@@ -57,8 +61,6 @@ class Run(Answer):
         """How many items the loop has had …"""
         self.taken_bytes = 0
         """… and the bytes of the batches that it is through with."""
-        self._credited = 0
-        self._credited_bytes = 0
         self._received = 0
         self._left = False
         self.is_over = False
@@ -75,8 +77,8 @@ class Run(Answer):
             self.delivery.close()
             self._leave()
 
-    def credit(self) -> None:
-        """Let the producer hear what was taken, where that is much."""
+    def credit(self, *, within: bool = False) -> None:
+        """Let the producer hear what was taken, where that is much; `within` a batch."""
 
     def announce(self, running: RunningInput, begins: bool) -> None:  # noqa: FBT001  a callback
         """Say that an input of this worker begins, or ends, to wait for items."""
@@ -119,6 +121,9 @@ class AttachedRun(Run):
     ) -> None:
         """Prepare the call `said` with its one input."""
         super().__init__(session, said.call, name, session.output(name, said.call))
+        self._credited = 0
+        self._credited_bytes = 0
+        self._credited_at = 0.0
         self._said = said
         self._frames = frames
 
@@ -128,11 +133,16 @@ class AttachedRun(Run):
         self.session.submit(self._said, 1, self._frames)
         self._frames = ()
 
-    def credit(self) -> None:
+    def credit(self, *, within: bool = False) -> None:
         """Say what was taken, once it is much."""
-        much = self.taken - self._credited >= CREDIT_ITEMS
+        now = time.monotonic()
+        is_quick = now - self._credited_at < CREDIT_SECONDS
+        if within and is_quick:
+            return
+        much = self.taken - self._credited >= (2 * CREDIT_ITEMS if is_quick else CREDIT_ITEMS)
         if much or self.taken_bytes - self._credited_bytes >= CREDIT_BYTES:
             self._credited, self._credited_bytes = self.taken, self.taken_bytes
+            self._credited_at = now
             self.session.credit(self.call, self.taken, self.taken_bytes)
 
     def _leave(self) -> None:
@@ -307,7 +317,7 @@ def _values(run: Run, piece: Any) -> Iterator[Any]:
     for item in payload.BatchReader(piece.frames).items(0, piece.count):
         run.taken += 1
         if run.taken % CREDIT_ITEMS == 0:
-            run.credit()
+            run.credit(within=True)
         yield item
     run.taken_bytes += sum(map(len, piece.frames))
     run.credit()

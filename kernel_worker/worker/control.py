@@ -86,7 +86,7 @@ class Control:
     def _timeout_ms(self) -> int | None:
         if self._executor.interrupts.is_pending:
             return _URGENT_MS
-        if self._executor.streamer.is_urgent:
+        if self._executor.streamer.look():
             return _STREAM_MS
         now = time.monotonic()
         self._sleeps = True  # before the look at the work: whoever begins some looks after it

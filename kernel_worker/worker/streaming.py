@@ -42,6 +42,7 @@ BATCH_NS: Final = 1_000_000
 BATCH_BYTES: Final = 256 * 1024
 _SMALL_CHARACTERS: Final = 1024
 """Longer texts are counted, so that a batch of them does not grow without bound."""
+_LIVELY_NS: Final = 20_000_000
 _PATIENCE_MS: Final = 2
 """A reader that keeps up gives credit sooner: only after this the broker hears of the wait."""
 _PLAIN_TYPES = payload.PLAIN_TYPES
@@ -101,6 +102,14 @@ class Stream(Results):
         """Whether items have waited long enough."""
         return self.has_results and now_ns - self._sent_at_ns > BATCH_NS
 
+    def is_lively(self, now_ns: int) -> bool:
+        """Whether items wait, or were sent so recently that others will soon."""
+        return self.has_results or now_ns - self._sent_at_ns < _LIVELY_NS
+
+    def runs_on(self, now_ns: int) -> None:
+        """Let the items that are made from now on wait for each other, as after a send."""
+        self._sent_at_ns = now_ns
+
     def credit(self, items: int, item_bytes: int) -> None:
         """Note how much has been taken in all."""
         self.taken = max(self.taken, items)
@@ -144,8 +153,10 @@ class Streamer:
         """The generator that runs."""
         self.is_paused = False
         """Whether it waits for its reader; whoever asks something of it wakes the channel."""
+        self.is_watched = False
+        """Whether the control thread looks every millisecond for items that wait."""
         self.hurry: Callable[[], None] = lambda: None
-        """Lets the control thread `tick` soon."""
+        """Lets it look now."""
         self._slots = slots
         self._channel = channel
         self._output = output
@@ -175,7 +186,7 @@ class Streamer:
                     self._heed(stream, work)
                 if stream.keep(item):
                     self._attend(stream, work)
-                elif len(stream.values) == 1:
+                elif len(stream.values) == 1 and not self.is_watched:
                     self.hurry()
         finally:
             work.is_closing = True
@@ -194,7 +205,7 @@ class Streamer:
                 if stream.keep(item):
                     self._attend(stream, work)
                     await asyncio.sleep(0)  # tasks of the user's run too
-                elif len(stream.values) == 1:
+                elif len(stream.values) == 1 and not self.is_watched:
                     self.hurry()
         finally:
             work.is_closing = True
@@ -267,6 +278,7 @@ class Streamer:
             now = time.monotonic_ns()
             work.mark_ns += now - begun
             slots[pages.STARTED] = now - used
+            stream.runs_on(now)
 
     @staticmethod
     def _is_credit(stream: Stream, frames: list[bytes]) -> bool:
@@ -287,6 +299,15 @@ class Streamer:
         """Whether items wait that the main thread may be too busy to send."""
         stream = self.stream
         return stream is not None and stream.has_results
+
+    def look(self) -> bool:
+        """Return whether the thread should look again in a millisecond."""
+        self.is_watched = False  # before the look: whoever adds an item looks after that
+        stream = self.stream
+        if stream is None or self.is_paused or not stream.is_lively(time.monotonic_ns()):
+            return False
+        self.is_watched = True
+        return True
 
     def tick_locked(self) -> None:
         """Send what has waited long enough, while the channel's lock is held."""
