@@ -93,9 +93,7 @@ class FunctionCall(Generic[R]):
             NotFoundError: nobody knows the call.
         """
         if self._is_generator:
-            raise InvalidError(
-                f"{self._name} ({self._id}) is a generator: its items are had with .get_gen()."
-            )
+            raise self._gives_items()
         if index < 0 or (self._count is not None and index >= self._count):
             self._no_such_input(index, "its inputs" if self._count is None else self._count)
         session = self._attached()
@@ -162,8 +160,10 @@ class FunctionCall(Generic[R]):
             end: the input to stop before; None, or one beyond the last: all there are.
 
         Raises:
-            InvalidError: one of them is negative.
+            InvalidError: one of them is negative, or the call is a generator's.
         """
+        if self._is_generator:
+            raise self._gives_items()
         return CallResults(self, start, end)
 
     @twin
@@ -237,6 +237,11 @@ class FunctionCall(Generic[R]):
         self._first_answer = None
         session.attach(self._id, outcomes)
         dropping.when_dropped(self, partial(_leave, session, self._id, outcomes))
+
+    def _gives_items(self) -> InvalidError:
+        return InvalidError(
+            f"{self._name} ({self._id}) is a generator: its items are had with .get_gen()."
+        )
 
     def _replay(self) -> Replay:
         session = process.current()

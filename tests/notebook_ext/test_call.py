@@ -70,6 +70,8 @@ def test_nobody_knows_it() -> None:
         nb.FunctionCall.from_id("in-0")
     with pytest.raises(InvalidError, match=r"\.get_gen\(\)"):
         nb.FunctionCall.from_id("fc-0", is_generator=True).get()
+    with pytest.raises(InvalidError, match=r"\.get_gen\(\)"):
+        nb.FunctionCall.from_id("fc-0", is_generator=True).iter()
     with pytest.raises(InvalidError, match="is no generator"):
         nb.FunctionCall.from_id("fc-0").get_gen()
 

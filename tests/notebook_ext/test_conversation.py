@@ -560,7 +560,8 @@ def test_items_of_a_spawned_generator_go_to_those_who_read_it() -> None:
     talk.receive(*items(0, "a"))
     assert late.items == [(0, "a")]
     talk.receive(messages.Output(CALL, 0, "stdout", WorkerId("ta-1")), [b"printed"])
-    assert [len(each.other) for each in (outcome, reader, late)] == [1, 0, 0]
+    talk.receive(messages.CallProgress(CALL, 1, 0, 1), [])
+    assert [len(each.other) for each in (outcome, reader, late)] == [2, 0, 0]
     talk.detach(CALL, reader)
     assert said(talk) == []
     talk.detach(CALL, late)
