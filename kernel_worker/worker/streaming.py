@@ -186,8 +186,8 @@ class Streamer:
                     self._heed(stream, work)
                 if stream.keep(item):
                     self._attend(stream, work)
-                elif len(stream.values) == 1 and not self.is_watched:
-                    self.hurry()
+                elif not self.is_watched:
+                    self._have_watched()
         finally:
             work.is_closing = True
             close = getattr(source, "close", None)
@@ -205,8 +205,8 @@ class Streamer:
                 if stream.keep(item):
                     self._attend(stream, work)
                     await asyncio.sleep(0)  # tasks of the user's run too
-                elif len(stream.values) == 1 and not self.is_watched:
-                    self.hurry()
+                elif not self.is_watched:
+                    self._have_watched()
         finally:
             work.is_closing = True
             try:
@@ -217,6 +217,11 @@ class Streamer:
                 close = getattr(source, "aclose", None)
                 if close is not None:
                     await close()
+
+    def _have_watched(self) -> None:
+        """Let the control thread look for items that wait, which it did not until now."""
+        self.is_watched = True  # asked once; its look says what is so
+        self.hurry()
 
     def _heed(self, stream: Stream, work: Work) -> None:
         """Raise what was asked for while no user code ran."""

@@ -206,17 +206,19 @@ def test_a_cancel_in_its_code_is_raised_there(broker: Broker, kind: str) -> None
     assert given(broker, lease) == [1]
 
 
-def test_what_was_made_does_not_wait_for_what_takes_long(broker: Broker) -> None:
+@pytest.mark.parametrize("item", ["i", "[i]"], ids=["plain", "pickled"])
+def test_what_was_made_does_not_wait_for_what_takes_long(broker: Broker, item: str) -> None:
     worker = broker.start_worker(
-        define("""
+        define(f"""
         import time
         def f():
-            yield from range(10)
+            for i in range(10):
+                yield {item}
             time.sleep(60)
         """)
     )
     lease = stream(worker)
-    assert until_given(broker, lease, 10) == list(range(10))
+    assert len(until_given(broker, lease, 10)) == 10
     worker.tell_host(messages.Interrupt(worker.id, lease, 0))
     assert broker.outcomes(lease, 1) == {0: Outcome.CANCELLED}
 
