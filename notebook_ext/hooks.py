@@ -57,7 +57,10 @@ def enter(*misplaced: object, snap: bool = False) -> Callable[[Callable[..., Any
 
 
 def exit(*misplaced: object) -> Callable[[Callable[..., Any]], Any]:  # noqa: A001  the documented public name
-    """Mark a method that runs before a worker ends on purpose; it has 30 s.
+    """Mark a method that runs before a worker ends on purpose.
+
+    That is when there are too many workers, or when another version has taken its place: it has
+    30 s then; and when everything ends, for workers that are idle: 5 s. Not when it is killed.
 
     Raises:
         InvalidError: it was used without parentheses, or on what is no method.

@@ -365,6 +365,43 @@ def test_exit_hooks_run_when_the_broker_ends(own_place: Place, tmp_path: Path) -
     wait_until((tmp_path / "closed").exists, 30, "the exit hook has run")
 
 
+def test_a_spawned_method_survives_the_broker(own_place: Place, run_script: ScriptRunner) -> None:
+    """`spawn`, durable from the moment it returns: parameters and all."""
+    script = f"""
+import signal, time
+{DEFINE}
+def main():
+    from notebook_ext import process
+    broker = process.current().status().join().pid
+    calls = [Model("kept", size).run.spawn(2) for size in (5, 6)]
+    os.kill(broker, signal.SIGKILL)
+    assert nb.gather(*calls) == [10, 12]
+    assert calls[0].get() == 10
+main()
+"""
+    run_script(script, own_place.variables)
+
+
+def test_a_deployed_function_takes_its_classes_along(
+    own_place: Place, run_script: ScriptRunner
+) -> None:
+    """Instances and classes that a deployed function captures go with it."""
+    run_script(
+        f"""{DEFINE}
+@app.function()
+def outer(x):
+    return model.run.remote(x), Model("there", 4).run.remote(x)
+app.deploy()
+""",
+        own_place.variables,
+    )
+    run_script(
+        "import notebook_ext as nb\n"
+        "assert nb.Function.from_name('acceptance', 'outer').remote(1) == (3, 4)",
+        own_place.variables,
+    )
+
+
 def test_keep_warm_on_a_method_says_where_it_belongs(defined: PlainKernel) -> None:
     """`keep_warm` on a method: `InvalidError` that says to call it on the instance."""
     cell = defined.run("model.run.keep_warm(2)")
