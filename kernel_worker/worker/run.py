@@ -409,8 +409,8 @@ class Executor:
             work = self.work
             if work is not None and work.id == lease:
                 start, stop = work.give_back(self._page)
-            elif lease in self._finished:
-                start = stop = 0
+            elif lease in self._finished or self._returned.get(lease):
+                start = stop = 0  # also where it was given back and waits to be dropped
             else:
                 self._returned.setdefault(lease, False)
                 return
