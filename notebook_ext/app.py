@@ -9,7 +9,7 @@ from kernel_worker.errors import InvalidError
 from notebook_ext import cloud, deployment
 from notebook_ext import options as options_
 from notebook_ext.cls import Cls, checked_class
-from notebook_ext.function import Function
+from notebook_ext.function import Function, body_of
 from notebook_ext.hooks import MethodDefinition, is_hook
 from notebook_ext.marks import marked_options
 from notebook_ext.twin import twin
@@ -231,6 +231,6 @@ def _checked(raw: Any) -> Callable[..., Any]:
         raise InvalidError(
             f"@app.function on {raw!r}: allowed is a function (options are given by name)."
         )
-    if not hasattr(raw, "__qualname__"):
+    if not hasattr(body_of(raw), "__qualname__"):
         raise InvalidError(f"@app.function on {raw!r}: allowed is a function with a name.")
     return raw  # type: ignore[no-any-return]

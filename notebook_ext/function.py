@@ -77,8 +77,9 @@ class Function(Generic[P, R]):
         self._raw: Callable[P, Any] | None = raw
         self._app: App | None = app
         self._options = options
-        self._name = options.name or raw.__qualname__
-        self._module = getattr(raw, "__module__", None) or "builtins"  # none in a bare `exec`
+        body = body_of(raw)
+        self._name = options.name or body.__qualname__
+        self._module = getattr(body, "__module__", None) or "builtins"  # none in a bare `exec`
         self._key = FunctionKey(f"{scope()}/{app.key}/{self._name}{variant}")
         self.is_generator = streams_items(raw, options, self._name)
         """Whether it gives items (`remote_gen`) instead of a value (`remote`)."""
@@ -638,6 +639,13 @@ def referenced(
     return _known.get(key) or Function.reference(
         key, name, module, table=table or table_here(), is_generator=is_generator
     )
+
+
+def body_of(raw: Any) -> Any:
+    """Return what gives `raw` its name: of a `functools.partial`, the function in it."""
+    while isinstance(raw, functools.partial):
+        raw = raw.func
+    return raw
 
 
 _scope = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -147,3 +148,18 @@ def test_ci_runs_make_test_and_nothing_else() -> None:
     lines = (ROOT / ".ci/run").read_text().splitlines()
     commands = [line for line in lines if line and not line.startswith("#")]
     assert commands == ["set -eu", 'cd "$(dirname "$0")/.."', "exec make test"]
+
+
+API_TESTS = ROOT / "tests/acceptance/api"
+
+
+def test_the_table_of_what_the_documentation_says_names_tests_that_exist() -> None:
+    table = (API_TESTS / "README.md").read_text()
+    named = set(re.findall(r"`(test_\w+\.py)::(test_\w+)`", table))
+    there = {
+        (path.name, node.name)
+        for path in API_TESTS.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert sorted(named - there) == []

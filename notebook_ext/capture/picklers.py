@@ -71,8 +71,8 @@ def encode(value: object, numbering: Numbering) -> Encoded:
 
 
 def digest(buffer: memoryview) -> bytes:
-    """Return the content address of a buffer."""
-    return hashlib.blake2b(buffer, digest_size=16).digest()
+    """Return the content address of a buffer; SHA-256 is what processors have instructions for."""
+    return hashlib.sha256(buffer).digest()
 
 
 def raw_place(thing: Any) -> tuple[str, str] | None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import functools
+import operator
 import pickle
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -42,7 +42,7 @@ async def async_generator() -> AsyncIterator[int]:
     [
         (5, "is a function"),
         (nb.App, "is a class"),
-        (functools.partial(plain, 1), "with a name"),
+        (operator.itemgetter(1), "with a name"),
         (nb.App().function(plain), "already"),
     ],
 )

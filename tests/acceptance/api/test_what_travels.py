@@ -15,6 +15,11 @@ VALUES = {
         6,
     ),
     "a lambda": ("f = app.function(name='double')(lambda x: 2 * x)", "f.remote(4)", 8),
+    "a partial": (
+        "import functools\nf = app.function()(functools.partial(max, 11))",
+        "f.remote(1)",
+        11,
+    ),
     "a builtin": ("f = app.function()(len)", "f.remote([1, 2, 3])", 3),
     "a decorated function": (
         (
