@@ -32,6 +32,7 @@ from notebook_ext.hooks import enter, exit, method, parameter  # noqa: A004  doc
 from notebook_ext.marks import batched, concurrent
 from notebook_ext.options import Retries
 from notebook_ext.secret import Secret
+from notebook_ext.stored import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,7 @@ __all__ = [
     "is_local",
     "method",
     "parameter",
+    "put",
 ]
 
 

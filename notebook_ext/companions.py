@@ -1,4 +1,4 @@
-"""Functions that travel as arguments: what their calls need goes along with the inputs.
+"""Functions, and objects that were put, as arguments: what they need goes along with the inputs.
 
 Theory. A function that another one *captures* is found when that one is read, and the tree's table
 says which version of it the tree sees. One that is an *argument* is found when the argument is
@@ -6,6 +6,7 @@ pickled: `Function.__reduce__` asks here (`note`) whether somebody gathers, and 
 its package goes along with the call, and the pickle names the table in which the worker finds it.
 It is resolved once a call, however often it is among the inputs. What is loaded in a worker as a
 part of such a function (for its `.local`) finds other functions in that table too (`loading`).
+An object that was put (`stored`) is noted the same way, as a package without a function.
 
 Not guaranteed: anything where nobody gathers (users' own pickles): a function is a name there.
 """
@@ -15,19 +16,18 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from kernel_worker.model import Digest
+from kernel_worker.model import Digest, FunctionKey
+from notebook_ext.submission import Package
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kernel_worker.model import FunctionKey
     from notebook_ext.function import Function
-    from notebook_ext.submission import Package
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Companions = dict["FunctionKey", "Package"]
+Companions = dict[FunctionKey, Package]
 
 
 class _Here(threading.local):
@@ -74,3 +74,9 @@ def note(function: Function[Any, Any]) -> Digest:
         finally:
             _here.found = found
     return package.table
+
+
+def note_object(digest: Digest, content: bytes) -> None:
+    """Note that the handle of an object that was put is being pickled."""
+    if _here.found is not None:
+        _here.found[FunctionKey(f"put/{digest}")] = Package.of_object(digest, content)

@@ -36,9 +36,9 @@ from notebook_ext.submission import Ended
 from notebook_ext.told import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from kernel_worker.model import CallId, ParentInput
+    from kernel_worker.model import CallId, Digest, ParentInput
     from kernel_worker.wire.frames import Frame
     from notebook_ext.submission import Package, Receiver, Submission
 
@@ -72,6 +72,8 @@ class Conversation:
         self._told = Told(self._say)
         self._blocked: dict[ParentInput, messages.Blocked] = {}
         self._unsaid_cancels: dict[CallId, bool] = {}
+        self.kept: Mapping[Digest, object] = {}
+        """Objects that are not taken back however much there is, whatever they stand for."""
         self.dropped_messages = 0
         """Answers that named nothing that is open here; late ones are ordinary."""
 
@@ -181,6 +183,11 @@ class Conversation:
                 self.close(call)
         elif opened is None:
             self._unsaid_cancels[call] = terminate
+
+    def drop_object(self, digest: Digest) -> None:
+        """Take an object back, unless an open call still needs it."""
+        if not any(digest in opened.said.needs for opened in self._calls.values()):
+            self._told.drop(digest)
 
     def attach(self, call: CallId, receiver: Receiver, items: bool = False) -> None:  # noqa: FBT001, FBT002  posted
         """Tell `receiver` the outcomes of a spawned call, those known and those to come.
@@ -484,7 +491,7 @@ class Conversation:
             in_use = [package.objects, *(said.package.objects for said in open_calls)]
             for said in open_calls:
                 in_use += [companion.objects for companion in list(said.companions.values())]
-            self._told.take_back([*in_use, *(said.objects for said in open_calls)])
+            self._told.take_back([*in_use, *(said.objects for said in open_calls), self.kept])
 
     # ---- saying it again ------------------------------------------------------------------------
 

@@ -565,8 +565,9 @@ class Function(Generic[P, R]):
             max_batch_size=options.max_batch_size,
             batch_wait_seconds=options.batch_wait_seconds,
         )
-        objects = {**captured.objects, around.digest: around.encoded}
-        return Version(spec, captured.snapshot, objects, captured.references)
+        objects = {**captured.objects, **captured.stored, around.digest: around.encoded}
+        needed = tuple(captured.stored)
+        return Version(spec, captured.snapshot, objects, captured.references, needed)
 
     def _spawned(
         self,

@@ -52,6 +52,8 @@ class Version(NamedTuple):
     snapshot: Digest
     objects: Mapping[Digest, bytes]
     references: tuple[object, ...]
+    requires: tuple[Digest, ...] = ()
+    """Objects that were put and that it captures."""
 
 
 def packed(
@@ -72,7 +74,9 @@ def packed(
         return last
     if len(functions) == 1 and not versions[0].references and not with_table:
         only = versions[0]
-        return versions, Package(only.spec, only.snapshot, objects=only.objects)
+        return versions, Package(
+            only.spec, only.snapshot, requires=only.requires, objects=only.objects
+        )
     table: Table = dict(_current_table()) if arrived else {}
     inherited = list(table.values())
     objects: dict[Digest, bytes] = {}
@@ -176,7 +180,9 @@ def deployable(
                 "deployed from here: allowed are functions of this one, and deployed ones."
             )
         table: Table = {}
+        needed: list[Digest] = []
         for version in versions:
+            needed += version.requires
             own = version.spec.key
             inner = own.split("/", 1)[-1].replace("/", ".")
             key = keys.get(own, deployed_key(app, f"+{inner}"))
@@ -190,7 +196,7 @@ def deployable(
             objects[digest] = encoded
         others = [spec for key, (spec, _) in table.items() if key != root.key]
         nested = tuple(spec for spec in others if not spec.is_abstract)
-        requires = tuple(_digests(table.values()))
+        requires = (*_digests(table.values()), *needed)
         found.append(
             DeployedFunction(name, spec, snapshot, digest, nested, requires, root.is_generator)
         )

@@ -22,7 +22,7 @@ from kernel_worker.errors import ConnectionError  # noqa: A004  ours
 from kernel_worker.model import CallId, ClientId
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import messages, payload
-from notebook_ext import exception
+from notebook_ext import exception, stored
 from notebook_ext.config import current as current_settings
 from notebook_ext.link import Link
 from notebook_ext.output import CallOutput, Printer
@@ -58,6 +58,7 @@ class Session:
         hello = messages.Hello("client", self.client, pid=self.pid, machine=rendezvous.machine_id())
         self._link = Link(hello, self._find, self.settings.connect_timeout_seconds, cut)
         self._conversation = self._link.conversation
+        self._conversation.kept = stored.alive
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +110,10 @@ class Session:
     def cancel(self, call: CallId, *, terminate: bool = False) -> None:
         """End a call."""
         self._link.post(self._cancel, call, terminate)
+
+    def drop_object(self, digest: Digest) -> None:
+        """Let the broker drop an object that was put."""
+        self._link.post(self._conversation.drop_object, digest)
 
     def attach(self, call: CallId, receiver: Receiver, *, items: bool = False) -> None:
         """Tell `receiver` the outcomes of a spawned call; `items`: what its generator gave too."""

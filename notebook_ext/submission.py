@@ -8,14 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from kernel_worker.model import CallContext, Digest, Outcome
+from kernel_worker.model import (
+    CallContext,
+    CallId,
+    Digest,
+    FunctionKey,
+    FunctionSpec,
+    Outcome,
+    ParentInput,
+    PoolId,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kernel_worker.model import CallId, FunctionKey, FunctionSpec, ParentInput, PoolId
     from kernel_worker.wire.frames import Frame
     from kernel_worker.wire.messages import CallProgress
+
+
+_NOTHING = Digest("")
+_NO_FUNCTION = FunctionSpec(PoolId(""), FunctionKey(""), "", "", _NOTHING, _NOTHING, _NOTHING)
 
 
 class Receiver(Protocol):
@@ -76,6 +88,13 @@ class Package:
     objects: Mapping[Digest, bytes] = field(default_factory=dict)
     inherited: bool = False
     """The broker has it from the call in which this one is nested."""
+    is_object: bool = False
+    """It is no function: an object that was put."""
+
+    @classmethod
+    def of_object(cls, digest: Digest, content: bytes) -> Package:
+        """Return what a call takes along of an object that was put."""
+        return cls(_NO_FUNCTION, requires=(digest,), objects={digest: content}, is_object=True)
 
 
 @dataclass(slots=True)
@@ -95,3 +114,11 @@ class Submission:
     """Its one input runs a generator."""
     companions: dict[FunctionKey, Package] = field(default_factory=dict)
     """Functions that are among the arguments; those of a map's inputs are added as it goes."""
+
+    @property
+    def needs(self) -> set[Digest]:
+        """All objects that the call needs for as long as it is open."""
+        needed = {*self.objects, *self.package.objects}
+        for companion in list(self.companions.values()):  # a map's thread may add to them
+            needed.update(companion.objects)
+        return needed

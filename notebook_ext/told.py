@@ -48,6 +48,8 @@ class Told:
     def knows(self, package: Package) -> bool:
         """Whether all that `package` needs was said, and its version is the current one."""
         spec = package.spec
+        if package.is_object:
+            return all(digest in self._objects for digest in package.objects)
         return package.inherited or (
             self._packages.get(spec.pool) is package and self._current.get(spec.key) == spec.pool
         )
@@ -56,6 +58,8 @@ class Told:
         """Say what the function needs: its objects and its version, where they are not known."""
         for digest, data in package.objects.items():
             self.store(digest, data)
+        if package.is_object:
+            return
         for spec in (*package.nested, package.spec):
             if spec.is_abstract:
                 continue  # its instances are said where they are called
@@ -75,12 +79,19 @@ class Told:
         self._object_bytes += len(data)
         self._say(messages.StoreObject(digest), [data])
 
+    def drop(self, digest: Digest) -> None:
+        """Take an object back."""
+        size = self._objects.pop(digest, None)
+        if size is not None:
+            self._object_bytes -= size
+            self._say(messages.DropObjects((digest,)), ())
+
     @property
     def is_much(self) -> bool:
         """Whether it is time to take something back."""
         return self._object_bytes > OBJECT_BYTES or len(self._objects) > OBJECT_COUNT
 
-    def take_back(self, in_use: Iterable[Mapping[Digest, bytes]]) -> None:
+    def take_back(self, in_use: Iterable[Mapping[Digest, object]]) -> None:
         """Take back half of what may be kept, but nothing that is `in_use`."""
         used: set[Digest] = set()
         for objects in in_use:

@@ -9,7 +9,7 @@ import linecache
 import sys
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -23,7 +23,7 @@ from notebook_ext.capture.reach import NAMESPACE_ATTRIBUTES, Reach, Slot
 from notebook_ext.capture.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from notebook_ext.capture.local_modules import Found
     from notebook_ext.capture.surroundings import Surroundings
@@ -49,6 +49,8 @@ class Captured:
     """Those three objects."""
     references: tuple[object, ...]
     """Remote functions and the like that the function captures."""
+    stored: Mapping[Digest, bytes] = field(default_factory=dict)
+    """Objects that were put and whose handles it captures."""
 
 
 class Capturer:
@@ -108,6 +110,7 @@ class Capturer:
                 snapshot: snapshot_bytes,
             },
             references=tuple(reach.references.values()),
+            stored=reach.stored,
         )
 
 

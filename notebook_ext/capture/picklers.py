@@ -35,6 +35,9 @@ class Numbering(Protocol):
     def note_reference(self, thing: Any) -> None:
         """Remember a remote function that is captured."""
 
+    def note_stored(self, thing: Any) -> None:
+        """Remember an object that was put."""
+
     def is_elsewhere(self, function: types.FunctionType, place: bundle.Place) -> bool:
         """Say whether a value at this place is in the snapshot, and so not in the bundle."""
 
@@ -98,6 +101,11 @@ def is_remote_reference(thing: object) -> bool:
     return hasattr(type(thing), "__remote_reference__")
 
 
+def is_stored(thing: object) -> bool:
+    """Say whether `thing` is the handle of an object that was put."""
+    return hasattr(type(thing), "__stored_object__")
+
+
 class _CapturePickler(byvalue.ByValuePickler):
     def __init__(self, file: io.BytesIO, numbering: Numbering, keep: Any = None) -> None:
         super().__init__(file, 5, keep)
@@ -107,6 +115,9 @@ class _CapturePickler(byvalue.ByValuePickler):
         """Return how `obj` is rebuilt, or NotImplemented for pickle's own way."""
         if is_remote_reference(obj):
             self.numbering.note_reference(obj)
+            return NotImplemented
+        if is_stored(obj):
+            self.numbering.note_stored(obj)
             return NotImplemented
         if isinstance(obj, types.FunctionType):
             return self._code(obj)

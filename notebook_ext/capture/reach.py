@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import dataclasses
     from collections.abc import Iterable
 
+    from kernel_worker.model import Digest
+
 NAMESPACE_ATTRIBUTES = ("__name__", "__package__", "__file__", "__doc__")
 _NOT_CAPTURED = frozenset({*NAMESPACE_ATTRIBUTES, "__builtins__", "__loader__", "__spec__"})
 _CLASS_NOISE = frozenset(
@@ -75,6 +77,8 @@ class Reach:
         self.encoded: list[picklers.Encoded] = []
         """The pickles of the slots' values."""
         self.references: dict[int, Any] = {}
+        self.stored: dict[Digest, bytes] = {}
+        """Objects that were put and whose handles are captured."""
         self.module_names: dict[str, None] = {}
         self.submodules: dict[str, None] = {}
         self.tokens: list[bytes] = []
@@ -124,6 +128,11 @@ class Reach:
     def note_reference(self, thing: Any) -> None:
         """Remember a remote function that is captured."""
         self.references[id(thing)] = thing
+
+    def note_stored(self, thing: Any) -> None:
+        """Remember an object that was put."""
+        digest, content = thing.__stored_object__()
+        self.stored[digest] = content
 
     def is_elsewhere(self, function: types.FunctionType, place: Place) -> bool:  # noqa: ARG002
         """Say whether the value at `place` is in the snapshot."""

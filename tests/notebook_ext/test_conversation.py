@@ -8,6 +8,7 @@ import pytest
 from kernel_worker.model import (
     CallId,
     Digest,
+    FunctionKey,
     LeaseId,
     Outcome,
     ParentInput,
@@ -624,3 +625,43 @@ def test_a_deployment_says_its_objects_and_no_version() -> None:
     assert names(said(talk)) == ["StoreObject", "StoreObject", "Deploy"]
     talk.receive(messages.Reply(7), [])
     assert [reply.request for reply in replies] == [7]
+
+
+def put(name: str, size: int = 1) -> dict[FunctionKey, Package]:
+    """Return an object that was put, as an argument."""
+    return {FunctionKey(f"put/{name}"): Package.of_object(Digest(name), bytes(size))}
+
+
+def test_an_object_among_the_arguments_is_said_once_and_required() -> None:
+    talk = opened()
+    talk.submit(submission("fc-1", Heard(), companions=put("o")), 1, inputs(1), closed=True)
+    talk.submit(submission("fc-2", Heard(), companions=put("o")), 1, inputs(1), closed=True)
+    found = said(talk)
+    assert [m.digest for m in found if isinstance(m, messages.StoreObject)].count(Digest("o")) == 1
+    assert all("o" in m.requires for m in found if isinstance(m, messages.Submit))
+    assert names(found).count("Define") == 1
+
+
+def test_an_object_is_dropped_when_nothing_needs_it() -> None:
+    talk = opened()
+    talk.submit(submission("fc-1", Heard(), companions=put("o")), 1, inputs(1), closed=True)
+    said(talk)
+    talk.drop_object(Digest("o"))
+    assert said(talk) == []
+    talk.receive(messages.Results(CALL, 0, 1, 0), values(1))
+    talk.drop_object(Digest("o"))
+    talk.drop_object(Digest("o"))
+    assert said(talk) == [messages.DropObjects((Digest("o"),))]
+
+
+def test_an_object_whose_handle_lives_is_not_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(told, "OBJECT_BYTES", 100)
+    talk = opened()
+    talk.kept = {Digest("o"): 1}
+    for at, name in enumerate(("o", "p", "q")):
+        call = f"fc-{at}"
+        talk.submit(submission(call, Heard(), companions=put(name, 80)), 1, inputs(1), closed=True)
+        talk.receive(messages.Results(CallId(call), 0, 1, 0), values(1))
+    dropped = [d for m in said(talk) if isinstance(m, messages.DropObjects) for d in m.digests]
+    assert "p" in dropped
+    assert "o" not in dropped

@@ -1,0 +1,148 @@
+"""API.md section 2, shared arguments: `kwargs=`, captured globals, `nb.put`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.acceptance.api.surfaces import Lines
+
+PUT = """
+table = nb.put({'a': 1, 'b': [1, 2]})
+
+@app.function(max_containers=2)
+def look(x, *more, **named):
+    return x
+"""
+
+WAYS = {
+    "an argument": "look.remote(table) == {'a': 1, 'b': [1, 2]}",
+    "in a container": "look.remote([table, (table,)])[1][0]['a'] == 1",
+    "every input of a map": "[x['a'] for x in list(look.map([table] * 5))] == [1] * 5",
+    "kwargs of a map": "list(with_table.map('aab', kwargs={'t': table})) == [1, 1, [1, 2]]",
+    "a spawned call": "look.spawn(table).get()['a'] == 1",
+    "a captured global": "captures.remote('a') == 1",
+    "a captured global of a spawned call": "captures.spawn('b').get() == [1, 2]",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_was_put_arrives_as_the_object(lines: Lines, way: str) -> None:
+    lines.run(
+        PUT
+        + """
+@app.function
+def with_table(key, t): return t[key]
+@app.function
+def captures(key): return table[key]
+"""
+    )
+    lines.run(f"found = {WAYS[way]}")
+    assert lines.value("found") is True
+
+
+def test_no_input_sees_what_another_one_wrote(lines: Lines) -> None:
+    lines.run(
+        """
+        import numpy as np
+        zeros = nb.put(np.zeros(300_000))
+        @app.function(max_containers=1)
+        def count(array):
+            array += 1
+            return float(array.sum())
+        found = list(count.map([zeros] * 4))
+        """
+    )
+    assert lines.value("found") == [300_000.0] * 4
+
+
+def test_it_is_sent_once_however_many_inputs_use_it(cells: Lines) -> None:
+    cells.run(
+        """
+        import numpy as np
+        from notebook_ext import process
+        from kernel_worker.wire import messages
+        big = nb.put(np.ones(1_000_000))
+        @app.function(max_containers=2)
+        def total(array, x): return float(array.sum()) + x
+        told = process.current()._conversation._told
+        say, sizes = told._say, []
+        def counting(message, frames=()):
+            sizes.extend(map(len, frames))
+            say(message, frames)
+        told._say = counting
+        try:
+            found = list(total.starmap((big, x) for x in range(50)))
+            again = total.remote(big, 1)
+        finally:
+            told._say = say
+        large = [size for size in sizes if size >= 8_000_000]
+        """
+    )
+    assert cells.value("found[:2], again, len(found), len(large)") == (
+        [1_000_000.0, 1_000_001.0],
+        1_000_001.0,
+        50,
+        1,
+    )
+
+
+def test_it_goes_with_its_handle(cells: Lines) -> None:
+    cells.run(
+        PUT
+        + """
+from notebook_ext import process
+table = nb.put('nobody else has put this')
+look.remote(table)
+told = process.current()._conversation._told
+digest = table.__stored_object__()[0]
+known = digest in told._objects
+del table
+import time
+until = time.monotonic() + 20
+while digest in told._objects and time.monotonic() < until:
+    time.sleep(0.01)
+gone = digest not in told._objects
+"""
+    )
+    assert cells.value("known, gone") == (True, True)
+
+
+def test_a_handle_gives_a_copy_here(cells: Lines) -> None:
+    cells.run(PUT)
+    assert cells.value("table.get(), table.get() is table.get()") == (
+        {"a": 1, "b": [1, 2]},
+        False,
+    )
+
+
+def test_what_cannot_be_pickled_is_named(cells: Lines) -> None:
+    failed = cells.fails("import threading\nnb.put({'k': threading.Lock()})")
+    assert failed.name == "SerializationError"
+    assert "['k'] (a _thread.lock)" in failed.message
+
+
+def test_a_worker_can_put_too(lines: Lines) -> None:
+    lines.run(
+        """
+        @app.function(max_containers=2)
+        def inner(t): return sum(t)
+        @app.function(max_containers=2)
+        def outer():
+            handle = nb.put([1, 2, 3])
+            return inner.remote(handle) + inner.remote(handle)
+        found = outer.remote()
+        """
+    )
+    assert lines.value("found") == 12
+
+
+def test_kwargs_that_all_inputs_share_are_sent_once(cells: Lines) -> None:
+    cells.run(
+        """
+        import numpy as np
+        @app.function(max_containers=2)
+        def add(x, array): return float(array[x]) + x
+        found = list(add.map(range(20), kwargs={'array': np.ones(1_000_000)}))
+        """
+    )
+    assert cells.value("found[:3]") == [1.0, 2.0, 3.0]
