@@ -78,11 +78,12 @@ def _start(state: State, pool: Pool, missing: int) -> None:
         state.timers.set_if_earlier(("start", pool.id), pool.retry_start_at)
         return
     kept = min(missing, max(0, pool.kept(state.now) - pool.unblocked))
-    for _ in range(kept):
-        if not _start_one(state, pool):
-            break
+    while kept > 0 and _start_one(state, pool):
+        kept -= 1
+        missing -= 1
+    # What a floor could not have, work may still make room for.
     is_wanted = pool.backlog or pool.spec.target_inputs
-    useful = min(missing - kept, _useful_starts(state, pool)) if is_wanted else 0
+    useful = min(missing, _useful_starts(state, pool)) if is_wanted else 0
     for _ in range(useful):
         if not _start_one(state, pool):
             if pool.backlog:

@@ -267,3 +267,14 @@ def test_an_hour_of_recorded_bursts_breaks_no_invariant() -> None:
     assert figures.wait_p50 < 0.6
     assert figures.wait_max < 4
     assert figures.worker_seconds < 40_000
+
+
+@pytest.mark.parametrize("floor", [1, 2])
+def test_the_work_of_a_pool_whose_floor_gave_way_ends_idle_workers_too(floor: int) -> None:
+    simulation = Simulation()
+    wanted = Resources(memory_mib=3000)
+    warm = PoolSettings(min_containers=floor)
+    first = simulation.define(make_spec("f", resources=wanted, settings=warm), 0.1)
+    second = simulation.define(make_spec("g", resources=wanted), 0.1)
+    for pool in (first, second, first, second):
+        assert simulation.run_call(simulation.submit(pool, 1)) < 0.2

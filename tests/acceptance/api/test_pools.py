@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from kernel_worker.host.resources import available_memory_mib
 from tests.acceptance.cells import typed, value
 from tests.acceptance.conftest import HEAD, ScriptRunner
 from tests.plain_kernel import PlainKernel
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 AUTOSCALED = f"""
 import asyncio, time
@@ -219,3 +222,48 @@ def test_a_call_that_has_waited_two_seconds_says_for_what(notebook: PlainKernel,
     typed(notebook, WAITS)
     cell = typed(notebook, call)
     assert "waits: max_containers: pool holds runs 1 of 1" in cell.stderr
+
+
+def test_functions_that_run_at_once_share_the_cores_fairly(run_script: ScriptRunner) -> None:
+    """Several functions on two cores: each gets its share, whoever came first."""
+    script = f"""
+import time
+{HEAD}
+calls = []
+for number in range(3):
+    def f(x):
+        time.sleep(0.02)
+        return x
+    calls.append(app.function(name=f"f{{number}}")(f).spawn_map(range(150)))
+end = time.monotonic() + 60
+while not any(call.status().state == 'succeeded' for call in calls):
+    assert time.monotonic() < end
+    time.sleep(0.02)
+print(min(call.status().succeeded for call in calls) > 75)
+nb.gather(*calls)
+"""
+    assert run_script(script, {"NOTEBOOK_EXT_MAX_WORKERS": "2"}) == "True\n"
+
+
+def test_an_idle_worker_makes_room_for_another_function(notebook: PlainKernel) -> None:
+    """`memory`: an idle worker's reservation never keeps another function waiting."""
+    typed(
+        notebook,
+        f"""
+        import os
+        most = {available_memory_mib() * 6 // 10}
+        @app.function(memory=most, min_containers=1)
+        def first():
+            return os.getpid()
+        @app.function(memory=most)
+        def second():
+            return os.getpid()
+        """,
+    )
+    begun = time.monotonic()
+    pids = value(notebook, "first.remote(), second.remote(), first.remote()")
+    assert time.monotonic() - begun < 10 * PATIENCE, "it does not wait for the window"
+    assert len(set(pids)) == 3
+    typed(notebook, "assert first.get_current_stats().num_total_runners == 1")
+    typed(notebook, "assert second.get_current_stats().num_total_runners == 0")
+    typed(notebook, "first.keep_warm(0)")
