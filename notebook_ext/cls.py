@@ -17,7 +17,6 @@ used here (`.local`, a call) is made once, and its `enter` hooks have run.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import pickle
 import threading
@@ -560,6 +559,8 @@ def _instance_of(cls: Cls, parameters: bytes) -> Obj:
 
 def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run an `async` hook to its end, also where a loop runs already."""
+    import asyncio  # noqa: PLC0415  30 ms that most classes never need
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:

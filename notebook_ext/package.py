@@ -109,7 +109,7 @@ def arrived_package(
         NotFoundError: the tree of calls that runs here does not refer to it.
     """
     if running is None:
-        known = _read_table(own_table).get(key) if own_table else None
+        known = _deployed_entry(own_table, key)
         if known is not None and is_deployed(known[0].key):
             return deployed_package(known[0].key, known[0].name)
         raise InvalidError(
@@ -118,6 +118,14 @@ def arrived_package(
         )
     table, spec, snapshot = entry_of(key, running, own_table)
     return _arrived(table, spec, snapshot)
+
+
+def _deployed_entry(own_table: Digest, key: FunctionKey) -> tuple[FunctionSpec, Digest] | None:
+    """Return what a table says that the broker may keep, because it was deployed, or None."""
+    try:
+        return _read_table(own_table).get(key) if own_table else None
+    except NotFoundError:
+        return None
 
 
 def entry_of(

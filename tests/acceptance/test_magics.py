@@ -42,7 +42,7 @@ def test_cancelling_ends_a_call_and_says_where_there_is_none(extended: PlainKern
     assert error is not None
     assert error.name == "CallCancelledError"
     cell = extended.run(f"%remote_cancel {call}")
-    assert cell.stderr.strip() == f"UsageError: %remote_cancel: no call {call} runs or waits"
+    assert cell.stderr.strip() == f"UsageError: %remote_cancel: the call {call} has ended"
 
 
 def test_the_status_names_the_pool(extended: PlainKernel) -> None:

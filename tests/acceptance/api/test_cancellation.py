@@ -173,8 +173,8 @@ def test_the_main_thread_is_interrupted_where_users_threads_work(
         def threaded(path):
             stop = threading.Event()
             thread = threading.Thread(target=lambda: (mark(path, 'began'), stop.wait()))
-            thread.start()
             try:
+                thread.start()
                 thread.join()
             finally:
                 stop.set()

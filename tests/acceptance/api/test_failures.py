@@ -254,7 +254,8 @@ def test_a_timeout_is_ours_and_not_the_builtin(lines: Lines) -> None:
         try:
             slow.remote()
         except nb.exception.FunctionTimeoutError as error:
-            found = [isinstance(error, kind) for kind in (nb.exception.TimeoutError, TimeoutError)]
+            kinds = nb.exception.TimeoutError, builtins.TimeoutError
+            found = [isinstance(error, kind) for kind in kinds]
         """
     )
     assert lines.value("found") == [True, False]
@@ -263,7 +264,7 @@ def test_a_timeout_is_ours_and_not_the_builtin(lines: Lines) -> None:
 def test_still_pending_is_both(lines: Lines) -> None:
     lines.run(
         """
-        import time
+        import builtins, time
         @app.function
         def slow():
             time.sleep(60)
@@ -271,7 +272,8 @@ def test_still_pending_is_both(lines: Lines) -> None:
         try:
             call.get(timeout=0)
         except nb.exception.StillPendingError as error:
-            found = [isinstance(error, kind) for kind in (nb.exception.TimeoutError, TimeoutError)]
+            kinds = nb.exception.TimeoutError, builtins.TimeoutError
+            found = [isinstance(error, kind) for kind in kinds]
         call.cancel()
         """
     )
