@@ -15,7 +15,6 @@ are open stay with the version that they began with, whose workers end with them
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -109,6 +108,8 @@ class Register:
 
 def _unknown(message: str, wanted: str, names: Iterable[str]) -> str:
     """Return the message with the nearest of `names`, or with all where none is near."""
+    import difflib  # noqa: PLC0415  a broker that nobody asks for a wrong name stays small
+
     known = list(names)
     near = difflib.get_close_matches(wanted, known, 3, _NEAR) or sorted(known)[:10]
     return f"{message}; {'nearest' if near else 'there are none'}{': ' * bool(near)}" + ", ".join(

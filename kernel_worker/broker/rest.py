@@ -9,7 +9,6 @@ ms). One timer while calls come in, none at rest.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 from pathlib import Path
@@ -27,6 +26,8 @@ _TIMER: Final = "rest"
 
 def trim() -> None:
     """Return free memory to the system, where the C library can."""
+    import ctypes  # noqa: PLC0415  half a megabyte that only a flood is worth
+
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
