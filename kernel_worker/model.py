@@ -6,10 +6,14 @@ A leaf: it imports nothing of ours, does nothing and can travel on the wire (`ms
 from __future__ import annotations
 
 import enum
-import hashlib
 from typing import NewType
 
 import msgspec
+
+try:
+    from _blake2 import blake2b  # `hashlib` loads OpenSSL: a megabyte in each of our processes
+except ImportError:  # an interpreter that is built otherwise
+    from hashlib import blake2b
 
 PROTOCOL_MAJOR = 1
 """Peers of different majors do not talk; each major has brokers of its own (`rendezvous`)."""
@@ -36,11 +40,16 @@ LeaseId = NewType("LeaseId", int)
 
 def digest_of(*parts: bytes | memoryview) -> Digest:
     """Return the content address of `parts`, each length-prefixed so that boundaries count."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = blake2b(digest_size=16)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return Digest(digest.hexdigest())
+
+
+def short_digest(content: bytes, size_bytes: int) -> bytes:
+    """Return a BLAKE2b hash of `content` in so many bytes."""
+    return blake2b(content, digest_size=size_bytes).digest()
 
 
 def is_text(found: str) -> bool:

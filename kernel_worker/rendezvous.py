@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import select
 import stat
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel_worker.errors import ConnectionError, InvalidError  # noqa: A004  ours
-from kernel_worker.model import PROTOCOL_MAJOR
+from kernel_worker.model import PROTOCOL_MAJOR, short_digest
 from kernel_worker.settings import as_environment
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def socket_path(directory: Path) -> Path:
     path = directory / "broker.sock"
     if len(os.fsencode(path)) < MAX_SOCKET_PATH_BYTES:
         return path
-    hashed = hashlib.blake2b(os.fsencode(directory), digest_size=8).hexdigest()
+    hashed = short_digest(os.fsencode(directory), 8).hex()
     short = Path(f"/tmp/notebook-ext-{os.getuid()}")  # noqa: S108  0700, checked
     _make_private(short)
     _make_private(short / hashed)
@@ -180,7 +179,7 @@ def machine_name() -> str:
     except OSError:
         known = ""
     name = known or os.uname().nodename
-    return hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return short_digest(name.encode(), 4).hex()
 
 
 @cache
@@ -190,7 +189,7 @@ def _namespace() -> str:
         pids = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         pids = ""
-    return hashlib.blake2b(f"{machine_id()} {pids}".encode(), digest_size=4).hexdigest()
+    return short_digest(f"{machine_id()} {pids}".encode(), 4).hex()
 
 
 # ---- starting -------------------------------------------------------------------------------

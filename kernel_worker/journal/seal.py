@@ -1,8 +1,8 @@
 """Seals what must not lie on disk in clear: the environments of functions, with their secrets.
 
-Theory. A stream of keyed BLAKE2b blocks over a random nonce and a counter hides the text; keyed
-BLAKE2b over nonce and hidden text proves that it is what was sealed (encrypt, then authenticate).
-Both keys come from 32 random bytes in a file beside the journal that only this user can read.
+Theory. A secret box (XSalsa20 and Poly1305) from libsodium, by PyNaCl: a random nonce each time,
+and nothing to choose. The key is 32 random bytes in a file beside the journal that only this user
+can read; it is there whole or not at all.
 
 Guarantees: a copy of the journal alone does not tell what was sealed, nor can it be changed unseen.
 Not guaranteed: anything against who can read the key's file; and the length shows.
@@ -10,19 +10,18 @@ Not guaranteed: anything against who can read the key's file; and the length sho
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import functools
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nacl.secret import SecretBox
+
 MARK = b"\xc1sealed1"
 """Begins what is sealed. No msgpack begins with its first byte, and what is in clear is msgpack."""
-_NONCE_BYTES = 16
-_TAG_BYTES = 32
-_BLOCK_BYTES = 64
+_KEY_BYTES = 32
 
 
 class Sealer:
@@ -30,51 +29,45 @@ class Sealer:
 
     def __init__(self, secret: bytes) -> None:
         """Use `secret`, 32 random bytes."""
-        self._hiding = hashlib.blake2b(b"hide", key=secret).digest()
-        self._proving = hashlib.blake2b(b"prove", key=secret).digest()
+        self._secret = secret
 
     @classmethod
     def beside(cls, path: Path) -> Sealer:
         """Return the sealer of the journal at `path`; its key is made where there is none."""
         place = path.with_suffix(".key")
-        try:
-            descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return cls(place.read_bytes())
-        with os.fdopen(descriptor, "wb") as file:
-            secret = os.urandom(32)
-            file.write(secret)
-            file.flush()
-            os.fsync(file.fileno())
-        return cls(secret)
+        if not place.exists():
+            _write_whole(place, os.urandom(_KEY_BYTES))
+        return cls(place.read_bytes())
 
     def seal(self, text: bytes | memoryview) -> bytes:
         """Return `text` sealed."""
-        nonce = os.urandom(_NONCE_BYTES)
-        hidden = self._hide(nonce, bytes(text))
-        return MARK + nonce + self._proof(nonce, hidden) + hidden
+        return MARK + bytes(self._box.encrypt(bytes(text)))
 
     def open(self, sealed: bytes) -> bytes | None:
         """Return what was sealed, also what never was; None where the key is another one."""
         if not sealed.startswith(MARK):
             return sealed
-        start = len(MARK)
-        nonce = sealed[start : start + _NONCE_BYTES]
-        tag = sealed[start + _NONCE_BYTES : start + _NONCE_BYTES + _TAG_BYTES]
-        hidden = sealed[start + _NONCE_BYTES + _TAG_BYTES :]
-        if not hmac.compare_digest(tag, self._proof(nonce, hidden)):
+        from nacl.exceptions import CryptoError  # noqa: PLC0415  as in `_box`
+
+        try:
+            return self._box.decrypt(sealed[len(MARK) :])
+        except CryptoError:
             return None
-        return self._hide(nonce, hidden)
 
-    def _hide(self, nonce: bytes, text: bytes) -> bytes:
-        """Return `text` xor the stream; the same again gives it back."""
-        blocks = range((len(text) + _BLOCK_BYTES - 1) // _BLOCK_BYTES)
-        stream = b"".join(
-            hashlib.blake2b(nonce + at.to_bytes(8, "little"), key=self._hiding).digest()
-            for at in blocks
-        )
-        both = int.from_bytes(text, "little") ^ int.from_bytes(stream[: len(text)], "little")
-        return both.to_bytes(len(text), "little")
+    @functools.cached_property
+    def _box(self) -> SecretBox:
+        from nacl.secret import SecretBox  # noqa: PLC0415  a broker without spawned calls needs none
 
-    def _proof(self, nonce: bytes, hidden: bytes) -> bytes:
-        return hashlib.blake2b(nonce + hidden, key=self._proving, digest_size=_TAG_BYTES).digest()
+        return SecretBox(self._secret)
+
+
+def _write_whole(place: Path, secret: bytes) -> None:
+    """Write a file that only this user can read, on disk before it has its name."""
+    half = place.with_suffix(".key.new")
+    half.unlink(missing_ok=True)
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(place)

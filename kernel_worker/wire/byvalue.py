@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import io
 import pickle
 import types
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cloudpickle import cloudpickle
 
 from kernel_worker.errors import DeserializationError
+from kernel_worker.model import short_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +156,7 @@ def define(kind: type) -> Definition:
     with io.BytesIO() as file:
         DefinitionPickler(file, 5).dump(kind)
         packed = zlib.compress(file.getvalue())
-    return Definition(hashlib.blake2b(packed, digest_size=8).digest(), packed)
+    return Definition(short_digest(packed, 8), packed)
 
 
 _defined: weakref.WeakKeyDictionary[type, tuple[tuple[Any, ...], Definition]]
