@@ -28,6 +28,7 @@ def variables(base: Path) -> dict[str, str]:
         "JUPYTER_DATA_DIR": f"{jupyter}/data",
         "JUPYTER_RUNTIME_DIR": f"{jupyter}/runtime",
         "XDG_CACHE_HOME": f"{base}/cache",  # IPython's completion keeps one
+        "MPLCONFIGDIR": f"{base}/matplotlib",
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.acceptance.api.surfaces import Lines
 
 DEFINE = """
@@ -91,11 +93,11 @@ def test_starmap_spreads_tuples(lines: Lines) -> None:
     assert lines.value("found") == [3, 7]
 
 
-def test_for_each_waits_and_keeps_nothing(lines: Lines) -> None:
+def test_for_each_waits_and_keeps_nothing(lines: Lines, tmp_path: Path) -> None:
     lines.run(
-        """
-        import os, tempfile
-        place = tempfile.mkdtemp()
+        f"""
+        import os
+        place = {str(tmp_path)!r}
         @app.function
         def leave(name):
             open(os.path.join(place, str(name)), 'w').close()

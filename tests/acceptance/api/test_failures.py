@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from notebook_ext import exception
@@ -280,11 +282,11 @@ def test_still_pending_is_both(lines: Lines) -> None:
     assert lines.value("found") == [True, True]
 
 
-def test_retries_are_as_many_as_they_say(lines: Lines) -> None:
+def test_retries_are_as_many_as_they_say(lines: Lines, tmp_path: Path) -> None:
     lines.run(
-        """
-        import os, tempfile
-        log = tempfile.mktemp()
+        f"""
+        import os
+        log = {str(tmp_path / "log")!r}
         @app.function(retries=nb.Retries(max_retries=2, initial_delay=0))
         def unlucky():
             with open(log, 'a') as file:
@@ -312,11 +314,11 @@ def test_a_worker_that_dies_under_an_input_three_times_is_an_internal_failure(
     assert "SIGSEGV" in failed.message
 
 
-def test_an_input_with_rerun_on_crash_false_runs_at_most_once(cells: Lines) -> None:
+def test_an_input_with_rerun_on_crash_false_runs_at_most_once(cells: Lines, tmp_path: Path) -> None:
     cells.run(
-        """
-        import os, signal, tempfile
-        log = tempfile.mktemp()
+        f"""
+        import os, signal
+        log = {str(tmp_path / "log")!r}
         @app.function(rerun_on_crash=False)
         def once():
             with open(log, 'a') as file:
