@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from kernel_worker.context import RunningInput
     from kernel_worker.wire.messages import CallProgress
+    from notebook_ext.callee import Callee
     from notebook_ext.facts import State
-    from notebook_ext.function import Function
     from notebook_ext.session import Session
     from notebook_ext.submission import Ended
 
@@ -55,7 +55,7 @@ class MapRun(Answer):
 
     def __init__(
         self,
-        function: Function[..., Any],
+        function: Callee[..., Any],
         sources: Sequence[Any],
         shared: Mapping[str, Any],
         *,
@@ -265,7 +265,7 @@ class Map(Generic[R]):
 
     def __init__(
         self,
-        function: Function[..., Any],
+        function: Callee[..., Any],
         sources: Sequence[Any],
         *,
         shared: Mapping[str, Any],

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from kernel_worker.context import RunningInput
     from notebook_ext.function import Function
+    from notebook_ext.source import Source
 
 _NO_TABLE = Digest("")
 Table = dict[FunctionKey, tuple[FunctionSpec, Digest]]
@@ -57,7 +58,7 @@ class Version(NamedTuple):
 
 
 def packed(
-    root: Function[Any, Any],
+    root: Source,
     last: tuple[tuple[Version, ...], Package] | None,
     *,
     with_table: bool = False,
@@ -239,13 +240,13 @@ def _read_table(digest: Digest) -> Table:
 
 
 def _reach(
-    root: Function[Any, Any],
-) -> tuple[list[Function[Any, Any]], tuple[Version, ...], bool]:
+    root: Source,
+) -> tuple[list[Source], tuple[Version, ...], bool]:
     """Return the functions that `root` reaches, itself first, as they read now.
 
     The last part says whether some of them arrived here by key and have no code here.
     """
-    functions = [root]
+    functions: list[Source] = [root]
     seen = {root.key}
     versions: list[Version] = []
     arrived = False

@@ -1,0 +1,270 @@
+"""`Callee`: what can be called on workers: `remote`, `spawn`, `map` and the rest.
+
+Theory. Each of them reads and packs the function, encodes its arguments on the calling thread, and
+hands a submission to the session. They differ in who receives what comes back: one answer, the
+acceptance of a durable call, an iterator.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from kernel_worker.context import running_input
+from kernel_worker.errors import InvalidError
+from kernel_worker.model import is_deployed
+from kernel_worker.wire import frames as wire_frames
+from kernel_worker.wire import payload
+from notebook_ext import process
+from notebook_ext.arguments import copied, encoded, shared_object
+from notebook_ext.call import FunctionCall
+from notebook_ext.companions import Companions, gathering
+from notebook_ext.generators import AttachedRun, RemoteGenerator
+from notebook_ext.looked_up import ask
+from notebook_ext.maps import Map
+from notebook_ext.receivers import Acceptance, Outcomes, SingleAnswer
+from notebook_ext.source import Source
+from notebook_ext.submission import Submission
+from notebook_ext.twin import Waiting, stream, twin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from kernel_worker.context import RunningInput
+    from kernel_worker.wire.frames import Frame
+    from notebook_ext.session import Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Callee(Source, Generic[P, R]):
+    """A function in the ways in which it is called on workers."""
+
+    is_generator = False
+    """Whether it gives items (`remote_gen`) instead of a value (`remote`)."""
+
+    @twin
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> Waiting[R]:
+        """Run on a worker, wait, and return the value or raise the original exception.
+
+        Raises:
+            SerializationError: an argument, or something that the function captured, cannot
+                travel; nothing was sent.
+        """
+        __tracebackhide__ = True
+        if self.is_generator:
+            raise self._gives_items("remote")
+        session = process.current()
+        running = running_input()
+        package = self._package(running)
+        companions: Companions = {}
+        frames = gathering(companions, encoded, args, kwargs)
+        call = session.new_call()
+        answer = SingleAnswer(session.output(self._name), self._name)
+        waiting = answer.waiting
+        waiting.abandoned = partial(session.cancel, call)
+        parent = None
+        if running is not None:
+            parent = running.as_parent()
+            waiting.announce = partial(_announce, session, call)
+        session.submit(
+            Submission(
+                call,
+                package,
+                answer,
+                context=self._context(),
+                parent=parent,
+                companions=companions,
+            ),
+            1,
+            frames,
+        )
+        return waiting
+
+    @stream
+    def remote_gen(self, /, *args: P.args, **kwargs: P.kwargs) -> RemoteGenerator[Any]:
+        """Run a generator on a worker and yield its items as they are made.
+
+        It starts when it is first iterated, with `for` or `async for`. It is at most 64 items or
+        16 MiB ahead of the loop; leaving the loop closes it.
+
+        Raises:
+            InvalidError: the function is no generator.
+            SerializationError: as `remote`.
+        """
+        __tracebackhide__ = True
+        if is_deployed(self._key) and not self.is_generator:
+            self.is_generator = ask(self._key).join().is_generator
+        if not self.is_generator:
+            raise InvalidError(
+                f"{self._name} is no generator: call {self._name}.remote(...), or write it with "
+                "`yield` (or is_generator=True, where it returns an iterator)."
+            )
+        companions: Companions = {}
+        frames = copied(gathering(companions, encoded, args, kwargs))
+        begin = partial(self._streamed, frames, companions)
+        return RemoteGenerator(f"{self._name}.remote_gen", begin)
+
+    @twin
+    def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> Waiting[FunctionCall[R]]:
+        """Start on a worker and return a `FunctionCall`, which is durable from then on.
+
+        Raises:
+            SerializationError: as `remote`.
+        """
+        __tracebackhide__ = True
+        companions: Companions = {}
+        frames = copied(gathering(companions, encoded, args, kwargs))
+        return self._spawned(1, frames, {}, companions)
+
+    @twin
+    def spawn_map(
+        self, *input_iterators: Iterable[Any], kwargs: Mapping[str, Any] | None = None
+    ) -> Waiting[FunctionCall[R]]:
+        """Start one durable call of many inputs: the iterables zipped, to the shortest."""
+        __tracebackhide__ = True
+        if self.is_generator:
+            raise self._gives_items("spawn_map")
+        if not input_iterators:
+            raise InvalidError(f"{self._name}.spawn_map needs at least one iterable.")
+        inputs = list(zip(*input_iterators, strict=False))
+        companions: Companions = {}
+        encode = payload.encode_batch
+        batch = gathering(companions, encode, inputs, wire_frames.FORM_ARGS) if inputs else []
+        return self._spawned(len(inputs), copied(batch), kwargs or {}, companions)
+
+    @stream
+    def map(
+        self,
+        *input_iterators: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+        wrap_returned_exceptions: bool = True,
+    ) -> Map[R]:
+        """Run on workers for each item of the iterables zipped, and yield the results.
+
+        It starts when it is first iterated, with `for` or `async for`, and can be iterated once.
+
+        Args:
+            input_iterators: iterables, zipped to the shortest; they may be infinite, blocking or
+                async.
+            kwargs: keyword arguments that all inputs share; sent once.
+            order_outputs: yield in the order of the inputs, or as they are done.
+            return_exceptions: yield an exception in the place of its result instead of raising it.
+            wrap_returned_exceptions: wrap these in `UserCodeException`.
+
+        Raises:
+            InvalidError: there are no iterables, or one of them is none.
+        """
+        if self.is_generator:
+            raise self._gives_items("map")
+        return Map(
+            self,
+            input_iterators,
+            shared=kwargs or {},
+            order_outputs=order_outputs,
+            return_exceptions=return_exceptions,
+            wrap_returned_exceptions=wrap_returned_exceptions,
+        )
+
+    @stream
+    def starmap(
+        self,
+        input_iterator: Any,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+        wrap_returned_exceptions: bool = True,
+    ) -> Map[R]:
+        """Do as `map` with one iterable whose items are tuples of arguments."""
+        if self.is_generator:
+            raise self._gives_items("starmap")
+        return Map(
+            self,
+            (input_iterator,),
+            spread=True,
+            shared=kwargs or {},
+            order_outputs=order_outputs,
+            return_exceptions=return_exceptions,
+            wrap_returned_exceptions=wrap_returned_exceptions,
+        )
+
+    @twin
+    def for_each(
+        self,
+        *input_iterators: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        ignore_exceptions: bool = False,
+    ) -> Waiting[None]:
+        """Run on workers for each item of the iterables zipped, and wait; results are not kept.
+
+        Args:
+            input_iterators: as for `map`.
+            kwargs: as for `map`.
+            ignore_exceptions: go on where an input fails, and raise nothing.
+        """
+        __tracebackhide__ = True
+        if self.is_generator:
+            raise self._gives_items("for_each")
+        run: Map[R] = Map(self, input_iterators, shared=kwargs or {}, title="for_each")
+        return run.drained(ignore_exceptions=ignore_exceptions)
+
+    def submission(self, session: Session, receiver: Any, shared: Mapping[str, Any]) -> Submission:
+        """Return a call of this function, as made here and now, without inputs; for maps."""
+        running = running_input()
+        package = self._package(running)
+        companions: Companions = {}
+        digest, objects = gathering(companions, shared_object, shared)
+        return Submission(
+            session.new_call(),
+            package,
+            receiver,
+            shared=digest,
+            context=self._context(),
+            parent=running.as_parent() if running is not None else None,
+            objects=objects,
+            companions=companions,
+        )
+
+    def _spawned(
+        self,
+        count: int,
+        frames: Sequence[Frame],
+        shared: Mapping[str, Any],
+        companions: Companions,
+    ) -> Waiting[FunctionCall[R]]:
+        session = process.current()
+        said = self.submission(session, None, shared)
+        output = session.output(self._name, said.call)
+        call: FunctionCall[R] = FunctionCall(said.call, self._name, count, self.is_generator)
+        acceptance = Acceptance(output, call)
+        said.companions.update(companions)
+        said.receiver = acceptance
+        said.attached = False
+        said.streams = self.is_generator
+        session.submit(said, count, frames)
+        call.follow(session, Outcomes(output, self._name, count))
+        waiting: Waiting[FunctionCall[R]] = acceptance.waiting
+        return waiting
+
+    def _streamed(self, frames: Sequence[Frame], companions: Companions) -> AttachedRun:
+        session = process.current()
+        said = self.submission(session, None, {})
+        said.companions.update(companions)
+        said.streams = True
+        return AttachedRun(session, said, self._name, frames)
+
+    def _gives_items(self, asked: str) -> InvalidError:
+        name = self._name
+        spawned = " (or .spawn(...).get_gen(), to keep what it gives)"
+        return InvalidError(
+            f"{name} is a generator: {name}.{asked} has no value to give back. Call "
+            f"{name}.remote_gen(...) and iterate{spawned}."
+        )
+
+
+def _announce(session: Session, call: Any, running: RunningInput, begins: bool) -> None:  # noqa: FBT001  a callback
+    session.announce(running, begins, (call,))
