@@ -85,6 +85,7 @@ class Told:
         if size is not None:
             self._object_bytes -= size
             self._say(messages.DropObjects((digest,)), ())
+            self._forget_packages({digest})
 
     @property
     def is_much(self) -> bool:
@@ -107,7 +108,9 @@ class Told:
         if not dropped:
             return
         self._say(messages.DropObjects(tuple(dropped)), ())
-        gone = set(dropped)
+        self._forget_packages(set(dropped))
+
+    def _forget_packages(self, gone: set[Digest]) -> None:
         self._packages = {
             pool: package
             for pool, package in self._packages.items()

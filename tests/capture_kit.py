@@ -23,6 +23,7 @@ _CHILD = """
 import pickle, sys
 from kernel_worker.wire import failures, payload
 from kernel_worker.worker.binding import Binding
+from notebook_ext import stored
 commands, answers = sys.stdin.buffer, open(int(sys.argv[1]), "wb")
 binding = None
 while True:
@@ -34,7 +35,9 @@ while True:
         if command == "load":
             binding, answer = Binding.load(*arguments), None
         elif command == "bind":
-            answer = binding.bind(*arguments)
+            snapshot, objects = arguments
+            stored._fetched = lambda digest, label: objects[digest]
+            answer = binding.bind(snapshot)
         else:
             args, kwargs = payload.loads(arguments[0])
             answer = binding.function(*args, **kwargs)
@@ -82,7 +85,7 @@ class Child:
             self._ask("load", captured.objects[captured.code])
             self._code, self._snapshot = captured.code, ""
         if captured.snapshot != self._snapshot:
-            self._ask("bind", captured.objects[captured.snapshot])
+            self._ask("bind", captured.objects[captured.snapshot], dict(captured.stored))
             self._snapshot = captured.snapshot
         return self._ask("call", [bytes(frame) for frame in payload.dumps((args, kwargs))])
 

@@ -344,6 +344,32 @@ def test_large_array_changed_in_place_is_seen_and_not_pickled_again(
     assert child.call(capturer.read()) == 3.0
 
 
+def test_a_large_value_is_an_object_of_its_own_for_all_who_capture_it(
+    notebook: Notebook, child: Child
+) -> None:
+    notebook.run(
+        "text, small = 'a' * 1_100_000, 1\n"
+        "def f(): return text[-1], small\ndef g(): return text[:2]"
+    )
+    capturer = Capturer(notebook["f"])
+    first, other = capturer.read(), Capturer(notebook["g"]).read()
+    assert len(first.stored) == 1
+    assert first.stored == other.stored
+    assert len(first.objects[first.snapshot]) < 1_000
+    notebook.run("small = 2")
+    again = capturer.read()
+    assert again.snapshot != first.snapshot
+    assert again.handles == first.handles
+    assert child.call(again) == ("a", 2)
+
+
+def test_what_a_class_captures_stays_in_its_snapshot(notebook: Notebook) -> None:
+    notebook.run("text = 'a' * 1_100_000\nclass C:\n    def f(self): return text")
+    captured = Capturer(notebook["C"]).read()
+    assert captured.stored == {}
+    assert len(captured.objects[captured.snapshot]) > 1_000_000
+
+
 def test_a_change_elsewhere_in_the_cell_keeps_the_version(notebook: Notebook) -> None:
     notebook.run("def f(): return 1\n# a comment")
     first = version(notebook["f"])

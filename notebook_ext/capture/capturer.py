@@ -19,6 +19,7 @@ from kernel_worker.model import Digest, digest_of
 from kernel_worker.wire import bundle, byvalue, culprit
 from kernel_worker.wire.bundle import Bundle, Snapshot, Value
 from notebook_ext.capture import local_modules, picklers, surroundings, tokens
+from notebook_ext.capture.apart import LARGE_BYTES, Apart, notice
 from notebook_ext.capture.reach import NAMESPACE_ATTRIBUTES, Reach, Slot
 from notebook_ext.capture.watch import Watch
 
@@ -50,7 +51,9 @@ class Captured:
     references: tuple[object, ...]
     """Remote functions and the like that the function captures."""
     stored: Mapping[Digest, bytes] = field(default_factory=dict)
-    """Objects that were put and whose handles it captures."""
+    """Objects that were put and whose handles it captures, and large captured values."""
+    handles: tuple[object, ...] = ()
+    """What keeps the large values."""
 
 
 class Capturer:
@@ -91,13 +94,18 @@ class Capturer:
             self._captured = self._capture(reach, modules, around)
             self._surroundings = around
             self._watch = Watch(reach, modules)
+            for label, size, seconds in self._watch.costs(LARGE_BYTES):
+                notice(_name(reach.root), label, size, seconds)
             return self._captured
 
     def _capture(self, reach: Reach, modules: Found, around: Surroundings) -> Captured:
         version = _version(reach, modules, self._options)
         code, code_bytes, imports = _code_object(version, reach, modules)
-        snapshot_bytes = msgspec.msgpack.encode(_snapshot(reach))
+        apart = None if byvalue.is_class(self._function) else Apart()
+        snapshot_bytes = msgspec.msgpack.encode(_snapshot(reach, apart))
         snapshot = digest_of(snapshot_bytes)
+        handles = tuple(apart.handles) if apart is not None else ()
+        large = dict(handle.__stored_object__() for handle in handles)
         return Captured(
             version=version,
             code=code,
@@ -110,7 +118,8 @@ class Capturer:
                 snapshot: snapshot_bytes,
             },
             references=tuple(reach.references.values()),
-            stored=reach.stored,
+            stored={**reach.stored, **large},
+            handles=handles,
         )
 
 
@@ -159,7 +168,7 @@ def _bundle(reach: Reach, modules: Found) -> Bundle:
     return Bundle(
         format=bundle.FORMAT,
         python=(sys.version_info.major, sys.version_info.minor),
-        name=str(getattr(reach.root, "__qualname__", type(reach.root).__qualname__)),
+        name=_name(reach.root),
         namespaces=tuple(map(_attributes, reach.namespaces)),
         cells=len(reach.cells),
         modules=tuple(module.source for module in modules.local),
@@ -199,6 +208,10 @@ def _attributes(namespace: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
+def _name(root: Any) -> str:
+    return str(getattr(root, "__qualname__", type(root).__qualname__))
+
+
 def _body(function: Any) -> Any:
     """Return the plain function whose kind says what a call gives."""
     while isinstance(function, functools.partial):
@@ -210,24 +223,24 @@ def _body(function: Any) -> Any:
 # ---- the snapshot object --------------------------------------------------------------------
 
 
-def _snapshot(reach: Reach) -> Snapshot:
+def _snapshot(reach: Reach, apart: Apart | None) -> Snapshot:
     classes = tuple(
         (number, byvalue.tracker_of(item))
         for number, item in enumerate(reach.items)
         if byvalue.is_class(item)
     )
     sources = tuple("".join(linecache.getlines(name)) for name in reach.files)
-    return Snapshot(tuple(reach.files), sources, classes, _values(reach))
+    return Snapshot(tuple(reach.files), sources, classes, _values(reach, apart))
 
 
-def _values(reach: Reach) -> tuple[Value, ...]:
+def _values(reach: Reach, apart: Apart | None) -> tuple[Value, ...]:
     """Return the captured values; an object that was captured twice is one value."""
     groups: dict[object, list[int]] = {}
     for index, slot in enumerate(reach.slots):
         alone = type(slot.value) in _NEVER_SHARED
         groups.setdefault(("alone", index) if alone else id(slot.value), []).append(index)
     return tuple(
-        _value([reach.slots[i] for i in indices], reach.encoded[indices[0]])
+        _value([reach.slots[i] for i in indices], reach.encoded[indices[0]], apart)
         for indices in groups.values()
     )
 
@@ -236,13 +249,11 @@ _NEVER_SHARED = frozenset({int, float, str, bytes, bool, type(None), tuple, froz
 """Nobody may ask whether two of these are one object; small ones often are by chance."""
 
 
-def _value(slots: list[Slot], encoded: picklers.Encoded) -> Value:
+def _value(slots: list[Slot], encoded: picklers.Encoded, apart: Apart | None) -> Value:
     places = tuple(slot.place for slot in slots)
+    label = slots[0].label
     where = tokens.constant(tuple((p.kind, p.owner, p.name) for p in places))
-    return Value(
-        places=places,
-        label=slots[0].label,
-        digest=digest_of(where, encoded.data, *encoded.buffer_digests),
-        data=encoded.data,
-        buffers=tuple(map(bytes, encoded.buffers)),
-    )
+    digest = digest_of(where, encoded.data, *encoded.buffer_digests)
+    if apart is not None and encoded.nbytes >= LARGE_BYTES:
+        return Value(places, label, digest, apart.data(label, encoded))
+    return Value(places, label, digest, encoded.data, tuple(map(bytes, encoded.buffers)))

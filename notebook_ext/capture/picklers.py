@@ -49,6 +49,11 @@ class Encoded(NamedTuple):
     buffers: tuple[memoryview, ...]
     buffer_digests: tuple[bytes, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """How large it is, buffers and all."""
+        return len(self.data) + sum(buffer.nbytes for buffer in self.buffers)
+
     def is_like(self, other: Encoded) -> bool:
         """Say whether both are pickles of equal content."""
         return self.data == other.data and self.buffer_digests == other.buffer_digests

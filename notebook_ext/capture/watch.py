@@ -9,6 +9,7 @@ immutable types are trusted, and all others are pickled again and compared.
 from __future__ import annotations
 
 import pickle
+import time
 import types
 from itertools import repeat
 from operator import attrgetter, is_
@@ -19,9 +20,9 @@ from kernel_worker.wire.payload import PLAIN_TYPES
 from notebook_ext.capture import local_modules, picklers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from notebook_ext.capture.reach import Reach
+    from notebook_ext.capture.reach import Reach, Slot
 
 _MISSING = object()
 _IMMUTABLE_TYPES = PLAIN_TYPES | {
@@ -78,6 +79,10 @@ class _Content(NamedTuple):
     fingerprint: _Fingerprint | None
     """None: plain pickle does not take it."""
     encoded: picklers.Encoded
+    label: str
+    """For people."""
+    seconds: float
+    """What making the fingerprint took."""
 
 
 class Watch:
@@ -94,10 +99,16 @@ class Watch:
         self._classes = [(kind, tuple(vars(kind).values())) for kind in classes]
         self._cells = [(cell, _contents(cell)) for cell in reach.cells]
         pairs = zip(reach.slots, reach.encoded, strict=True)
-        changeable = [(s.value, e) for s, e in pairs if not is_immutable(s.value)]
-        self._contents = [_Content(v, _fingerprint(v), e) for v, e in changeable]
+        self._contents = [_content(s, e) for s, e in pairs if not is_immutable(s.value)]
         self._files = [module.stamp for module in modules.local]
         self._missing = modules.missing
+
+    def costs(self, large: int) -> Iterator[tuple[str, int, float]]:
+        """Yield name, bytes and seconds of each value of `large` bytes that is looked at."""
+        for content in self._contents:
+            size = content.encoded.nbytes
+            if size >= large:
+                yield content.label, size, content.seconds
 
     def is_unchanged(self) -> bool:
         """Say whether a new walk would find the same."""
@@ -155,6 +166,12 @@ def _fingerprint(value: Any) -> _Fingerprint | None:
         return data, tuple(picklers.digest(buffer.raw()) for buffer in buffers) if buffers else ()
     except Exception:  # noqa: BLE001  users' code may raise anything
         return None
+
+
+def _content(slot: Slot, encoded: picklers.Encoded) -> _Content:
+    begun = time.perf_counter()
+    fingerprint = _fingerprint(slot.value)
+    return _Content(slot.value, fingerprint, encoded, slot.label, time.perf_counter() - begun)
 
 
 def is_immutable(value: Any) -> bool:

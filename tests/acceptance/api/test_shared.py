@@ -146,3 +146,111 @@ def test_kwargs_that_all_inputs_share_are_sent_once(cells: Lines) -> None:
         """
     )
     assert cells.value("found[:3]") == [1.0, 2.0, 3.0]
+
+
+SENT = """
+from notebook_ext import process
+told = process.current()._conversation._told
+say, sizes = told._say, []
+def counting(message, frames=()):
+    sizes.extend(map(len, frames))
+    say(message, frames)
+told._say = counting
+"""
+
+
+def test_a_large_captured_global_is_sent_once_whatever_changes_beside_it(cells: Lines) -> None:
+    cells.run(
+        SENT
+        + """
+import numpy as np
+big, small = np.ones(1_000_000), 1
+@app.function(max_containers=1)
+def total(): return float(big.sum()) + small
+@app.function(max_containers=1)
+def half(): return float(big.sum()) / 2
+found = [total.remote(), total.remote(), half.remote()]
+small = 2
+found.append(total.remote())
+told._say = say
+large = [size for size in sizes if size >= 8_000_000]
+"""
+    )
+    assert cells.value("found, len(large)") == (
+        [1_000_001.0, 1_000_001.0, 500_000.0, 1_000_002.0],
+        1,
+    )
+
+
+def test_a_large_captured_global_that_changes_in_place_is_seen(lines: Lines) -> None:
+    lines.run(
+        """
+        import numpy as np
+        big = np.zeros(300_000)
+        many = ['a' * 1000] * 2_000
+        @app.function(max_containers=1)
+        def look(): return float(big.sum()), len(many), many[-1][:1]
+        found = [look.remote()]
+        big[5] = 3
+        many.append('b')
+        found += [look.remote(), look.spawn().get()]
+        """
+    )
+    assert lines.value("found") == [(0.0, 2000, "a"), (3.0, 2001, "b"), (3.0, 2001, "b")]
+
+
+def test_what_a_worker_wrote_to_a_large_captured_global_stays_there(lines: Lines) -> None:
+    lines.run(
+        """
+        import numpy as np
+        counts, step = np.zeros(300_000), 1
+        @app.function(max_containers=1)
+        def add():
+            counts[0] += step
+            return float(counts[0])
+        found = [add.remote(), add.remote()]
+        step = 10
+        found += [add.remote(), float(counts[0])]
+        """
+    )
+    assert lines.value("found") == [1.0, 2.0, 12.0, 0.0]
+
+
+def test_a_class_captures_large_values_too(lines: Lines) -> None:
+    lines.run(
+        """
+        import numpy as np
+        big = np.ones(300_000)
+        @app.cls(max_containers=1)
+        class Model:
+            @nb.enter(snap=True)
+            def load(self): self.total = float(big.sum())
+            @nb.method()
+            def run(self, x): return self.total + float(big[x])
+        found = Model().run.remote(3)
+        """
+    )
+    assert lines.value("found") == 300_001.0
+
+
+def test_one_notice_says_what_a_large_captured_global_costs(cells: Lines) -> None:
+    cells.run(
+        """
+        import contextlib, io
+        import numpy as np
+        costly = np.ones(8_000_000)
+        @app.function(max_containers=1)
+        def f(): return float(costly[0])
+        @app.function(max_containers=1)
+        def g(): return float(costly[1])
+        with contextlib.redirect_stderr(io.StringIO()) as shown:
+            found = [f.remote(), g.remote()]
+            costly[0] = 2
+            found.append(f.remote())
+        """
+    )
+    assert cells.value("found") == [1.0, 1.0, 2.0]
+    notice = cells.value("shown.getvalue()")
+    assert notice.count("nb.put") == 1, notice
+    assert "f captures global 'costly', 64 MB" in notice
+    assert "costly = nb.put(costly)" in notice
