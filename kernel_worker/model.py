@@ -85,6 +85,17 @@ def is_deployed(key: str) -> bool:
     return key.startswith(_DEPLOYED)
 
 
+def instance_name(name: str, parameters: Digest) -> str:
+    """Return the name of the instance with these parameters, of the deployed class `name`."""
+    return f"{name}({parameters})"
+
+
+def instance_parts(name: str) -> tuple[str, Digest]:
+    """Return what `instance_name` was given; for any other name, itself and no parameters."""
+    kind, _, rest = name.rpartition("(")
+    return (kind, Digest(rest[:-1])) if kind and rest[-1:] == ")" else (name, Digest(""))
+
+
 class Outcome(enum.IntEnum):
     """How an input ended, or (LOST) how an attempt did."""
 
@@ -201,6 +212,22 @@ class DeployedFunction(msgspec.Struct, frozen=True, array_like=True):
     requires: tuple[Digest, ...] = ()
     """All objects that it and these need."""
     is_generator: bool = False
+    shape: bytes = b""
+    """What a class looks like to those who use it, in the words of clients; empty for functions."""
+
+    @property
+    def is_instance(self) -> bool:
+        """Whether it is one instance of a class, rather than what has a name of its own."""
+        return bool(self.spec.parameters)
+
+    def instance(self, parameters: Digest) -> DeployedFunction:
+        """Return the instance of this class that these parameters make."""
+        name = instance_name(self.name, parameters)
+        key = FunctionKey(instance_name(self.spec.key, parameters))
+        pool = PoolId(f"po-{digest_of(self.spec.pool.encode(), key.encode())[:20]}")
+        spec = msgspec.structs.replace(self.spec, pool=pool, key=key, parameters=parameters)
+        requires = (*self.requires, parameters)
+        return msgspec.structs.replace(self, name=name, spec=spec, requires=requires, shape=b"")
 
 
 class Environment(msgspec.Struct, frozen=True, array_like=True):

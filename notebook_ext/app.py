@@ -142,11 +142,12 @@ class App:
     def deploy(
         self, /, name: str | None = None, *, tag: str = "", **cloud_only: Any
     ) -> Waiting[Deployment]:
-        """Make the functions, as they are now, known by name: to all kernels, after restarts too.
+        """Make the functions and classes, as they are now, known by name: everywhere, from now on.
 
-        `Function.from_name(app, name)` finds them. Deploying again puts a new version in the place
-        of the old one, on which the calls in flight end. The floors of the functions
-        (`min_containers`) are kept without any notebook.
+        `Function.from_name(app, name)` and `Cls.from_name(app, name)` find them. Deploying
+        again puts a new version in the place of the old one, on which the calls in flight end. The
+        floors (`min_containers`) of functions, and of the instance of a class that has no
+        parameters or only defaults, are kept without any notebook.
 
         Args:
             name: the app's name, where it is not the one that it was made with.

@@ -95,7 +95,7 @@ class Callee(Source, Generic[P, R]):
         """
         __tracebackhide__ = True
         if is_deployed(self._key) and not self.is_generator:
-            self.is_generator = ask(self._key).join().is_generator
+            self.is_generator = self._ask_whether_generator()
         if not self.is_generator:
             raise InvalidError(
                 f"{self._name} is no generator: call {self._name}.remote(...), or write it with "
@@ -256,6 +256,10 @@ class Callee(Source, Generic[P, R]):
         said.companions.update(companions)
         said.streams = True
         return AttachedRun(session, said, self._name, frames)
+
+    def _ask_whether_generator(self) -> bool:
+        """Ask what the version in force of a deployed function is."""
+        return ask(self._key).join().is_generator
 
     def _gives_items(self, asked: str) -> InvalidError:
         name = self._name

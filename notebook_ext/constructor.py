@@ -120,6 +120,15 @@ class Constructor(NamedTuple):
         )
 
 
+class Shape(NamedTuple):
+    """What a class looks like to those who use it; plain data."""
+
+    constructor: Constructor
+    methods: tuple[str, ...]
+    generators: tuple[str, ...]
+    """Those of the methods that give items."""
+
+
 def of(kind: type) -> Constructor:
     """Return how instances of `kind` are made.
 

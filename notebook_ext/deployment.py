@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kernel_worker.errors import InvalidError
 from notebook_ext import process
@@ -13,6 +12,8 @@ from notebook_ext.package import deployable
 if TYPE_CHECKING:
     from kernel_worker.wire import messages
     from notebook_ext.app import App
+    from notebook_ext.cls import Cls
+    from notebook_ext.function import Function
     from notebook_ext.twin import Waiting
 
 
@@ -23,7 +24,7 @@ class Deployment:
     app: str
     version: int
     functions: tuple[str, ...]
-    """Their names."""
+    """Their names, and those of its classes."""
     deployed_at: float
     """Unix seconds."""
     tag: str = ""
@@ -51,15 +52,14 @@ def deploy(app: App, name: str | None, tag: str) -> Waiting[Deployment]:
         )
     if not isinstance(tag, str):
         raise InvalidError(f"deploy(tag={tag!r}): allowed is a str.")
-    roots = app.registered_functions
+    functions, classes = app.registered_functions, app.registered_classes
+    if both := functions.keys() & classes.keys():
+        raise InvalidError(
+            f"deploy(name={name!r}): {min(both)!r} is a function and a class of the app; name one "
+            "of them otherwise."
+        )
+    roots: dict[str, Function[Any, Any] | Cls] = {**functions, **classes}
     if not roots:
         raise InvalidError(f"deploy(name={name!r}): the app has no functions; define one on it.")
-    if app.registered_classes:
-        warnings.warn(
-            f"deploy(name={name!r}): {', '.join(app.registered_classes)} goes along with the "
-            "functions that use it, but cannot be found by name yet in this version.",
-            UserWarning,
-            stacklevel=4,
-        )
-    functions, objects = deployable(name, roots)
-    return process.current().deploy(name, functions, objects, tag).then(Deployment.of)
+    found, objects = deployable(name, roots)
+    return process.current().deploy(name, found, objects, tag).then(Deployment.of)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from kernel_worker.context import RunningInput
+    from notebook_ext.cls import Cls
     from notebook_ext.function import Function
     from notebook_ext.source import Source
 
@@ -171,9 +172,9 @@ def deployed_package(key: FunctionKey, name: str) -> Package:
 
 
 def deployable(
-    app: str, roots: Mapping[str, Function[Any, Any]]
+    app: str, roots: Mapping[str, Function[Any, Any] | Cls]
 ) -> tuple[tuple[DeployedFunction, ...], dict[Digest, bytes]]:
-    """Return the functions `roots` (by name) as they read now, to deploy, and their objects.
+    """Return the functions and classes `roots` (by name) as they read now, and their objects.
 
     What they refer to goes with them under keys of the deployment's own, so that nothing that is
     defined elsewhere, or later, changes what is deployed.
@@ -207,8 +208,23 @@ def deployable(
         nested = tuple(spec for spec in others if not spec.is_abstract)
         requires = (*_digests(table.values()), *needed)
         found.append(
-            DeployedFunction(name, spec, snapshot, digest, nested, requires, root.is_generator)
+            DeployedFunction(
+                name,
+                spec,
+                snapshot,
+                digest,
+                nested,
+                requires,
+                getattr(root, "is_generator", False),
+                msgspec.msgpack.encode(root.shape) if spec.is_abstract else b"",  # type: ignore[union-attr]
+            )
         )
+        if spec.is_abstract and spec.settings.min_containers:
+            default = root.default_of(spec.key)  # type: ignore[union-attr]
+            if default is not None:
+                digest = digest_of(default)
+                objects[digest] = default
+                found.append(found[-1].instance(digest))
     return tuple(found), objects
 
 
@@ -240,7 +256,7 @@ def _read_table(digest: Digest) -> Table:
 
 
 def _reach(
-    root: Source,
+    root: Any,
 ) -> tuple[list[Source], tuple[Version, ...], bool]:
     """Return the functions that `root` reaches, itself first, as they read now.
 

@@ -88,6 +88,8 @@ class Package:
     objects: Mapping[Digest, bytes] = field(default_factory=dict)
     inherited: bool = False
     """The broker has it from the call in which this one is nested."""
+    derived: bool = False
+    """It is an instance of a class that was defined elsewhere: its settings may have changed."""
     is_object: bool = False
     """It is no function: an object that was put."""
 

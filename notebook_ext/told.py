@@ -48,17 +48,15 @@ class Told:
     def knows(self, package: Package) -> bool:
         """Whether all that `package` needs was said, and its version is the current one."""
         spec = package.spec
-        if package.is_object:
+        if package.is_object or package.inherited:
             return all(digest in self._objects for digest in package.objects)
-        return package.inherited or (
-            self._packages.get(spec.pool) is package and self._current.get(spec.key) == spec.pool
-        )
+        return self._packages.get(spec.pool) is package and self._current.get(spec.key) == spec.pool
 
     def tell(self, package: Package) -> None:
         """Say what the function needs: its objects and its version, where they are not known."""
         for digest, data in package.objects.items():
             self.store(digest, data)
-        if package.is_object:
+        if package.is_object or package.inherited:
             return
         for spec in (*package.nested, package.spec):
             if spec.is_abstract:
@@ -67,7 +65,7 @@ class Told:
             if self._defined.get(spec.pool) != spec or self._current.get(spec.key) != spec.pool:
                 self._defined[spec.pool] = spec
                 self._current[spec.key] = spec.pool
-                self._say(messages.Define(spec), ())
+                self._say(messages.Define(spec, package.derived), ())
         self._packages[package.spec.pool] = package
 
     def store(self, digest: Digest, data: bytes) -> None:

@@ -66,6 +66,8 @@ class Answers:
                 self._at_once(client, ask)
 
     def _at_once(self, client: Client, ask: messages.Ask) -> None:
+        if ask.what == "pool_stats" and is_deployed(ask.subject):
+            self._deployments.enlist(client, FunctionKey(ask.subject))
         try:
             body, frames = self._answer(ask)
         except Error as error:
@@ -78,9 +80,11 @@ class Answers:
 
         Those of a deployed function belong to its deployment: they stay when `client` leaves.
         """
+        if is_deployed(message.pool):
+            self._deployments.enlist(client, FunctionKey(message.pool))
         try:
             pool, owner = self._pool_named(message.pool), client.id
-        except NotFoundError as error:
+        except Error as error:
             self._reply(client, _failed(message.request, error))
             return
         if pool != message.pool:
@@ -109,7 +113,7 @@ class Answers:
 
     def _pool_named(self, name: PoolId) -> PoolId:
         """Return the pool that a client names, which may be a deployed function's key."""
-        return self._register.resolve(name).spec.pool if is_deployed(name) else name
+        return self._register.runnable(name).spec.pool if is_deployed(name) else name
 
     def _reply(self, client: Client, reply: messages.Reply, frames: Sequence[Frame] = ()) -> None:
         self._broker.send(client.routing, messages.encode(reply), frames)

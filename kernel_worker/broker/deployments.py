@@ -9,6 +9,11 @@ To the core, what is deployed is defined by a client that never leaves (`KEEPER`
 floors, which keep the broker awake. Deployments without a floor do not; the next client starts a
 broker, which finds them in the journal.
 
+A class has no pool; its instances are names too (`<class>(<digest of the parameters>)`), of which
+the pool is derived from the class that is in force. It is defined in the name of the client that
+uses it, so that nothing stays of instances that nobody uses. One whose settings were changed is
+from then on a part of the deployment, like a function.
+
 Guarantees: a version is in force when it is on the disk, and then from the next call on; calls that
 are open stay with the version that they began with, whose workers end with them.
 """
@@ -21,7 +26,7 @@ import msgspec
 
 from kernel_worker.core import events
 from kernel_worker.errors import Error, InvalidError, NotFoundError
-from kernel_worker.model import ClientId, Digest, deployed_key
+from kernel_worker.model import ClientId, Digest, deployed_key, instance_parts
 from kernel_worker.records import Deployment
 from kernel_worker.wire import messages
 
@@ -98,12 +103,32 @@ class Register:
         if deployment is None:
             message = f"no app {app!r} is deployed, of which {name!r} could be a function"
             raise NotFoundError(_unknown(message, app, self.in_force))
+        kind, parameters = instance_parts(name)
         for function in deployment.functions:
             if function.name == name:
                 return function
-        names = [function.name for function in deployment.functions]
-        message = f"the app {app!r} (version {deployment.version}) has no function {name!r}"
-        raise NotFoundError(_unknown(message, name, names))
+        for function in deployment.functions:
+            if parameters and function.name == kind and function.spec.is_abstract:
+                return function.instance(parameters)
+        names = [each.name for each in deployment.functions if not each.is_instance]
+        message = f"the app {app!r} (version {deployment.version}) has no function {kind!r}, "
+        raise NotFoundError(_unknown(f"{message}and no such class", kind, names))
+
+    def runnable(self, key: str) -> DeployedFunction:
+        """Return the function or the instance behind a key; see `resolve`.
+
+        Raises:
+            NotFoundError: there is none; the message has the nearest names.
+            InvalidError: it is a class.
+        """
+        found = self.resolve(key)
+        if found.spec.is_abstract:
+            text = (
+                f"{found.name} is a class: find it with Cls.from_name, and call a method of an"
+                " instance"
+            )
+            raise InvalidError(text)
+        return found
 
 
 def _unknown(message: str, wanted: str, names: Iterable[str]) -> str:
@@ -123,7 +148,7 @@ def _info(deployment: Deployment, ended_at: float | None) -> messages.Deployment
         deployment.version,
         deployment.deployed_at,
         ended_at,
-        tuple(function.name for function in deployment.functions),
+        tuple(each.name for each in deployment.functions if not each.is_instance),
         deployment.tag,
     )
 
@@ -209,15 +234,33 @@ class Deployments:
 
         self._lookups.when_written(end)
 
+    def enlist(self, client: Client, key: FunctionKey) -> None:
+        """Have the core know the pool of an instance that `client` names; others it knows."""
+        try:
+            spec = self._register.resolve(key).spec
+        except NotFoundError:
+            return  # whoever asks for more says so
+        if not spec.parameters or spec.pool in client.instances:
+            return
+        if not self._broker.objects.missing(spec.objects):
+            client.instances[spec.pool] = key
+            self._broker.define(client.id, spec)
+
     def configured(self, key: FunctionKey) -> None:
-        """Write down that the settings of a deployed function have changed."""
+        """Write down that the settings of a deployed function or instance have changed."""
         app = key.split("/", 2)[1]
         deployment = self._register.in_force[app]
-        functions = tuple(self._as_configured(each) for each in deployment.functions)
+        found, functions = self._register.resolve(key), deployment.functions
+        contents: dict[Digest, bytes | memoryview | None] = {}
+        if found not in functions:
+            functions = (*functions, found)
+            contents[found.spec.parameters] = self._broker.objects.get(found.spec.parameters)
+        functions = tuple(self._as_configured(each) for each in functions)
         changed = msgspec.structs.replace(deployment, functions=functions)
         self._register.in_force[app] = changed
+        self._own(changed)
         self._define(changed)
-        self._broker.keep_deployment(changed, {})
+        self._broker.keep_deployment(changed, contents)
 
     def _as_configured(self, function: DeployedFunction) -> DeployedFunction:
         counts = self._broker.scheduler.pool_stats(function.spec.pool)
@@ -236,9 +279,26 @@ class Deployments:
         for pool, spec in _specs(former.functions).items():
             if pool not in kept:
                 self._broker.handle(events.FunctionReleased(KEEPER, spec.pool))
+        for client in list(self._broker.peers.clients.values()):
+            self._dismiss(client, former.app)
         if self._register.in_force.get(former.app) is not former:
             self._broker.objects.forget(_owner(former))
         self._broker.release_pools()
+
+    def _dismiss(self, client: Client, app: str) -> None:
+        """Let go of the instances of former versions that `client` has used."""
+        for pool, key in list(client.instances.items()):
+            if not key.startswith(deployed_key(app, "")):
+                continue
+            try:
+                spec = self._register.resolve(key).spec
+            except NotFoundError:
+                spec = None
+            if spec is not None and spec.pool == pool:
+                self._broker.define(client.id, spec)  # the options that make no pool may differ
+            else:
+                del client.instances[pool]
+                self._broker.handle(events.FunctionReleased(client.id, pool))
 
     def _own(self, deployment: Deployment) -> None:
         self._broker.objects.own(_owner(deployment), objects_of(deployment.functions))
@@ -284,14 +344,18 @@ def objects_of(functions: Iterable[DeployedFunction]) -> set[Digest]:
 
 
 def _specs(functions: Iterable[DeployedFunction]) -> dict[str, FunctionSpec]:
-    """Return what these functions run, themselves last, so that their settings are in force."""
+    """Return what these functions run, themselves last, so that their settings are in force.
+
+    Classes have no pools.
+    """
 
     def every() -> Iterator[FunctionSpec]:
         kept = list(functions)
         for function in kept:
             yield from function.nested
         for function in kept:
-            yield function.spec
+            if not function.spec.is_abstract:
+                yield function.spec
 
     return {spec.pool: spec for spec in every()}
 

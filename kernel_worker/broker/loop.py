@@ -50,7 +50,7 @@ from kernel_worker.core import effects, events
 from kernel_worker.core.scheduler import Scheduler
 from kernel_worker.errors import ProtocolError
 from kernel_worker.journal import thread as journal_thread
-from kernel_worker.model import CallId, PoolId
+from kernel_worker.model import CallId, FunctionKey, PoolId, is_deployed
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
@@ -270,6 +270,8 @@ class Broker:
     ) -> None:
         match message:
             case messages.Submit() | messages.AddInputs():
+                if isinstance(message, messages.Submit) and is_deployed(message.pool):
+                    self._deployments.enlist(client, FunctionKey(message.pool))
                 self._to_core(client, self._translator.from_client(client, message, frames), frames)
             case messages.StoreObject(digest=digest):
                 if len(frames) != 1:

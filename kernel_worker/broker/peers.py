@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kernel_worker.model import ClientId, Digest, HostId, HostResources, PoolId, WorkerId
+from kernel_worker.model import (
+    ClientId,
+    Digest,
+    FunctionKey,
+    HostId,
+    HostResources,
+    PoolId,
+    WorkerId,
+)
 
 if TYPE_CHECKING:
     from kernel_worker.broker.watches import ProcessWatch
@@ -19,6 +27,8 @@ class Client:
     routing: bytes
     pid: int = 0
     watch: ProcessWatch | None = None
+    instances: dict[PoolId, FunctionKey] = field(default_factory=dict)
+    """The pools that are defined in its name for instances of deployed classes, and their keys."""
 
 
 @dataclass(slots=True, eq=False)

@@ -100,13 +100,13 @@ class Translator:
                 return events.InputsClosed(call, total) if is_ours else None
             case messages.CancelCall(call=call, terminate=terminate):
                 return events.CallCancelled(call, terminate) if call in self._calls else None
-            case messages.Define(spec=spec):
+            case messages.Define(spec=spec, derived=derived):
                 missing = self._objects.missing(spec.objects)
                 if missing:
                     text = f"{spec.name} is defined with object {missing}, which was not sent"
                     raise ProtocolError(text)
                 self._objects.own(spec.pool, spec.objects)
-                return events.FunctionDefined(client.id, spec)
+                return events.FunctionDefined(client.id, spec, derived)
             case messages.Blocked(parent=parent, calls=calls, halts=halts):
                 known = parent.worker in self._peers.workers
                 return events.WorkerBlocked(parent, calls, halts) if known else None
@@ -224,9 +224,10 @@ class Translator:
 
         Raises:
             NotFoundError: nothing is deployed under it.
-            InvalidError: it is a generator, which the client, that has only its name, did not know.
+            InvalidError: it is a class; or a generator, which the client, that has only its name,
+                did not know.
         """
-        found = self._register.resolve(message.pool)
+        found = self._register.runnable(message.pool)
         if found.is_generator and not message.streams:
             text = (
                 f"{found.name} is a generator, and was called as if it had a value to give back:"

@@ -57,6 +57,8 @@ class FunctionDefined(_Event):
 
     client: ClientId
     spec: FunctionSpec
+    derived: bool = False
+    """`client` knows no settings of its own: where the pool is known, it stays as it is."""
 
 
 class FunctionReleased(_Event):

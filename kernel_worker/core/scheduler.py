@@ -186,7 +186,7 @@ class Scheduler:
                 exits.worker_exited(state, event)
                 scaling.resources_freed(state)
             case events.FunctionDefined():
-                submitting.function_defined(state, event.client, event.spec)
+                submitting.function_defined(state, event.client, event.spec, derived=event.derived)
             case events.FunctionReleased():
                 submitting.function_released(state, event.client, event.pool)
             case events.PoolConfigured():

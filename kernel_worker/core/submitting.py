@@ -41,12 +41,21 @@ def client_lost(state: State, client: ClientId) -> None:
             _disown(state, pool, client)
 
 
-def function_defined(state: State, client: ClientId, spec: FunctionSpec) -> None:
-    """Know a function version; pools of other versions under its key are superseded."""
-    pool = state.define(spec)
+def function_defined(
+    state: State, client: ClientId, spec: FunctionSpec, *, derived: bool = False
+) -> None:
+    """Know a function version; pools of other versions under its key are superseded.
+
+    One that was derived (see the event) changes nothing of a pool that is known.
+    """
+    known = state.pools.get(spec.pool) if derived else None
+    pool = known or state.define(spec)
     pool.clients.add(client)
     if client not in state.nested_clients:
         pool.owners.add(client)
+    state.touch(pool)
+    if known is not None:
+        return
     for sibling_id in state.pools_of_key[spec.key]:
         sibling = state.pools[sibling_id]
         sibling.superseded = sibling.spec.version != spec.version

@@ -89,6 +89,8 @@ class Define(_Message, tag="define"):
     """A function version with its options. Its objects were sent before."""
 
     spec: FunctionSpec
+    derived: bool = False
+    """Made from a class that was defined elsewhere: settings that were changed stay."""
 
 
 class Submit(_Message, tag="submit"):

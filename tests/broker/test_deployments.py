@@ -18,6 +18,7 @@ from kernel_worker.model import (
     PoolId,
     PoolSettings,
     deployed_key,
+    digest_of,
 )
 from kernel_worker.records import Deployment
 from kernel_worker.wire import messages
@@ -64,7 +65,9 @@ def test_the_register_knows_versions_and_the_nearest_names() -> None:
     register.enforce(Deployment("shop", 2, 6.0, (function("price"), function("total"))))
     assert register.next_version("shop") == 3
     assert register.resolve(deployed_key("shop", "price")).name == "price"
-    with pytest.raises(NotFoundError, match=r"version 2\) has no function 'prise'; nearest: price"):
+    with pytest.raises(
+        NotFoundError, match=r"version 2\) has no function 'prise', .*nearest: price"
+    ):
         register.resolve(deployed_key("shop", "prise"))
     with pytest.raises(NotFoundError, match="nearest: price, total"):
         register.resolve(deployed_key("shop", "xyz"))
@@ -115,6 +118,62 @@ def test_it_outlives_the_client_and_the_broker(
     assert found.spec.settings == in_force
     assert later.ask("pool_stats", KEY, messages.PoolStats).settings == in_force
     assert deploy(later, "2").version == 2
+
+
+def deploy_class(client: Client, version: str, **fields: Any) -> None:
+    code, environment = client.store(CODE), client.store(ENVIRONMENT)
+    initial = client.store(b"initial")
+    deployed = function("f", version, code=code, environment=environment, initial=initial, **fields)
+    client.requests += 1
+    shaped = msgspec.structs.replace(deployed, shape=b"shape")
+    client.say(messages.Deploy(client.requests, "shop", (shaped,)))
+    assert not client.hear(messages.Reply).error
+
+
+def test_an_instance_is_derived_from_the_class_in_force(client: Client, host: Host) -> None:
+    deploy_class(client, "1", settings=PoolSettings(max_containers=2))
+    key = PoolId(f"{KEY}({digest_of(b'parameters')})")
+    client.submit([1], "fc-0", pool=key)
+    assert "does not have" in client.hear(messages.Rejected).message
+    client.store(b"parameters")
+    client.submit([1], "fc-1", pool=key)
+    old = host.start_worker()
+    lease = old.lease().message
+    deploy_class(client, "2")
+    client.submit([2], "fc-2", pool=key)
+    old.done(lease, ["from 1"])
+    assert client.listen().values == ["from 1"]
+    host.start_worker().work(lambda _: "from 2")
+    assert client.listen().values == ["from 2"]
+    client.submit([1], "fc-3", **BY_NAME)
+    assert "f is a class" in client.hear(messages.Rejected).message
+    client.ask("stop_app", "shop", messages.DeploymentInfo)
+    client.submit([1], "fc-4", pool=key)
+    assert client.hear(messages.Rejected).error == "NotFoundError"
+
+
+def test_the_settings_of_an_instance_belong_to_the_deployment(
+    broker: RunningBroker, client: Client, speakers: list[Speaker]
+) -> None:
+    deploy_class(client, "1", settings=PoolSettings(max_containers=2))
+    digest = client.store(b"parameters")
+    key = PoolId(f"{KEY}({digest})")
+    assert client.ask("pool_stats", key, messages.PoolStats).settings.max_containers == 2
+    client.say(messages.ConfigurePool(90, key, max_containers=3))
+    assert not client.hear(messages.Reply).error
+    deploy_class(client, "1", settings=PoolSettings(max_containers=4))  # an equal pool
+    assert client.ask("pool_stats", key, messages.PoolStats).settings.max_containers == 4
+    client.say(messages.ConfigurePool(91, key, max_containers=5))
+    assert not client.hear(messages.Reply).error
+    client.say(messages.Bye())
+    broker.end(signal.SIGKILL)
+    broker.start()
+    later = Client(broker, "cl-2")
+    speakers.append(later)
+    assert later.ask("pool_stats", key, messages.PoolStats).settings.max_containers == 5
+    (info,) = later.ask("deployments", "", list[messages.DeploymentInfo])
+    assert info.functions == ("f",)
+    assert later.ask("lookup", key, DeployedFunction).spec.parameters == digest
 
 
 def test_what_is_stopped_is_not_found_any_more(client: Client) -> None:

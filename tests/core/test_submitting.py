@@ -207,6 +207,23 @@ def test_a_released_version_ends_with_the_calls_that_it_has() -> None:
     assert simulation.core.pool_stats(spec.pool) is None
 
 
+def test_a_derived_version_leaves_the_settings_of_a_known_one() -> None:
+    simulation = Simulation()
+    spec = make_spec(settings=PoolSettings(max_containers=1))
+    simulation.define(spec)
+    worker = ClientId("cl-worker")
+    changed = make_spec(settings=PoolSettings(max_containers=3))
+    simulation.feed(events.FunctionDefined(worker, changed, derived=True))
+    counts = simulation.core.pool_stats(spec.pool)
+    assert counts is not None
+    assert counts.settings.max_containers == 1
+    unknown = make_spec("g", settings=PoolSettings(max_containers=2))
+    simulation.feed(events.FunctionDefined(worker, unknown, derived=True))
+    counts = simulation.core.pool_stats(unknown.pool)
+    assert counts is not None
+    assert counts.settings.max_containers == 2
+
+
 def test_a_version_that_another_client_needs_stays_when_it_is_released() -> None:
     simulation = Simulation()
     keeper = ClientId("keeper")

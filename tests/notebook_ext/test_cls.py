@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import pickle
 import sys
 from typing import Any
 
 import pytest
 
-import notebook_ext as nb
 from kernel_worker.errors import InvalidError
-from notebook_ext.cls import Cls, Method, Obj
+from notebook_ext.cls import Cls
+from notebook_ext.instance import Obj
 from tests.capture_kit import Notebook
 
 SOURCE = """
@@ -111,32 +110,6 @@ def test_a_changed_method_makes_a_new_version(notebook: Notebook) -> None:
     assert notebook["Model"]().read().spec.version != before.version
 
 
-def test_a_local_instance_is_entered_once(notebook: Notebook) -> None:
-    instance = notebook["Model"]("abc")
-    assert (instance.run(2), instance.run.local(3), instance.plain()) == (4, 6, "plain")
-    assert instance.title == "Abc1"
-    assert asyncio.run(instance.later(1)) == 1
-    assert instance.name == "abc"
-
-
-def test_async_hooks_run_here_also_where_a_loop_runs(notebook: Notebook) -> None:
-    notebook.run(
-        "@app.cls()\nclass Later:\n    @nb.enter()\n    async def load(self): self.x = 1\n"
-        "    @nb.method()\n    def get(self): return self.x\n"
-        "@app.cls()\nclass Bad:\n    @nb.enter()\n    async def load(self): raise KeyError(1)\n"
-        "    @nb.method()\n    def get(self): return self.x\n"
-    )
-
-    async def in_a_loop(kind: Any) -> Any:
-        return kind().get()
-
-    assert notebook["Later"]().get() == asyncio.run(in_a_loop(notebook["Later"])) == 1
-    with pytest.raises(KeyError):
-        notebook["Bad"]().get()
-    with pytest.raises(KeyError):
-        asyncio.run(in_a_loop(notebook["Bad"]))
-
-
 def test_the_class_is_a_class_to_its_readers(notebook: Notebook) -> None:
     model: Any = notebook["Model"]
     assert isinstance(model, Cls)
@@ -165,42 +138,6 @@ def test_a_subclass_inherits_methods_hooks_and_parameters(notebook: Notebook) ->
     assert derived("n", 5).read().spec.name == "Derived"
 
 
-def test_what_is_no_method_is_explained(notebook: Notebook) -> None:
-    instance = notebook["Model"]()
-    with pytest.raises(AttributeError, match=r"Model\.load is a hook: workers run it"):
-        instance.load()
-    with pytest.raises(AttributeError, match=r"no method 'nothing' .* \(there are: run, later\)"):
-        instance.nothing()
-    assert not hasattr(instance, "_private")
-
-
-def test_the_pool_belongs_to_the_instance(notebook: Notebook) -> None:
-    method = notebook["Model"]().run
-    assert isinstance(method, Method)
-    remedy = r"Model\.run\.{}: .* call it on the instance, Model\(\.\.\.\)\.{}\("
-    for name in ("keep_warm", "update_autoscaler"):
-        with pytest.raises(InvalidError, match=remedy.format(name, name)):
-            getattr(method, name)(1)
-    with pytest.raises(InvalidError, match=remedy.format("autoscaler", "autoscaler")):
-        _ = method.autoscaler
-
-
-def test_settings_outlive_the_instance(live: nb.App) -> None:
-    @live.cls()
-    class Model:
-        @nb.method()
-        def run(self) -> int:
-            return 1
-
-    Kept: Any = Model  # noqa: N806  as users see it
-    changed = Kept().update_autoscaler(scaledown_window=5, max_containers=2)
-    assert (changed.scaledown_window_seconds, changed.max_containers) == (5, 2)
-    assert Kept().run.remote() == 1
-    assert Kept().autoscaler.settings().max_containers == 2
-    assert Kept().get_current_stats().num_total_runners == 1
-    assert "run" in Kept().run.info().name
-
-
 def test_references_lead_to_what_is_defined_here(notebook: Notebook) -> None:
     model = notebook["Model"]
     assert pickle.loads(pickle.dumps(model)) is model
@@ -220,7 +157,7 @@ def test_a_class_that_is_known_by_key_alone_makes_equal_instances(notebook: Note
     assert elsewhere("x").key == model("x").key
     assert not elsewhere.has_code
     assert not elsewhere("x").run.has_code
-    with pytest.raises(InvalidError, match="make variants there"):
+    with pytest.raises(InvalidError, match="make variants where it is defined"):
         elsewhere.with_options(cpu=2)
     with pytest.raises(InvalidError, match="defined in another process"):
         elsewhere("x").run.remote(1)

@@ -360,8 +360,17 @@ def test_nested_functions_are_defined_before_the_call() -> None:
 
 def test_an_inherited_function_is_only_named() -> None:
     talk = opened()
-    arrived = replace(package(), inherited=True)
+    arrived = replace(package(), inherited=True, objects={})
     talk.submit(submission("fc-1", Heard(), package=arrived), 1, inputs(1), closed=True)
+    assert names(said(talk)) == ["Submit"]
+
+
+def test_an_instance_of_what_is_deployed_brings_its_parameters() -> None:
+    talk = opened()
+    named = replace(package(), inherited=True)
+    talk.submit(submission("fc-1", Heard(), package=named), 1, inputs(1), closed=True)
+    assert names(said(talk)) == ["StoreObject", "Submit"]
+    talk.submit(submission("fc-2", Heard(), package=named), 1, inputs(1), closed=True)
     assert names(said(talk)) == ["Submit"]
 
 

@@ -45,7 +45,7 @@ def test_it_says_what_was_deployed(loop: asyncio.Runner) -> None:
 
 
 @pytest.mark.usefixtures("live")
-def test_a_class_goes_along_with_the_functions_that_use_it() -> None:
+def test_a_class_is_deployed_and_goes_along_with_the_functions_that_use_it() -> None:
     app = nb.App("with a class")
 
     @app.cls()
@@ -62,6 +62,19 @@ def test_a_class_goes_along_with_the_functions_that_use_it() -> None:
         found: int = made(name=name).size.remote()
         return found
 
-    with pytest.warns(UserWarning, match="Model goes along .* cannot be found by name yet"):
-        assert app.deploy().functions == ("size",)
+    made: Any = Model
+    assert app.deploy().functions == ("size", made.name)
     assert nb.Function.from_name("with a class", "size").remote("abc") == 3
+    assert nb.Cls.from_name("with a class", made.name)("ab").size.remote() == 2
+
+
+def test_a_name_is_a_function_or_a_class() -> None:
+    app = nb.App("ambiguous")
+
+    @app.function(name="Model")
+    def model() -> None:
+        """Do nothing."""
+
+    app.cls()(type("Model", (), {}))
+    with pytest.raises(InvalidError, match="'Model' is a function and a class of the app"):
+        app.deploy()

@@ -1,5 +1,6 @@
 import asyncio
 import pickle
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,29 @@ def test_a_name_asks_nobody_and_travels() -> None:
     assert repr(found) == "<Function looked-up/f, deployed>"
     assert pickle.loads(pickle.dumps(found)).key == found.key == "deployed/looked-up/f"
     assert nb.Function.from_name("looked-up", tag="f", environment_name=None).key == found.key
+
+
+def test_the_name_of_a_class_asks_nobody_and_travels() -> None:
+    found = nb.Cls.from_name("looked-up", "Model")
+    assert repr(found) == "<Cls looked-up/Model, deployed>"
+    assert pickle.loads(pickle.dumps(found)).key == found.key == "deployed/looked-up/Model"
+    assert nb.Cls.from_name("looked-up", tag="Model", environment_name=None).key == found.key
+    with pytest.raises(InvalidError, match="name=3: allowed is"):
+        nb.Cls.from_name("a", 3)
+
+
+def test_a_class_of_a_user_may_use_the_names() -> None:
+    class Model:
+        @classmethod
+        def from_name(cls, name: str) -> str:
+            return name
+
+        @classmethod
+        def lookup(cls) -> str:
+            return "found"
+
+    made: Any = nb.App().cls()(Model)
+    assert (made.from_name("x"), made.lookup()) == ("x", "found")
 
 
 @pytest.mark.parametrize(
@@ -41,3 +65,7 @@ def test_looking_up_asks_at_once(loop: asyncio.Runner) -> None:
         nb.Function.lookup("nowhere", "f")
     with pytest.raises(NotFoundError, match="no app 'nowhere' is deployed"):
         loop.run(nb.Function.lookup.aio("nowhere", "f"))
+    with pytest.raises(NotFoundError, match="no app 'nowhere' is deployed"):
+        nb.Cls.lookup("nowhere", "Model")
+    with pytest.raises(NotFoundError, match="no app 'nowhere' is deployed"):
+        loop.run(nb.Cls.lookup.aio("nowhere", "Model"))

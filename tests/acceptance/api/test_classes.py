@@ -191,6 +191,15 @@ def test_instances_methods_and_classes_as_arguments(defined: PlainKernel) -> Non
     )
 
 
+def test_an_instance_as_an_argument_keeps_its_changed_settings(defined: PlainKernel) -> None:
+    """Where it arrives, only the settings of its class are known."""
+    typed(defined, "@app.function()\ndef runs(one, x):\n    return one.run.remote(x)")
+    typed(defined, "kept = Model('kept')\nchanged = kept.update_autoscaler(max_containers=1)")
+    assert value(defined, "runs.remote(kept, 1)") == 2
+    in_force = "kept._pool.pool_stats().join().settings.max_containers"
+    assert value(defined, f"changed.max_containers, {in_force}") == (1, 1)
+
+
 def test_a_changed_global_of_a_method_reloads_nothing(defined: PlainKernel) -> None:
     """`enter` runs again only if something that it or the parameters reach has changed."""
     typed(

@@ -41,11 +41,33 @@ def each(n):
 @app.function()
 def first(n):
     return 0 if n == 0 else 1 + first.remote(n - 1)
+
+@app.cls(max_containers=2)
+class Model:
+    name: str = nb.parameter(default="base")
+
+    @nb.enter()
+    def load(self):
+        self.loaded = self.name.upper()
+
+    @nb.method()
+    def run(self, x):
+        return self.loaded, factor * x
+
+    @nb.method()
+    def priced(self, x):
+        return price.remote(x) + self.run.remote(x)[1]
+
+    @nb.method()
+    def items(self, n):
+        yield from range(n)
 """
 FIND = """
 import notebook_ext as nb
 price = nb.Function.from_name("shop", "price")
 total = nb.Function.lookup("shop", tag="total")
+Model = nb.Cls.from_name("shop", "Model")
+model = Model("x")
 """
 LINES = {
     "remote": ("price.remote(4) == 40", "await price.remote.aio(4) == 40"),
@@ -97,6 +119,45 @@ LINES = {
         "nb.Function.lookup('shop', 'first', environment_name=None).remote(3) == 3",
         "await (await nb.Function.lookup.aio('shop', 'first')).remote.aio(2) == 2",
     ),
+    "a method of a class": (
+        "Model('x').run.remote(1) == ('X', 10)",
+        "await model.run.remote.aio(1) == ('X', 10)",
+    ),
+    "parameters have defaults, and are values": (
+        "Model().run.remote(1) == ('BASE', 10) and model.name == 'x'",
+        "await Model(name='n').run.remote.aio(2) == ('N', 20)",
+    ),
+    "a method that calls a function and another method": (
+        "model.priced.remote(1) == 20",
+        "await model.priced.remote.aio(2) == 40",
+    ),
+    "map, spawn and remote_gen of a method": (
+        (
+            "(list(model.run.map([1, 2])), model.run.spawn(1).get(),"
+            " list(model.items.remote_gen(2)))"
+            " == ([('X', 10), ('X', 20)], ('X', 10), [0, 1])"
+        ),
+        "[x async for x in model.items.remote_gen.aio(3)] == [0, 1, 2]",
+    ),
+    "local of a method": (
+        "model.run.local(1) == model.run(1) == ('X', 10)",
+        "model.run(0)[1] == 0",
+    ),
+    "keep_warm, the autoscaler and stats of an instance": (
+        (
+            "model.keep_warm(0).max_containers == model.autoscaler.settings().max_containers == 2"
+            " and model.get_current_stats().backlog == 0"
+        ),
+        "(await model.keep_warm.aio(0)).max_containers == 2",
+    ),
+    "methods, instances and classes as arguments": (
+        "nb.Function.from_name('shop', 'apply').remote(model.run, 2) == ('X', 20)",
+        "await nb.Function.from_name('shop', 'apply').remote.aio(Model('y').run, 1) == ('Y', 10)",
+    ),
+    "lookup of a class": (
+        "nb.Cls.lookup('shop', tag='Model', environment_name=None)('z').run.remote(0)[0] == 'Z'",
+        "await (await nb.Cls.lookup.aio('shop', 'Model'))('z').run.remote.aio(0) == ('Z', 0)",
+    ),
 }
 of_each_line = pytest.mark.parametrize("line", LINES)
 
@@ -109,7 +170,7 @@ def finder(notebook: PlainKernel, tmp_path_factory: pytest.TempPathFactory) -> P
         typed(other, SHOP)
         assert (
             typed(other, "app.deploy()").result
-            == "<Deployment shop v1: price, total, apply, each, first>"
+            == "<Deployment shop v1: price, total, apply, each, first, Model>"
         )
     finally:
         other.close()
@@ -149,6 +210,76 @@ def test_what_is_not_deployed_is_named_with_the_nearest(finder: PlainKernel) -> 
     error = finder.run("nb.Function.lookup('shp', 'x')").error
     assert error is not None
     assert "nearest: shop" in error.value
+
+
+def test_a_class_that_is_not_there_is_named_with_the_nearest(finder: PlainKernel) -> None:
+    lines = {
+        "nb.Cls.lookup('shop', 'Modl')": ("NotFoundError", "no such class; nearest: Model"),
+        "nb.Cls.from_name('shop', 'Modl')('x')": ("NotFoundError", "nearest: Model"),
+        "nb.Cls.lookup('shp', 'Model')": ("NotFoundError", "nearest: shop"),
+        "nb.Cls.lookup('shop', 'price')": ("InvalidError", "a function: use Function.from_name"),
+        "nb.Function.lookup('shop', 'Model')": ("InvalidError", "is a class: use Cls.from_name"),
+        "nb.Function.from_name('shop', 'Model').remote(1)": ("InvalidError", "Model is a class"),
+        "nb.Function.from_name('shop', 'Model').keep_warm(1)": ("InvalidError", "Model is a class"),
+        "Model(1, 2)": ("InvalidError", "Model has 1 parameters (name), and 2 were given"),
+        "model.rum.remote(1)": ("AttributeError", "there are: run, priced, items"),
+        "model.items.remote(1)": ("InvalidError", "items is a generator"),
+        "Model.with_options(cpu=2)": ("InvalidError", "Model is deployed; make variants where"),
+    }
+    for line, (name, text) in lines.items():
+        error = finder.run(line).error
+        assert error is not None, line
+        assert (error.name, text in error.value) == (name, True), error.value
+
+
+def test_an_instance_that_was_looked_up_travels_inside_a_function(finder: PlainKernel) -> None:
+    typed(
+        finder, "@app.function()\ndef scored(x):\n    return model.run.remote(x), Model('q').name"
+    )
+    assert value(finder, "scored.remote(3)") == (("X", 30), "q")
+
+
+def test_redeploying_a_class_drains_its_instances(
+    start_kernel: KernelStarter, tmp_path: Path
+) -> None:
+    define = textwrap.dedent(
+        """
+        import notebook_ext as nb, time, pathlib
+        app = nb.App("drained class")
+
+        @app.cls(max_containers=1)
+        class Which:
+            {1}: str = nb.parameter(default="d")
+
+            @nb.method()
+            def which(self, flag=""):
+                while flag and not pathlib.Path(flag).exists():
+                    time.sleep(0.01)
+                return {0}
+
+        deployed = app.deploy()
+        """
+    )
+    deploying, calling = start_kernel(), start_kernel()
+    typed(deploying, define.format(1, "name"))
+    typed(calling, "import notebook_ext as nb\nWhich = nb.Cls.from_name('drained class', 'Which')")
+    typed(calling, "it = Which()\nother = Which('o')")
+    assert value(calling, "it.which.remote(), other.which.remote(), other.keep_warm(1) and 0") == (
+        (1, 1, 0)
+    )
+    flag = str(tmp_path / "flag")
+    typed(calling, f"old = it.which.spawn({flag!r})")
+    typed(deploying, define.format(2, "name"))
+    assert value(calling, "it.which.remote(), Which('n').which.remote()") == (2, 2)
+    typed(calling, f"open({flag!r}, 'w').close()")
+    assert value(calling, "old.get(), it.which.remote()") == (1, 2)
+    # The floor of the instance went with its version, and nobody has called it since.
+    assert value(calling, "other.get_current_stats().num_total_runners") == 0
+    typed(deploying, define.format(3, "label"))
+    assert value(calling, "Which(label='l').which.remote()") == 3
+    error = calling.run("Which(name='n')").error
+    assert error is not None
+    assert "name is no parameter. There are: label" in error.value
 
 
 def test_a_generator_that_is_called_for_a_value_is_named_as_one(finder: PlainKernel) -> None:
@@ -218,6 +349,8 @@ def test_it_outlives_a_killed_broker_and_an_idle_exit(
     )
     os.kill(own_place.broker_pid(), signal.SIGKILL)
     assert run_script(call, own_place.variables) == "20 30 0\n"
+    of_class = f"{FIND}\nprint(model.run.remote(2), model.priced.remote(1))"
+    assert run_script(of_class, own_place.variables) == "('X', 20) 20\n"
     # No floor: the broker leaves, and the next client starts one.
     wait_until(lambda: own_place.broker() is None, what="the idle broker leaves")
     assert run_script(call, own_place.variables) == "20 30 0\n"
@@ -227,13 +360,16 @@ def test_a_floor_belongs_to_the_deployment_and_comes_back_with_the_broker(
     own_place: Place, run_script: ScriptRunner
 ) -> None:
     run_script(f"{SHOP}\napp.deploy()", own_place.variables)
-    run_script(f"{FIND}\nprice.keep_warm(1)", own_place.variables)
+    run_script(f"{FIND}\nprice.keep_warm(1); model.keep_warm(1)", own_place.variables)
     pid = own_place.broker_pid()
     os.kill(pid, signal.SIGKILL)
     warm = f"""{FIND}
 import time
-while price.get_current_stats().num_total_runners < 1:
-    time.sleep(0.01)
+for floor in (price, model):
+    while floor.get_current_stats().num_total_runners < 1:
+        time.sleep(0.01)
+assert Model("other").autoscaler.settings().min_containers == 0
+assert model.autoscaler.settings().min_containers == 1
 print(price.autoscaler.settings().min_containers)
 """
     assert run_script(warm, own_place.variables) == "1\n"
@@ -244,3 +380,36 @@ print(price.autoscaler.settings().min_containers)
         )
         == "0\n"
     )
+
+
+def test_the_floor_of_a_class_is_kept_for_its_instance_without_arguments(
+    own_place: Place, run_script: ScriptRunner
+) -> None:
+    define = """
+import notebook_ext as nb
+app = nb.App("floors")
+
+@app.cls(min_containers=1)
+class Ready:
+    name: str = nb.parameter(default="base")
+
+    @nb.method()
+    def run(self):
+        return self.name
+
+@app.cls(min_containers=1)
+class Needy:
+    def __init__(self, name):
+        pass
+
+print(app.deploy().functions)
+"""
+    assert run_script(define, own_place.variables) == "('Ready', 'Needy')\n"
+    find = """
+import notebook_ext as nb, time
+Ready = nb.Cls.from_name("floors", "Ready")
+while Ready().get_current_stats().num_total_runners < 1:
+    time.sleep(0.01)
+print(Ready().run.remote())
+"""
+    assert run_script(find, own_place.variables) == "base\n"
