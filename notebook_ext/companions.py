@@ -8,7 +8,8 @@ It is resolved once a call, however often it is among the inputs. What is loaded
 part of such a function (for its `.local`) finds other functions in that table too (`loading`).
 An object that was put (`stored`) is noted the same way, as a package without a function.
 
-Not guaranteed: anything where nobody gathers (users' own pickles): a function is a name there.
+Not guaranteed: anything where nobody gathers (users' own pickles): a function is a name there, and
+the pickle of a handle holds the object.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ def note(function: Function[Any, Any]) -> Digest:
     return package.table
 
 
-def note_object(digest: Digest, content: bytes) -> None:
-    """Note that the handle of an object that was put is being pickled."""
-    if _here.found is not None:
-        _here.found[FunctionKey(f"put/{digest}")] = Package.of_object(digest, content)
+def note_object(digest: Digest, content: bytes) -> bool:
+    """Note that the handle of an object that was put is being pickled; false: nobody gathers."""
+    if _here.found is None:
+        return False
+    _here.found[FunctionKey(f"put/{digest}")] = Package.of_object(digest, content)
+    return True

@@ -5,7 +5,9 @@ handle is pickled into (arguments, captured globals, closures) holds its digest 
 that the call needs the object: the client sends it to a broker once, before the first call that
 names it, and a worker asks for it once. Unpickled there, the handle *is* the object: each time
 another copy, whose large buffers are private mappings of the one that the worker keeps: they cost
-nothing until they are written to, and no input sees what another one wrote.
+nothing until they are written to, and no input sees what another one wrote. Where nobody sends
+objects along (results, parameters of a class, another object that is put, users' own pickles) the
+pickle of a handle holds the object.
 
 Guarantees: the object arrives as it was when it was put. It is kept while its handle lives or an
 open call names it, then it goes.
@@ -68,9 +70,14 @@ class Stored(Generic[T]):
         """Return the name and the content of what whoever captures this needs."""
         return self._digest, self._content
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        companions.note_object(self._digest, self._content)
+    def __stored_reference__(self) -> tuple[Any, ...]:
+        """Return how it is rebuilt where the object has been sent."""
         return arrive, (self._digest, self._label)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if companions.note_object(self._digest, self._content):
+            return self.__stored_reference__()
+        return opened, (self._content,)
 
     def __copy__(self) -> Stored[T]:
         return self

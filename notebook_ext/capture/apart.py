@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 
 from kernel_worker.model import Digest, digest_of
 from kernel_worker.wire import payload
+from notebook_ext.companions import gathering
 from notebook_ext.stored import Stored, packed
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Apart:
                 block = packed(payload.Pickled(encoded.data, list(encoded.buffers)))
                 handle = _known[content] = Stored(block, label)
         self.handles.append(handle)
-        return pickle.dumps(handle, 5)
+        return gathering({}, pickle.dumps, handle, 5)  # `handles` are who sends it
 
 
 def notice(function: str, label: str, size: int, seconds: float) -> None:

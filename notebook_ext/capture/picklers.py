@@ -123,7 +123,7 @@ class _CapturePickler(byvalue.ByValuePickler):
             return NotImplemented
         if is_stored(obj):
             self.numbering.note_stored(obj)
-            return NotImplemented
+            return obj.__stored_reference__()
         if isinstance(obj, types.FunctionType):
             return self._code(obj)
         if isinstance(obj, types.ModuleType):

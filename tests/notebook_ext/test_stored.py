@@ -41,6 +41,12 @@ def test_whoever_gathers_is_told_of_a_handle() -> None:
     assert package.objects == {digest: content}
 
 
+def test_where_nobody_gathers_a_pickled_handle_holds_the_object() -> None:
+    inner = stored.put([1])
+    assert pickle.loads(pickle.dumps({"a": inner})) == {"a": [1]}
+    assert stored.put([inner, 2]).get() == [[1], 2]
+
+
 def test_copies_of_a_handle_are_the_handle() -> None:
     handle = stored.put([1])
     assert copy.copy(handle) is copy.deepcopy(handle) is handle

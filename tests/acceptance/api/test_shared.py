@@ -61,7 +61,7 @@ def test_it_is_sent_once_however_many_inputs_use_it(cells: Lines) -> None:
         import numpy as np
         from notebook_ext import process
         from kernel_worker.wire import messages
-        big = nb.put(np.ones(1_000_000))
+        big = nb.put(np.ones(1_100_000))  # like nothing that another test sends
         @app.function(max_containers=2)
         def total(array, x): return float(array.sum()) + x
         told = process.current()._conversation._told
@@ -79,8 +79,8 @@ def test_it_is_sent_once_however_many_inputs_use_it(cells: Lines) -> None:
         """
     )
     assert cells.value("found[:2], again, len(found), len(large)") == (
-        [1_000_000.0, 1_000_001.0],
-        1_000_001.0,
+        [1_100_000.0, 1_100_001.0],
+        1_100_001.0,
         50,
         1,
     )
@@ -134,6 +134,37 @@ def test_a_worker_can_put_too(lines: Lines) -> None:
         """
     )
     assert lines.value("found") == 12
+
+
+HELD = {
+    "in another object that was put": "look.remote(nb.put([table, 2]))[0]['a'] == 1",
+    "in a result": "give.remote() == {'a': 1, 'b': [1, 2]}",
+    "a parameter of a class": "Model(table).first.remote() == 1",
+    "in an item of a generator": "[x['a'] for x in give_all.remote_gen()] == [1, 1]",
+}
+
+
+@pytest.mark.parametrize("way", HELD)
+def test_a_handle_that_travels_in_something_else_is_the_object(lines: Lines, way: str) -> None:
+    lines.run(
+        PUT
+        + """
+@app.function
+def give(): return nb.put({'a': 1, 'b': [1, 2]})
+@app.function
+def give_all():
+    handle = nb.put({'a': 1})
+    yield handle
+    yield handle
+@app.cls()
+class Model:
+    def __init__(self, weights): self.weights = weights
+    @nb.method()
+    def first(self): return self.weights['a']
+"""
+    )
+    lines.run(f"found = {HELD[way]}")
+    assert lines.value("found") is True
 
 
 def test_kwargs_that_all_inputs_share_are_sent_once(cells: Lines) -> None:
