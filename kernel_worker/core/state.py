@@ -376,8 +376,13 @@ class State:
         return lease if lease.next <= parent.index < lease.stop else None
 
     def close_lease_if_answered(self, lease: Lease) -> None:
-        """End a lease that has no outstanding input; its worker is free for the next one."""
+        """End a lease that has no outstanding input; its worker is free for the next one.
+
+        An input that waited for a call and ends without having run on leaves the slot that it had
+        given up to what its worker holds besides: a handover too.
+        """
         worker = lease.worker
+        was_blocked = worker.condition is Condition.BLOCKED
         if lease.awaited and not lease.next <= lease.awaiting < lease.stop:
             self.stop_awaiting(lease)
         if lease.next >= lease.stop and worker.leases.pop(lease.id, None) is not None:
@@ -388,6 +393,8 @@ class State:
             if not worker.leases:
                 self.timers.clear(("cancel", worker.id))
         self.settle(worker)
+        if was_blocked and worker.on_cpu:
+            worker.resumed = True
         if worker.condition is Condition.IDLE and (worker.draining or worker.pool.spec.single_use):
             self.stop_worker(worker)
 

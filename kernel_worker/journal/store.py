@@ -240,15 +240,17 @@ class Store:
 
     def _deploy(self, entry: Deployed) -> None:
         deployment = entry.deployment
-        self._undeploy(deployment.app, deployment.deployed_at, but=deployment.version)
-        self._db.execute(
-            "INSERT INTO deployments (app, version, body) VALUES (?, ?, ?)"
-            " ON CONFLICT (app, version) DO UPDATE SET body = excluded.body",
-            (deployment.app, deployment.version, msgspec.msgpack.encode(deployment)),
-        )
+        body = msgspec.msgpack.encode(deployment)
+        known = self._db.execute(
+            "UPDATE deployments SET body = ? WHERE app = ? AND version = ? RETURNING id",
+            (body, deployment.app, deployment.version),
+        ).fetchall()
+        if known:
+            return  # other settings: what has taken its place meanwhile stays in force
+        self._undeploy(deployment.app, deployment.deployed_at)
         (key,) = self._db.execute(
-            "SELECT id FROM deployments WHERE app = ? AND version = ?",
-            (deployment.app, deployment.version),
+            "INSERT INTO deployments (app, version, body) VALUES (?, ?, ?) RETURNING id",
+            (deployment.app, deployment.version, body),
         ).fetchone()
         secret = _environments(deployment.functions)
         for digest, content in entry.objects.items():
@@ -261,11 +263,10 @@ class Store:
             (deployment.app, deployment.version - KEPT_DEPLOYMENTS),
         )
 
-    def _undeploy(self, app: str, at: float, but: int = 0) -> None:
+    def _undeploy(self, app: str, at: float) -> None:
         rows = self._db.execute(
-            "UPDATE deployments SET ended_at = ?"
-            " WHERE app = ? AND ended_at IS NULL AND version != ? RETURNING id",
-            (at, app, but),
+            "UPDATE deployments SET ended_at = ? WHERE app = ? AND ended_at IS NULL RETURNING id",
+            (at, app),
         ).fetchall()
         for (key,) in rows:
             self._release("deployment_objects", "deployment", key)

@@ -5,8 +5,9 @@ commit). Reads take their turn between writes, so that a read sees whatever was 
 What is done is put on a list and a descriptor becomes readable; `collect` empties both.
 
 Guarantees: completions come in the order of the submissions. A full disk delays them: the
-transaction is tried again until it succeeds. Any other error of SQLite ends the thread, and
-`collect` raises it: nothing that was not written was told to anybody.
+transaction is tried again until it succeeds (what has expired waits for the next time). Any other
+error of SQLite ends the thread, and `collect` raises it: nothing that was not written was told to
+anybody.
 Not guaranteed: how long anything takes.
 """
 
@@ -212,7 +213,7 @@ class Journal:
             store.close()
 
     def _restore(self, store: Store) -> Restored:
-        store.expire(time.time() - self._ttl, self._ttl)
+        self._expire(store)
         return Restored(
             list(store.open_facts()),
             dict(store.open_objects()),
@@ -226,14 +227,23 @@ class Journal:
         while True:
             requests = self._wait(expire_at)
             if not requests:
-                gone = store.expire(time.time() - self._ttl, self._ttl)
-                if gone:
+                if gone := self._expire(store):
                     self._tell(Expired(gone))
                 else:
                     expire_at = time.monotonic() + pause_seconds
             self._answer(store, requests)
             if None in requests:
                 return
+
+    def _expire(self, store: Store) -> list[CallId]:
+        """Drop what is too old; where even that finds no room on the disk, it stays for now."""
+        try:
+            return store.expire(time.time() - self._ttl, self._ttl)
+        except Exception as error:
+            if not _is_passing(error):
+                raise
+            _log.exception("what has expired cannot be dropped from the journal now")
+            return []
 
     def _wait(self, until: float) -> list[_Request]:
         """Return everything that has come, after waiting for something until `until`."""
@@ -267,8 +277,7 @@ class Journal:
                 store.write(entries)
                 break
             except Exception as error:
-                name = getattr(error, "sqlite_errorname", "")
-                if not name.startswith(("SQLITE_FULL", "SQLITE_IOERR")) or self._closing.is_set():
+                if not _is_passing(error) or self._closing.is_set():
                     raise
                 _log.exception("the journal cannot be written; calls wait until it can")
                 self._closing.wait(_RETRY_SECONDS)
@@ -287,3 +296,9 @@ class Journal:
     def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError):  # then it rings already
             os.write(self._rope, b"!")
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether it is the disk's trouble, which may end: it is full, or does not answer."""
+    name = getattr(error, "sqlite_errorname", "")
+    return name.startswith(("SQLITE_FULL", "SQLITE_IOERR"))

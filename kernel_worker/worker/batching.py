@@ -214,12 +214,11 @@ class Batching:
             end_fork(next(self._errors(group), None))
         now = time.monotonic_ns()
         share = (now - began_ns) // max(count, 1)
-        self._page.slots[pages.STARTED] = 0
         self._executor.drain()
         self._output.pause()
         with self._lock:
             del self._groups[int(group.number)]
-            self._finished.extend(group.members)
+            self._finished.extend((group.number, *group.members))
         with self._channel.sending():
             self._output.send_locked()
             for member in group.members.values():

@@ -531,6 +531,23 @@ TestAnyHistory.settings = settings(
 )
 
 
+def test_what_a_worker_holds_runs_on_when_the_input_that_waited_for_a_call_ends() -> None:
+    history = AnyHistory()
+    history.begin()
+    pool = {"client": CLIENTS[0], "spec": SPECS[0], "attached": False, "closed": False}
+    history.submit(**pool, count=5, pick=None)
+    for _ in range(3):
+        history.become_ready(0)
+    history.end_input(0, Outcome.FAILED, lingers=False)
+    history.submit(**pool, count=0, pick=1)
+    history.become_ready(0)
+    waiting = list(history.ready.values())[2]
+    assert len(waiting) == 2, "a second lease behind the one that waits"
+    history.end_input(1, Outcome.FAILED, lingers=False)
+    history.sentences_hold()
+    history.teardown()
+
+
 def test_a_broken_sentence_is_named() -> None:
     core = Scheduler("x")
     core.handle(events.HostJoined(HOSTS[0], make_resources()), 0.0)

@@ -91,12 +91,17 @@ def test_calls_of_version_1_are_described(path: Path) -> None:
 
 
 def test_an_old_file_has_the_tables_of_a_new_one(path: Path, tmp_path: Path) -> None:
-    def shape(name: Path) -> list[tuple[str, ...]]:
+    def shape(name: Path) -> list[object]:
         Store.open(name).close()
         with sqlite3.connect(name) as db:
-            tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema ORDER BY name")]
-            found = [(table, *sorted(_columns(db, table))) for table in tables]
-            found.append(("version", str(db.execute("PRAGMA user_version").fetchone()[0])))
+            found: list[object] = [db.execute("PRAGMA user_version").fetchone()]
+            names = db.execute("SELECT type, name, tbl_name FROM sqlite_schema ORDER BY 1, 2")
+            for kind, one, table in names.fetchall():
+                about = db.execute(f"PRAGMA {kind}_xinfo({one})").fetchall()
+                has_rowid = db.execute(f"PRAGMA table_list({table})").fetchall()
+                keys = db.execute(f"PRAGMA foreign_key_list({table})").fetchall()
+                # A column that was added lies behind those that were there.
+                found.append((kind, one, table, sorted(row[1:] for row in about), has_rowid, keys))
         db.close()
         return found
 

@@ -237,6 +237,13 @@ def test_deployments_are_kept_with_the_objects_of_the_version_in_force(tmp_path:
     store.close()
 
 
+def test_settings_that_cross_a_new_version_do_not_end_it(store: Store) -> None:
+    store.write([deployed(1, code=b"1")])
+    store.write([deployed(2, code2=b"2"), deployed(1)])
+    assert [(d.version, ended) for d, ended in store.deployments()] == [(1, 20.0), (2, None)]
+    assert dict(store.open_objects()) == {"code2": b"2"}
+
+
 def test_logs_are_read_in_parts_and_go_with_their_call(store: Store) -> None:
     store.write([submitted(ONE), Written(ONE, b"1"), Written(TWO, b"2"), Written(ONE, b"34")])
     store.write([Written(ONE, b"5")])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
+import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kernel_worker.errors import ConnectionError  # noqa: A004  ours
 from kernel_worker.journal import thread
-from kernel_worker.journal.store import Finished
+from kernel_worker.journal.store import Entry, Finished, Store
 from kernel_worker.journal.thread import Committed, Completion, Expired, Journal, Outcomes
 from kernel_worker.model import CallId
 from tests.journal.facts import added, submitted, succeeded
@@ -113,3 +115,52 @@ def test_what_ends_the_thread_is_raised_to_whoever_collects(open_journal: Open) 
     assert select.select([journal], [], [], 20)[0]
     with pytest.raises(AttributeError):
         journal.collect()
+
+
+def disk_is_full() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.execute("PRAGMA max_page_count = 1")
+        db.execute("CREATE TABLE more_than_a_page (x)")
+
+
+def test_a_disk_without_room_for_dropping_what_has_expired_ends_nothing(
+    open_journal: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_journal()
+    first.restored()
+    first.submit([submitted(ONE), Finished(ONE, 1.0)])
+    first.close()
+    expire = Store.expire
+    tried: list[float] = []
+
+    def find_no_room(store: Store, before: float, ttl_seconds: float) -> list[CallId]:
+        tried.append(before)
+        if len(tried) <= 2:
+            disk_is_full()
+        return expire(store, before, ttl_seconds)
+
+    monkeypatch.setattr(Store, "expire", find_no_room)
+    second = open_journal(ttl_seconds=1.0)
+    assert second.restored().ended == {ONE: False}
+    assert collect(second, Expired) == [Expired([ONE])]
+
+
+def test_a_write_waits_for_room_on_the_disk(
+    open_journal: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread, "_RETRY_SECONDS", 0.01)
+    write = Store.write
+    tried: list[Iterable[Entry]] = []
+
+    def find_no_room(store: Store, entries: Iterable[Entry]) -> None:
+        tried.append(entries)
+        if len(tried) <= 2:
+            disk_is_full()
+        write(store, entries)
+
+    monkeypatch.setattr(Store, "write", find_no_room)
+    journal = open_journal()
+    journal.restored()
+    token = journal.submit([submitted(ONE)])
+    assert collect(journal, Committed) == [Committed(token)]
+    assert len(tried) == 3

@@ -112,6 +112,23 @@ def test_arguments_that_do_not_fit_fail_their_input_alone(broker: Broker) -> Non
     assert isinstance(outcome(broker, alone), TypeError)
 
 
+DIES_AS_IT_IS_PICKLED = """
+import os, signal
+class Deadly:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+def f(xs):
+    return [Deadly() for _ in xs]
+"""
+
+
+def test_a_group_whose_results_kill_it_is_named(broker: Broker) -> None:
+    worker = start(broker, DIES_AS_IT_IS_PICKLED)
+    group(worker, 900_001, [(1,), (2,)])
+    death = worker.exited()
+    assert (death.lease, death.position) == (900_001, 0)
+
+
 def test_an_exception_in_the_list_fails_its_input_alone(broker: Broker) -> None:
     worker = start(broker, "def f(xs):\n    return [ValueError(x) if x % 2 else x for x in xs]\n")
     lease = worker.lease([(x,) for x in range(4)], group=900_001, group_size=1)
