@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from kernel_worker.errors import InvalidError
 from notebook_ext import cloud, deployment
 from notebook_ext import options as options_
-from notebook_ext.cls import Cls, checked_class
+from notebook_ext.cls import Cls, batched_method, checked_class
 from notebook_ext.function import Function, body_of
 from notebook_ext.hooks import MethodDefinition, is_hook
 from notebook_ext.marks import marked_options
@@ -128,7 +128,8 @@ class App:
             )
 
         def decorated(kind: Any) -> Cls:
-            made = Cls(checked_class(kind), self, options_.with_marks(parsed, marked_options(kind)))
+            marked = {**marked_options(checked_class(kind)), **batched_method(kind)}
+            made = Cls(kind, self, options_.with_marks(parsed, marked))
             self._classes[made.name] = made
             return made
 

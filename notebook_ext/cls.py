@@ -173,12 +173,42 @@ class Cls:
         Raises:
             InvalidError: as `App.cls`.
         """
+        self._own_app()
+        return self._variant(options_.parse(given, self._options))
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Cls:
+        """Return a variant of which a worker runs several inputs at once; see `concurrent`.
+
+        Raises:
+            InvalidError: as `concurrent`.
+        """
+        self._own_app()
+        return self._variant(options_.with_concurrency(self._options, max_inputs, target_inputs))
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Cls:
+        """Return a variant whose only remote method takes lists of inputs; see `batched`.
+
+        Raises:
+            InvalidError: as `batched`; or the class has other methods.
+        """
+        self._own_app()
+        options = options_.with_batching(self._options, max_batch_size, wait_ms)
+        kind = self.get_raw_f()
+        if len(self.methods) != 1:
+            raise InvalidError(_not_alone(f"{self.name}.with_batching(...)", self.methods))
+        marks.check_batched(inspect.getattr_static(kind, self.methods[0]))
+        return self._variant(options)
+
+    def _own_app(self) -> App:
+        """Return the app; raise `InvalidError` where it is not defined here."""
         if self._app is None:
             where = "deployed" if self.is_looked_up else "defined in another process"
             raise InvalidError(f"{self.name} is {where}; make variants where it is defined.")
-        options = options_.parse(given, self._options)
+        return self._app
+
+    def _variant(self, options: Options) -> Cls:
         mark = digest_of(repr((options.changes_pool(), options.settings)).encode())[:8]
-        return Cls(self.get_raw_f(), self._app, options, f"~{mark}")
+        return Cls(self.get_raw_f(), self._own_app(), options, f"~{mark}")
 
     @property
     def name(self) -> str:
@@ -278,15 +308,45 @@ def checked_class(kind: Any) -> type:
         remedy = "use @app.function()" if callable(kind) else "options are given by name"
         raise InvalidError(f"@app.cls on {shown}: allowed is a class; {remedy}.")
     for owner in kind.__mro__:
-        for name, value in vars(owner).items():
+        for name, value in list(vars(owner).items()):
             _check_member(owner, name, value)
     return kind
+
+
+def batched_method(kind: type) -> dict[str, Any]:
+    """Return the options that `@nb.batched` on a method of a class gives to its workers, if any.
+
+    Raises:
+        InvalidError: the class has another remote method.
+    """
+    methods = _methods(kind)
+    for name in methods:
+        found = inspect.getattr_static(kind, name)
+        marked = {**marks.marked_options(found.get_raw_f()), **marks.marked_options(found)}
+        if "max_batch_size" not in marked:
+            continue
+        if len(methods) > 1:
+            size = marked["max_batch_size"]
+            asked = f"@batched(max_batch_size={size}) on {kind.__qualname__}.{name}"
+            raise InvalidError(_not_alone(asked, methods))
+        return marked
+    return {}
+
+
+def _not_alone(asked: str, methods: tuple[str, ...]) -> str:
+    return (
+        f"{asked}: a batched method is the only remote method of its class, whose workers run "
+        f"groups of inputs; this class has {', '.join(methods) or 'none'}. Put the others into "
+        "another class."
+    )
 
 
 def is_remote_by_nature(kind: type) -> bool:
     """Say whether a class has a method, a hook or a parameter of ours."""
     return any(
-        isinstance(value, MethodDefinition | Parameter) or is_hook(value)
+        isinstance(value, MethodDefinition | Parameter)
+        or is_hook(value)
+        or (inspect.isfunction(value) and "max_batch_size" in marks.marked_options(value))
         for owner in kind.__mro__
         for value in vars(owner).values()
     )
@@ -294,8 +354,16 @@ def is_remote_by_nature(kind: type) -> bool:
 
 def _check_member(owner: type, name: str, value: object) -> None:
     raw = value.get_raw_f() if isinstance(value, MethodDefinition) else value
+    marked: dict[str, Any] = {}
     for each in (value, raw):
-        marks.check_method(f"{owner.__qualname__}.{name}", each)
+        marked |= marks.check_method(f"{owner.__qualname__}.{name}", each)
+    if marked and is_hook(raw):
+        raise InvalidError(
+            f"@batched(max_batch_size={marked['max_batch_size']}) on {owner.__qualname__}.{name}: "
+            "it is a hook, which workers run by themselves; allowed is a method."
+        )
+    if marked and inspect.isfunction(value):
+        setattr(owner, name, MethodDefinition(value))  # as with @nb.method()
     if isinstance(value, Function):
         raise InvalidError(
             f"{owner.__qualname__}.{name} has @app.function(), which is for plain functions: use "
@@ -303,11 +371,15 @@ def _check_member(owner: type, name: str, value: object) -> None:
         )
 
 
-def _shape(kind: type, options: Options) -> Shape:
+def _methods(kind: type) -> tuple[str, ...]:
     names = {name: None for owner in reversed(kind.__mro__) for name in vars(owner)}
-    methods = tuple(
+    return tuple(
         name for name in names if isinstance(inspect.getattr_static(kind, name), MethodDefinition)
     )
+
+
+def _shape(kind: type, options: Options) -> Shape:
+    methods = _methods(kind)
     generators = tuple(
         name
         for name in methods

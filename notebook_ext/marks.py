@@ -50,7 +50,10 @@ def concurrent(
 def batched(
     raw: None = None, /, *, max_batch_size: int | None = None, wait_ms: int | None = None
 ) -> Callable[[T], T]:
-    """Let one run of the function take several inputs; below `@app.function()`.
+    """Let one run of the function take several inputs; below `@app.function()`, or on a method.
+
+    A batched method needs no `@nb.method()`, and is the only remote method of its class: all
+    methods of an instance share its workers, and these run groups.
 
     Callers call it with single inputs. The function gets a list for each argument that any of them
     gave (defaults filled in where another did not), and returns a list with a result for each, in
@@ -105,24 +108,21 @@ def _marked(name: str, thing: T, given: dict[str, Any], *, what: str, classes: b
     return thing
 
 
-def check_method(name: str, raw: object) -> None:
-    """Raise `InvalidError` where a member of a class has a mark that it cannot have."""
+def check_method(name: str, raw: object) -> dict[str, Any]:
+    """Return the marks of a member of a class; raise `InvalidError` for one it cannot have."""
     marked = {} if inspect.isclass(raw) else marked_options(raw)
     if "max_inputs" in marked:
         raise InvalidError(
             f"@concurrent(max_inputs={marked['max_inputs']}) on {name}: it is a method; put it on "
             "the class, below @app.cls()."
         )
-    if "max_batch_size" in marked:
-        raise InvalidError(
-            f"@batched(max_batch_size={marked['max_batch_size']}) on {name}: batched methods are "
-            "not available yet in this version; batch a function."
-        )
+    return marked
 
 
 def check_batched(raw: Any) -> None:
     """Raise `InvalidError` unless a function can take its arguments as lists."""
     name = getattr(raw, "__qualname__", repr(raw))
+    raw = getattr(raw, "get_raw_f", lambda: raw)()
     if inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw):
         raise InvalidError(
             f"@batched on {name}: it is a generator; a batched function returns a list."

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kernel_worker.errors import InvalidError
-from notebook_ext.cls import Cls
+from notebook_ext.cls import Cls, is_remote_by_nature
 from notebook_ext.instance import Obj
 from tests.capture_kit import Notebook
 
@@ -180,6 +180,42 @@ MISTAKES = {
         "class A:\n    @nb.method()\n    def run(self): yield\napp.cls(retries=1)(A)",
         r"retries=1: A\.run is a generator",
     ),
+    "a batched method beside another": (
+        (
+            "class A:\n    @nb.batched(max_batch_size=2, wait_ms=0)\n    def run(self, x): pass\n"
+            "    @nb.method()\n    def also(self): pass\napp.cls()(A)"
+        ),
+        r"@batched\(max_batch_size=2\) on A\.run: a batched method is the only .* has run, also",
+    ),
+    "a batched hook": (
+        (
+            "class A:\n    @nb.batched(max_batch_size=2, wait_ms=0)\n    @nb.enter()\n"
+            "    def load(self): pass\napp.cls()(A)"
+        ),
+        r"@batched\(max_batch_size=2\) on A\.load: it is a hook",
+    ),
+    "a batched generator": (
+        (
+            "class A:\n    @nb.batched(max_batch_size=2, wait_ms=0)\n    @nb.method()\n"
+            "    def run(self, x): yield"
+        ),
+        r"@batched on .*run: it is a generator",
+    ),
+    "a batched concurrent class": (
+        (
+            "@nb.concurrent(max_inputs=2)\nclass A:\n    @nb.batched(max_batch_size=2, wait_ms=0)\n"
+            "    def run(self, x): pass\napp.cls()(A)"
+        ),
+        r"max_inputs=2: a batched function \(max_batch_size=2\) runs one group at a time",
+    ),
+    "with_batching with several methods": (
+        "Model.with_batching(max_batch_size=2, wait_ms=0)",
+        r"Model\.with_batching\(\.\.\.\): a batched method .* this class has run, later",
+    ),
+    "with_concurrency of nothing": (
+        "Model.with_concurrency(max_inputs=0)",
+        "max_inputs=0: allowed is an int",
+    ),
     "an unknown option": ("app.cls(gpus=1)", r"gpus is no option of a function"),
 }
 
@@ -189,6 +225,32 @@ def test_a_mistake_is_named_with_its_remedy(notebook: Notebook, mistake: str) ->
     source, message = MISTAKES[mistake]
     with pytest.raises(InvalidError, match=message):
         notebook.run(source)
+
+
+def test_a_batched_method_needs_no_other_decorator(notebook: Notebook) -> None:
+    notebook.run(
+        "class A:\n    @nb.batched(max_batch_size=2, wait_ms=5)\n    def run(self, xs): return xs\n"
+        "B = app.cls()(A)\nclass C(A): pass\nC = app.cls()(C)"
+    )
+    for name in ("B", "C"):
+        made = notebook[name]
+        assert made.methods == ("run",)
+        spec = made().read().spec
+        assert (spec.max_batch_size, spec.batch_wait_seconds) == (2, 0.005)
+    assert is_remote_by_nature(notebook["A"])
+    notebook.run("class D:\n    @nb.batched(max_batch_size=2, wait_ms=5)\n    def f(self, x): pass")
+    assert is_remote_by_nature(notebook["D"])
+
+
+def test_concurrency_and_batching_make_variants(notebook: Notebook) -> None:
+    model = notebook["Model"]
+    several = model.with_concurrency(max_inputs=4, target_inputs=2)
+    spec = several().read().spec
+    assert (spec.max_inputs, spec.target_inputs) == (4, 2)
+    assert several.key != model.key
+    notebook.run("@app.cls\nclass One:\n    @nb.method()\n    def run(self, x): return x")
+    groups = notebook["One"].with_batching(max_batch_size=3, wait_ms=1)
+    assert groups().read().spec.max_batch_size == 3
 
 
 def test_the_decorator_may_be_bare(notebook: Notebook) -> None:

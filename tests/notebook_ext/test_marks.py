@@ -42,6 +42,10 @@ class WithBatched:
     def run(self, xs: list[int]) -> list[int]:
         return xs
 
+    @nb.method()
+    def other(self) -> None:
+        """Stand beside it."""
+
 
 class WithConcurrent:
     """A class with a concurrent method."""
@@ -149,7 +153,7 @@ BAD: list[tuple[Callable[[], Any], tuple[str, ...]]] = [
         lambda: nb.App().function(is_generator=True)(batched(fresh())),
         ("max_batch_size=2", "generator"),
     ),
-    (lambda: nb.App().cls()(WithBatched), ("max_batch_size=2", "WithBatched.run", "a function")),
+    (lambda: nb.App().cls()(WithBatched), ("max_batch_size=2", "WithBatched.run", "only remote")),
     (lambda: nb.App().cls()(WithConcurrent), ("max_inputs=2", "WithConcurrent.run", "the class")),
     (lambda: remote().with_concurrency(max_inputs=0), ("max_inputs=0", "1 to 1000")),
     (lambda: remote().with_batching(max_batch_size=2, wait_ms=-1), ("wait_ms=-1", "0 to 600000")),

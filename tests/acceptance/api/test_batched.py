@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.api.surfaces import Lines
 from tests.acceptance.cells import typed, value
 from tests.acceptance.conftest import ScriptRunner
 from tests.plain_kernel import PlainKernel
@@ -253,3 +254,64 @@ async def main():
 print(list(sizes.map(range(6))), asyncio.run(main()))
 """
     assert run_script(script) == "[3, 3, 3, 3, 3, 3] [3, 3, 3]\n"
+
+
+BATCHED_CLASSES = """
+@app.cls(max_containers=1)
+class Batched:
+    name: str = nb.parameter(default="base")
+
+    @nb.enter()
+    def load(self):
+        self.factor = len(self.name)
+
+    @nb.batched(max_batch_size=4, wait_ms=5000)
+    def run(self, xs, add=0):
+        return [(x * self.factor, len(xs)) for x in xs]
+
+@app.cls(max_containers=1)
+class Later:
+    @nb.batched(max_batch_size=2, wait_ms=5000)
+    @nb.method()
+    async def run(self, xs):
+        return [KeyError(x) if x else len(xs) for x in xs]
+
+@app.cls(max_containers=1)
+class Single:
+    @nb.method()
+    def run(self, x):
+        return [len(x), x] if isinstance(x, list) else x
+"""
+
+
+def test_inputs_of_a_batched_method_are_grouped_for_each_instance(lines: Lines) -> None:
+    lines.run(BATCHED_CLASSES)
+    assert lines.value("list(Batched('ab').run.map(range(4)))") == [(0, 4), (2, 4), (4, 4), (6, 4)]
+    assert lines.value("Batched('ab').run.local([3], [0])") == [(6, 1)]
+    assert lines.value(
+        "[repr(x) for x in Later().run.map(range(2), return_exceptions=True,"
+        " wrap_returned_exceptions=False)]"
+    ) == ["2", "KeyError(1)"]
+
+
+def test_with_batching_of_a_class_is_a_variant(lines: Lines) -> None:
+    lines.run(BATCHED_CLASSES)
+    lines.run("Grouped = Single.with_batching(max_batch_size=2, wait_ms=5000)")
+    assert lines.value("(list(Grouped().run.map('ab')), Single().run.remote(3))") == (
+        [2, ["a", "b"]],
+        3,
+    )
+    lines.run("Many = Single.with_concurrency(max_inputs=4, target_inputs=2)")
+    assert lines.value("Many().run.remote(3)") == 3
+    assert lines.value(
+        "(Many().run.info().options.max_inputs, Grouped().run.info().options.max_batch_size)"
+    ) == (4, 2)
+    failed = lines.fails("Single.with_concurrency(max_inputs=0)")
+    assert failed.name == "InvalidError"
+
+
+def test_a_batched_method_that_is_deployed(lines: Lines) -> None:
+    lines.run("app = nb.App('batched classes')" + BATCHED_CLASSES + "app.deploy()")
+    assert lines.value(
+        "list(nb.Cls.from_name('batched classes', 'Batched')('abc').run.map(range(4)))"
+    ) == [(0, 4), (3, 4), (6, 4), (9, 4)]
