@@ -62,6 +62,8 @@ class Settings:
     """How a map shows its progress: auto, widget, text or off."""
     log_prefix: bool = False
     """Whether each line of output carries the function and input that wrote it."""
+    max_request_mib: int = 512
+    """How much the arguments of one input may be together, pickled; what was put does not count."""
     origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """For each setting where its value came from."""
 
@@ -264,4 +266,5 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "result_ttl_seconds": _seconds,
     "progress": _choice,
     "log_prefix": _flag,
+    "max_request_mib": _count,
 }

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, cast
 from kernel_worker.model import Digest, digest_of
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import payload
+from notebook_ext.config import current
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kernel_worker.wire.frames import Frame
+
+_ALWAYS_SENT_BYTES = 1024 * 1024
+"""No setting forbids so little."""
 
 
 def encoded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
@@ -29,6 +33,21 @@ def encoded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
 def copied(frames: Sequence[Frame]) -> list[Frame]:
     """Return frames that do not change when the caller's arrays do."""
     return [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
+
+
+def weighed(name: str, frames: list[Frame], count: int = 1) -> list[Frame]:
+    """Return the batch of `count` inputs of `name`.
+
+    Raises:
+        RequestSizeError: it is larger than what is sent at once.
+    """
+    size = sum(map(len, frames))
+    if size > _ALWAYS_SENT_BYTES:
+        limit = current().max_request_mib << 20
+        if size > limit:
+            what = "the arguments" if count == 1 else f"the {count:,} inputs together"
+            raise payload.too_large(f"{name}: {what}", size, limit)
+    return frames
 
 
 def shared_object(shared: Mapping[str, Any]) -> tuple[Digest, dict[Digest, bytes]]:

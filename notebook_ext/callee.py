@@ -16,7 +16,7 @@ from kernel_worker.model import is_deployed
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import payload
 from notebook_ext import process
-from notebook_ext.arguments import copied, encoded, shared_object
+from notebook_ext.arguments import copied, encoded, shared_object, weighed
 from notebook_ext.call import FunctionCall
 from notebook_ext.companions import Companions, gathering
 from notebook_ext.generators import AttachedRun, RemoteGenerator
@@ -59,7 +59,7 @@ class Callee(Source, Generic[P, R]):
         running = running_input()
         package = self._package(running)
         companions: Companions = {}
-        frames = gathering(companions, encoded, args, kwargs)
+        frames = weighed(self._name, gathering(companions, encoded, args, kwargs))
         call = session.new_call()
         answer = SingleAnswer(session.output(self._name), self._name)
         waiting = answer.waiting
@@ -102,7 +102,7 @@ class Callee(Source, Generic[P, R]):
                 "`yield` (or is_generator=True, where it returns an iterator)."
             )
         companions: Companions = {}
-        frames = copied(gathering(companions, encoded, args, kwargs))
+        frames = copied(weighed(self._name, gathering(companions, encoded, args, kwargs)))
         begin = partial(self._streamed, frames, companions)
         return RemoteGenerator(f"{self._name}.remote_gen", begin)
 
@@ -115,7 +115,7 @@ class Callee(Source, Generic[P, R]):
         """
         __tracebackhide__ = True
         companions: Companions = {}
-        frames = copied(gathering(companions, encoded, args, kwargs))
+        frames = copied(weighed(self._name, gathering(companions, encoded, args, kwargs)))
         return self._spawned(1, frames, {}, companions)
 
     @twin
@@ -132,7 +132,8 @@ class Callee(Source, Generic[P, R]):
         companions: Companions = {}
         encode = payload.encode_batch
         batch = gathering(companions, encode, inputs, wire_frames.FORM_ARGS) if inputs else []
-        return self._spawned(len(inputs), copied(batch), kwargs or {}, companions)
+        batch = copied(weighed(self._name, batch, len(inputs)))
+        return self._spawned(len(inputs), batch, kwargs or {}, companions)
 
     @stream
     def map(

@@ -12,6 +12,7 @@ while much is. No more is pulled while `Gate` is closed.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,13 @@ class Feed:
     """Pulls one map's inputs."""
 
     def __init__(
-        self, sources: Sequence[Any], *, spread: bool, gate: Gate, ready: Callable[[], None]
+        self,
+        sources: Sequence[Any],
+        *,
+        spread: bool,
+        gate: Gate,
+        ready: Callable[[], None],
+        limit_bytes: float = math.inf,
     ) -> None:
         """Prepare to pull.
 
@@ -116,12 +123,14 @@ class Feed:
             spread: whether there is one, whose items are tuples of arguments.
             gate: closed while enough is in flight.
             ready: called, in the thread that pulls, when there is something to take.
+            limit_bytes: how large the arguments of one input may be, pickled.
         """
         self._sources = sources
         self._spread = spread
         self._gate = gate
         self._ready = ready
-        self._writer = payload.BatchWriter(FORM_ARGS)
+        self._writer = payload.BatchWriter(FORM_ARGS, limit_bytes)
+        self._limit = limit_bytes
         self._batches: deque[tuple[int, list[Frame]]] = deque()
         self._announced = False
         self.companions: Companions = {}
@@ -243,6 +252,10 @@ class Feed:
             for item in chunk:
                 self._add_one(item)
             raise
+        if sum(map(len, frames)) > self._limit:
+            for item in chunk:
+                self._add_one(item)
+            return
         owned = [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
         self._gate.note_size(len(chunk), sum(map(len, owned)))
         self._gate.pulled += len(chunk)

@@ -17,6 +17,7 @@ import os
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 LARGE_BYTES = 64 * 1024
 """Larger frames are sent without a copy."""
 _CLOSE_SECONDS = 2.0
+_CLOSED = (
+    "This process closed its connection to the broker while the call waited. Calls that are waited "
+    "for end with it: call again, which connects anew. Spawned calls go on: nb.calls() lists them."
+)
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 _SNDMORE = int(zmq.SNDMORE)
 _PAUSE_SECONDS = 0.1
@@ -68,6 +73,7 @@ class Link:
         self._poller = zmq.Poller()
         self._poller.register(self._wake.descriptor, zmq.POLLIN)
         self._process: int | None = None
+        self._connection: Connection | None = None
         self._finding = False
         self._deadline: float | None = None
         self._closing = False
@@ -102,7 +108,7 @@ class Link:
         finally:
             self._closing = True  # before anybody hears of it: what is posted now is never done
             self._hang_up(farewell=True)
-            self.conversation.fail("ClientClosed", "The session was closed.")
+            self.conversation.fail("ClientClosed", _CLOSED)
             self._wake.close()
             self._context.term()
 
@@ -198,6 +204,7 @@ class Link:
 
     def _found(self, connection: Connection) -> None:
         self._finding = False
+        self._connection = connection
         self._hang_up()
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.ROUTING_ID, self._hello.peer.encode())
@@ -233,9 +240,16 @@ class Link:
         self._hang_up()
         self._fail(
             "ConnectionError",
-            f"The broker did not answer within {self._timeout_seconds:g} s "
-            "(setting connect_timeout).",
+            f"The broker{self._named()} did not answer within {self._timeout_seconds:g} s (setting "
+            "connect_timeout). If it hangs, end that process: the next call starts another one, "
+            "which knows the spawned calls.",
         )
+
+    def _named(self) -> str:
+        found = self._connection
+        if found is None:
+            return ""
+        return f" (process {found.pid}; its log: {Path(found.path).with_name('broker.log')})"
 
     def _fail(self, error: str, message: str) -> None:
         self._deadline = None

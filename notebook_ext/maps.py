@@ -23,10 +23,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from kernel_worker.context import running_input
-from kernel_worker.errors import InvalidError, SerializationError
+from kernel_worker.errors import InvalidError, RequestSizeError, SerializationError
 from kernel_worker.model import Outcome
 from kernel_worker.wire import payload
 from notebook_ext import dropping, exception, facts, process
+from notebook_ext.config import current
 from notebook_ext.delivery import Delivery, Values
 from notebook_ext.facts import MapFacts
 from notebook_ext.feed import Feed, Gate, check_sources, length_of
@@ -70,7 +71,10 @@ class MapRun(Answer):
         self.facts = MapFacts(title, length_of(sources))
         self.delivery = Delivery(ordered=ordered)
         self.gate = Gate(lambda: self.delivery.is_full)
-        self.feed = Feed(sources, spread=spread, gate=self.gate, ready=self._ready)
+        limit = current().max_request_mib << 20
+        self.feed = Feed(
+            sources, spread=spread, gate=self.gate, ready=self._ready, limit_bytes=limit
+        )
         self.drain: Drain | None = None
         """For a map whose results nobody takes."""
         self._said = function.submission(self.session, self, shared)
@@ -157,7 +161,7 @@ class MapRun(Answer):
             self.session.close_inputs(self.call)
         self.facts.total = self._sent
         error = self.feed.error
-        if isinstance(error, SerializationError):
+        if isinstance(error, SerializationError | RequestSizeError):
             error.add_note(f"in input {self._sent} of {self.facts.title}")
         last = partial(_raise, error) if error is not None else None
         if self.drain is not None:

@@ -63,6 +63,7 @@ def test_what_a_child_gets_makes_the_same_settings() -> None:
         ("idle_exit", "inf", "seconds"),
         ("max_workers", 0, "whole number"),
         ("max_workers", "two", "whole number"),
+        ("max_request_mib", 0, "whole number"),
         ("gpus", "0,x", "indices"),
         ("gpus", -1, "indices"),
         ("progress", "loud", "widget"),

@@ -16,12 +16,13 @@ Not guaranteed: identity between items of a batch.
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import threading
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from kernel_worker.errors import DeserializationError, SerializationError
+from kernel_worker.errors import DeserializationError, RequestSizeError, SerializationError
 from kernel_worker.wire import culprit, frames
 from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, FORM_VALUE, Frame
 
@@ -115,9 +116,10 @@ class BatchWriter:
     Plain items are kept as they are; others are pickled by the thread that adds them.
     """
 
-    def __init__(self, form: int) -> None:
-        """Start empty; `form` is that of every batch."""
+    def __init__(self, form: int, limit_bytes: float = math.inf) -> None:
+        """Start empty; `form` is that of every batch, `limit_bytes` what one item may take."""
         self._form = form
+        self._limit = limit_bytes
         self._lock = threading.Lock()
         self._items: list[object] = []
         self._taken = 0
@@ -137,9 +139,14 @@ class BatchWriter:
 
         Raises:
             SerializationError: it cannot be pickled; nothing was appended.
+            RequestSizeError: it is over the limit; nothing was appended.
         """
-        kept = item if _is_plain(item) else _owned(_pickled_item(item, self._form))
+        kept = item if _is_plain(item) else _pickled_item(item, self._form)
         size = _size(kept)
+        if size > self._limit:
+            raise too_large("the arguments of an input", size, self._limit)
+        if kept is not item:
+            kept = _owned(cast("Pickled", kept))
         with self._lock:
             self._items.append(kept)
             self._bytes += size
@@ -243,6 +250,16 @@ class BatchReader:
                 raise DeserializationError(message)
             self._whole = items
         return self._whole
+
+
+def too_large(what: str, size_bytes: int, limit_bytes: float) -> RequestSizeError:
+    """Return the error that says that `what` is not sent because of its size."""
+    size, limit = size_bytes / 2**20, limit_bytes / 2**20
+    return RequestSizeError(
+        f"{what} are {size:,.1f} MiB, pickled; allowed are {limit:,.0f} MiB (setting "
+        "max_request_mib). Pass what is large as nb.put(value): that is sent once, as an object of "
+        "its own, and arrives as the value; or pass less at a time."
+    )
 
 
 def _unpickled(data: Frame, buffers: Iterable[bytearray]) -> object:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kernel_worker.errors import InvalidError, SerializationError
+from kernel_worker.errors import InvalidError, RequestSizeError, SerializationError
 from kernel_worker.wire import payload
 from notebook_ext import feed as rooms
 from notebook_ext.feed import Feed, Gate, check_sources, length_of
@@ -52,6 +52,23 @@ def test_spread() -> None:
     feed = made([(1, 2), 5], spread=True)
     feed.pull()
     assert isinstance(feed.error, InvalidError)
+
+
+@pytest.mark.parametrize("wrap", [list, iter], ids=["list", "iterator"])
+def test_an_input_that_is_too_large_ends_it_behind_those_before(wrap: Any) -> None:
+    sources = [wrap([b"", b"a", b"b", b"c" * 3_000, b"d"])]
+    feed = Feed(sources, spread=False, gate=Gate(never), ready=lambda: None, limit_bytes=2_000)
+    feed.pull()
+    assert everything(feed) == [(b"",), (b"a",), (b"b",)]
+    assert isinstance(feed.error, RequestSizeError)
+
+
+def test_inputs_that_are_too_large_together_go_one_by_one() -> None:
+    sources = [[b"", *(b"a" * 900 for _ in range(4))]]
+    feed = Feed(sources, spread=False, gate=Gate(never), ready=lambda: None, limit_bytes=2_000)
+    feed.pull()
+    assert feed.error is None
+    assert len(everything(feed)) == 5
 
 
 def test_long_lists_go_in_growing_batches() -> None:

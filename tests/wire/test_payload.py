@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_worker.errors import DeserializationError, ProtocolError, SerializationError
+from kernel_worker.errors import (
+    DeserializationError,
+    ProtocolError,
+    RequestSizeError,
+    SerializationError,
+)
 from kernel_worker.wire import frames, payload
 from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, FORM_VALUE
 
@@ -221,6 +226,15 @@ def test_a_writer_counts_bytes() -> None:
     writer.add("x" * 1000)
     writer.add([bytearray(100_000)])
     assert 101_000 <= writer.pending_bytes <= 102_000
+
+
+def test_a_writer_refuses_what_is_too_large() -> None:
+    writer = payload.BatchWriter(FORM_ARGS, 2 << 20)
+    writer.add((bytes(2_000_000),))
+    for large in (bytes(3_000_000), bytearray(3_000_000)):
+        with pytest.raises(RequestSizeError, match=r"2\.9 MiB, pickled; allowed are 2 MiB"):
+            writer.add((large,))
+    assert len(writer) == 1
 
 
 def test_a_writer_serves_threads() -> None:
