@@ -19,7 +19,7 @@ import msgspec
 
 from kernel_worker import context, rendezvous
 from kernel_worker.errors import ConnectionError  # noqa: A004  ours
-from kernel_worker.model import CallId, ClientId
+from kernel_worker.model import CallId, ClientId, WorkerId
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import messages, payload
 from notebook_ext import exception, stored
@@ -55,7 +55,14 @@ class Session:
         self._printer = Printer()
         self._waits: dict[RunningInput, list[tuple[tuple[CallId, ...], bool]]] = {}
         self._waits_lock = threading.Lock()
-        hello = messages.Hello("client", self.client, pid=self.pid, machine=rendezvous.machine_id())
+        identity = context.worker_identity
+        hello = messages.Hello(
+            "client",
+            self.client,
+            pid=self.pid,
+            machine=rendezvous.machine_id(),
+            worker=WorkerId("") if identity is None else identity.worker,
+        )
         self._link = Link(hello, self._find, self.settings.connect_timeout_seconds, cut)
         self._conversation = self._link.conversation
         self._conversation.kept = stored.alive

@@ -129,7 +129,7 @@ class Admission:
         client = Client(ClientId(hello.peer), routing, hello.pid)
         self._peers.add_client(client)
         client.watch = self._watch(hello, client)
-        return events.ClientConnected(client.id)
+        return events.ClientConnected(client.id, is_nested=bool(hello.worker))
 
     def _watch(self, hello: messages.Hello, peer: Peer) -> ProcessWatch | None:
         if not hello.pid or hello.machine != self._broker.connection.machine:

@@ -31,6 +31,8 @@ class ClientConnected(_Event):
     """A client said hello; after a reconnection too."""
 
     client: ClientId
+    is_nested: bool = False
+    """It is the connection of a worker."""
 
 
 class ClientLost(_Event):

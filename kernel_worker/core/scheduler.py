@@ -192,7 +192,7 @@ class Scheduler:
             case events.PoolConfigured():
                 submitting.pool_configured(state, event)
             case events.ClientConnected():
-                state.clients.add(event.client)
+                submitting.client_connected(state, event.client, is_nested=event.is_nested)
             case events.ClientLost():
                 submitting.client_lost(state, event.client)
             case events.HostJoined():

@@ -27,6 +27,13 @@ NOBODY = ClientId("")
 """The client of calls that came back from the journal."""
 
 
+def client_connected(state: State, client: ClientId, *, is_nested: bool) -> None:
+    """Know a client; that of a worker holds no floors, whether it makes calls or not."""
+    state.clients.add(client)
+    if is_nested:
+        _note_nested_client(state, client)
+
+
 def client_lost(state: State, client: ClientId) -> None:
     """Cancel what dies with a client; its floors live one scaledown window longer."""
     state.clients.discard(client)

@@ -56,6 +56,8 @@ class Hello(_Message, tag="hello"):
     """The boot id of the peer's machine: pids mean something only where it is the broker's."""
     resources: HostResources | None = None
     """Hosts only."""
+    worker: WorkerId = WorkerId("")
+    """Of a client that is made in a worker: which one. It keeps nothing alive by being there."""
 
 
 class Welcome(_Message, tag="welcome"):

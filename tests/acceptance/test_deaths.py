@@ -182,10 +182,11 @@ def _agent_pid(place: Place) -> int:
     return int(agent.pid)
 
 
+@pytest.mark.parametrize("argument", ["1", "nb.put(1)"])
 def test_a_script_that_ends_leaves_nothing_after_the_idle_time(
-    own_place: Place, run_script: ScriptRunner
+    own_place: Place, run_script: ScriptRunner, argument: str
 ) -> None:
-    script = HEAD + "\n@app.function()\ndef f(x): return x + 1\nprint(f.remote(1))"
+    script = HEAD + f"\n@app.function()\ndef f(x): return x + 1\nprint(f.remote({argument}))"
     assert run_script(script, own_place.variables) == "2\n"
     wait_until(
         lambda: not own_place.processes(), IDLE_EXIT_SECONDS + 10, "no orphan after the idle time"

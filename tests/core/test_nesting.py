@@ -184,6 +184,18 @@ def test_children_of_a_blocked_worker_go_first() -> None:
     assert simulation.run_call(child) < 0.2
 
 
+def test_a_workers_connection_that_makes_no_calls_keeps_nothing_alive() -> None:
+    simulation = Simulation()
+    nested = ClientId("cl-nested")
+    simulation.feed(events.ClientConnected(nested, is_nested=True))
+    spec = make_spec("warm", settings=PoolSettings(min_containers=1, scaledown_window_seconds=1))
+    simulation.feed(events.FunctionDefined(nested, spec))
+    simulation.feed(events.ClientLost(CLIENT))
+    simulation.run(90)
+    assert simulation.core.is_idle()
+    assert not simulation.alive(spec.pool)
+
+
 def test_workers_connections_neither_keep_floors_nor_the_broker() -> None:
     simulation = Simulation(make_resources(gpus=1))
     parent = blocked_parent(simulation)
