@@ -144,12 +144,13 @@ def _end_lease(state: State, lease: Lease, death: _Death) -> None:
     if not runs and call.has_given(start):
         runs, position = True, start  # one that waits to be read does not say that it runs
     if not runs:
-        if death.lease == lease.id and not call.pool.spec.rerun_on_crash:
-            # It was in this lease: nobody knows whether the input had run.
-            counted, ran = not lease.worker.killed, Ran(lease.worker, lease.granted_at)
-            outcomes.lose_attempt(state, call, start, death.cause, counted=counted, ran=ran)
-            start += 1
-        outcomes.return_outstanding(state, lease, start, lease.stop)
+        if call.pool.spec.rerun_on_crash:
+            outcomes.return_outstanding(state, lease, start, lease.stop)
+            return
+        # Nobody knows whether it had run: its answer may have died on its way.
+        counted, ran = not lease.worker.killed, Ran(lease.worker, lease.granted_at)
+        for index in range(lease.stop - 1, start - 1, -1):
+            outcomes.lose_attempt(state, call, index, death.cause, counted=counted, ran=ran)
         return
     outcomes.return_outstanding(state, lease, position + 1, lease.stop)
     _end_input(state, lease, death, position, alone=not death.also)

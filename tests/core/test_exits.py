@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from kernel_worker.core import effects, events
-from kernel_worker.model import CallId, ParentInput, PoolSettings, Resources, RetryPolicy
+from kernel_worker.model import (
+    CallId,
+    LeaseId,
+    ParentInput,
+    PoolSettings,
+    Resources,
+    RetryPolicy,
+)
 from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
 
 
@@ -50,14 +57,22 @@ def test_at_most_once_means_one_death_and_leases_of_one() -> None:
     assert "rerun_on_crash=False" in ends(simulation)[0].message
 
 
-def test_a_crash_between_inputs_of_an_at_most_once_lease_loses_it() -> None:
+@pytest.mark.parametrize(
+    ("shared", "count"), [({}, 1), ({"max_inputs": 4}, 3), ({"max_batch_size": 3}, 3)]
+)
+def test_what_a_worker_held_as_it_died_may_have_run_although_nothing_ran_then(
+    shared: dict[str, int], count: int
+) -> None:
     simulation = Simulation()
-    pool = simulation.define(make_spec(rerun_on_crash=False), lambda *_: "hang")
-    call = simulation.submit(pool, 1)
+    spec = make_spec(rerun_on_crash=False, settings=PoolSettings(max_containers=1), **shared)  # type: ignore[arg-type]
+    pool = simulation.define(spec, lambda *_: "hang")
+    call = simulation.submit(pool, count)
     simulation.run(0.1)
     grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
-    simulation.feed(events.WorkerExited(grant.worker, "killed", grant.lease, -1))
-    assert simulation.outcomes(call) == {"LOST": 1}
+    simulation.feed(events.WorkerExited(grant.worker, "killed", LeaseId(0), -1))
+    simulation.run(1)
+    assert simulation.outcomes(call) == {"LOST": count}
+    assert set(simulation.started.values()) == {1}
 
 
 def test_a_timeout_that_needed_a_kill_is_a_timeout() -> None:
