@@ -24,7 +24,6 @@ SHOWN_BY = {
     "acceptance/test_magics.py": "notebook_ext/widgets: facts",
     "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival",
     "acceptance/test_plain_cells.py": "notebook_ext: autoscaler functions",
-    "broker/test_translate.py": "kernel_worker/wire: messages",
     "core/test_invariants.py": "kernel_worker/core: ending scheduler state",
     "core/test_transitions.py": "kernel_worker/core: effects events · kernel_worker: model records",
     "host/test_agent.py": "kernel_worker/host: orphans workers",

@@ -116,17 +116,13 @@ def _end_waiting(
     pending = call.backlog.drain()
     state.add_backlog(call.pool, -sum(waiting.stop - waiting.start for waiting in pending))
     ends = [(waiting.start, waiting.stop, waiting.attempt) for waiting in pending]
-    ends += [(i, i + 1, call.attempt_of(i)) for _, i in call.delays if _is_delayed(call, i)]
+    ends += [(i, i + 1, call.attempt_of(i)) for _, i in call.delays]
     call.delays.clear()
     for start, stop, attempt in sorted(ends):
         call.states.move(start, stop, cause)
         report_end(state, call, (start, stop), outcome, attempt, message, has_payload=has_payload)
     state.note_waiting(call)
     state.touch(call.pool)
-
-
-def _is_delayed(call: Call, index: int) -> bool:
-    return call.states.at(index) is InputState.DELAYED
 
 
 def _children_of_live_inputs(state: State, call: Call) -> list[Call]:

@@ -20,7 +20,7 @@ from kernel_worker.core.ending import (
 from kernel_worker.core.leases import smoothed
 from kernel_worker.core.pools import Condition
 from kernel_worker.core.tracing import Ran, note_values
-from kernel_worker.core.transitions import CAUSE_OF, Cause, InputState
+from kernel_worker.core.transitions import CAUSE_OF, Cause
 from kernel_worker.model import Outcome
 
 if TYPE_CHECKING:
@@ -236,9 +236,8 @@ def return_outstanding(state: State, lease: Lease, start: int, stop: int) -> Non
 def retries_due(state: State, call: Call) -> None:
     """Let the inputs wait for a worker whose delay is over."""
     for index in reversed(call.due_retries(state.now)):
-        if call.states.at(index) is InputState.DELAYED:
-            call.states.move(index, index + 1, Cause.DUE)
-            state.requeue(call, index, index + 1)
+        call.states.move(index, index + 1, Cause.DUE)
+        state.requeue(call, index, index + 1)
     if call.delays:
         state.timers.set(("retry", call.id), call.delays[0][0])
 

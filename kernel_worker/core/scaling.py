@@ -39,8 +39,7 @@ def scale_all(state: State) -> None:
     state.dirty.clear()
     # Those with work before those that keep a floor: what was made free for work is not refilled.
     for pool in sorted(pools.values(), key=lambda pool: (not pool.backlog, pool.served_seconds)):
-        if pool.id in state.pools:
-            _scale(state, pool)
+        _scale(state, pool)
 
 
 def resources_freed(state: State) -> None:

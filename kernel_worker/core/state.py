@@ -140,8 +140,6 @@ class State:
     def await_turn(self, call: Call) -> None:
         """Give a call with a backlog its place in the order of turns; call after adding to it."""
         pool = call.pool
-        if not call.backlog.count:
-            return
         if pool.is_shared:
             self._note_queued(call)
         if pool.id not in self.backlogged:
@@ -279,13 +277,12 @@ class State:
 
     def enter(self, worker: Worker, condition: Condition) -> None:
         """Change the condition of a worker."""
-        if worker.condition is not condition:
-            pool = worker.pool
-            pool.unfile(worker)
-            worker.condition = condition
-            worker.since = self.now
-            pool.file(worker)
-            self.dirty[pool.id] = pool
+        pool = worker.pool
+        pool.unfile(worker)
+        worker.condition = condition
+        worker.since = self.now
+        pool.file(worker)
+        self.dirty[pool.id] = pool
 
     def settle(self, worker: Worker) -> None:
         """Bring a worker's condition and its use of a CPU in line with its leases."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
@@ -310,6 +310,8 @@ def restore_record(state: State, record: records.Record) -> None:
             pass
         case records.ItemsYielded(index=index, start=start, count=count):
             call.life(index).items = start + count
+        case _:
+            assert_never(record)
 
 
 def _restore_call(state: State, record: records.CallSubmitted) -> None:

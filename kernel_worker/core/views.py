@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kernel_worker.core.nesting import impossible_chain
 from kernel_worker.core.pools import Condition
 from kernel_worker.core.transitions import InputState
 from kernel_worker.model import app_of
@@ -184,8 +183,6 @@ def progress(state: State, call: Call, now: float) -> Progress:
     reason = ""
     if waited >= WAITING_SECONDS:
         reason = why_waiting(state, call.pool)
-        if not reason:
-            reason = impossible_chain(state, call.pool, call.parent)
     return Progress(
         running=call.running,
         retried=call.retried,

@@ -69,3 +69,9 @@ def test_a_call_is_over_when_it_is_closed_and_nothing_lives(call: Call) -> None:
     assert call.running == 1
     call.states.move(0, 1, Cause.SUCCEEDED)
     assert call.is_over
+
+
+def test_batches_whose_inputs_are_over_are_forgotten_and_no_others(call: Call) -> None:
+    for start in range(0, 600, 2):
+        call.add(start, 2, indivisible=False)
+    assert len(call._batches) == 300, "none is over"

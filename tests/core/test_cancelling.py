@@ -212,3 +212,50 @@ def test_a_worker_is_asked_for_its_later_lease_before_the_first_is_interrupted()
         if isinstance(effect, effects.TakeBack | effects.Interrupt)
     ]
     assert asked == [("TakeBack", second), ("TakeBack", first), ("Interrupt", first)]
+
+
+def test_what_a_worker_hands_back_of_a_cancelled_call_needs_no_interrupt() -> None:
+    simulation = Simulation(make_resources(1))
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    simulation.core.handle(events.CallCancelled(call, terminate=False), simulation.now)
+    back = events.InputsReturned(grant.worker, grant.lease, grant.start, grant.stop)
+    told = simulation.core.handle(back, simulation.now)
+    assert [type(effect).__name__ for effect in told] == ["ReportEnd", "FinishCall"]
+
+
+def test_a_child_that_ends_with_its_parent_is_not_cancelled_again_with_their_client() -> None:
+    simulation = Simulation(make_resources(1))
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    parent = ParentInput(call, 0, 1, grant.worker, grant.lease)
+    child = CallId("fc-child")
+    simulation.feed(events.CallSubmitted(CLIENT, child, pool, True, 1, closed=True, parent=parent))
+    simulation.feed(events.ClientLost(CLIENT))
+    assert simulation.outcomes(child) == {"CANCELLED": 1}
+    simulation.run(1)
+    assert simulation.outcomes(call) == {"CANCELLED": 1}
+
+
+def test_a_child_that_is_restored_before_its_parent_can_be_cancelled() -> None:
+    again = Scheduler("again")
+    nothing = Digest("")
+    top, child = CallId("fc-top"), CallId("fc-child")
+    parent = ParentInput(top, 0, 1, WorkerId("ta-t-1"), LeaseId(1))
+    facts: list[records.Record] = []
+    for call, above in ((child, parent), (top, None)):
+        facts += [
+            records.CallSubmitted(
+                call, make_spec(), nothing, nothing, nothing, CallContext(), (), (), 1.0, above, top
+            ),
+            records.InputsAdded(call, 0, 1),
+            records.InputsClosed(call, 1),
+        ]
+    again.restore(facts, 2.0)
+    told = again.handle(events.CallCancelled(child, terminate=False), 3.0)
+    check(again)
+    assert [effect.call for effect in told if isinstance(effect, effects.FinishCall)] == [child]

@@ -65,7 +65,9 @@ def test_messages_about_what_is_gone_change_nothing() -> None:
     simulation.feed(events.WorkerStarted(worker.id, 7, "forked"))
     assert (worker.pid, worker.start) == (7, "forked")
     state.timers.set(("cancel", worker.id), simulation.now)
-    for key in [("retry", "fc-gone"), ("idle", "ta-gone"), ("floor", "po-gone")]:
+    state.timers.set(("startup", worker.id), simulation.now)
+    gone = [("retry", "fc-gone"), ("cancel", "ta-gone"), ("idle", "po-gone"), ("floor", "po-gone")]
+    for key in gone:
         state.timers.set(key, simulation.now)
     simulation.feed(events.TimePassed())
     assert simulation.log[before:] == []
@@ -205,6 +207,7 @@ BREAKS: list[tuple[str, Callable[[State, Call, Worker], object]]] = [
     ("memory and devices", lambda _s, c, _w: want_memory(c)),
     ("condition follows", lambda _s, _c, w: setattr(w, "condition", Condition.BLOCKED)),
     ("condition follows", lambda s, _c, w: s.enter(w, Condition.IDLE)),
+    ("condition follows", lambda _s, _c, w: setattr(w, "condition", Condition.IDLE)),
     ("condition follows", lambda _s, _c, w: take_off_cpu(w)),
     ("condition follows", lambda _s, c, _w: setattr(c.pool, "unblocked", 9)),
     ("condition follows", lambda _s, c, w: c.pool.by_condition[3].update({w.id: w})),
@@ -305,3 +308,10 @@ def test_a_spawned_call_that_is_dispatched_before_its_record_is_named() -> None:
 
 def test_an_unknown_pool_has_no_numbers() -> None:
     assert Simulation().core.pool_stats(PoolId("po-x")) is None
+
+
+def test_a_worker_is_known_until_its_end_is_reported() -> None:
+    simulation, _, _, worker = running()
+    assert simulation.core.knows_worker(worker.id)
+    simulation.feed(events.WorkerExited(worker.id, "killed"))
+    assert not simulation.core.knows_worker(worker.id)

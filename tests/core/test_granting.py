@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel_worker.core import effects
+from kernel_worker.core import effects, granting
 from kernel_worker.model import PoolSettings, Resources
 from tests.core.simulation import Simulation, make_resources, make_spec
 
@@ -117,3 +117,15 @@ def test_an_indivisible_batch_is_not_sent_too_often() -> None:
     # The first batch came divisible, the second one whole.
     whole = [e for e in grants(simulation) if e.start >= 1_000]
     assert len(whole) < 120
+
+
+@pytest.mark.parametrize("max_inputs", [1, 2])
+def test_nothing_is_granted_of_a_pool_for_which_nothing_waits(max_inputs: int) -> None:
+    simulation = Simulation()
+    spec = make_spec(max_inputs=max_inputs, settings=PoolSettings(min_containers=1))
+    simulation.define(spec)
+    simulation.run(0.1)
+    state = simulation.core._state
+    state.backlogged[spec.pool] = state.pools[spec.pool]
+    granting.grant_all(state)
+    assert state.take_effects() == []

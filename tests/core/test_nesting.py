@@ -216,3 +216,71 @@ def test_workers_connections_neither_keep_floors_nor_the_broker() -> None:
     simulation.run(90)
     assert simulation.core.is_idle()
     assert not simulation.alive(spec.pool)
+
+
+def test_what_comes_back_of_a_child_waits_on_where_its_parent_holds_nothing_that_it_needs() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    above = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    parent = ParentInput(call, 0, 1, above.worker, above.lease)
+    child = CallId("fc-child")
+    simulation.feed(events.CallSubmitted(CLIENT, child, pool, True, 1, closed=True, parent=parent))
+    simulation.feed(events.WorkerBlocked(parent, (child,)))
+    simulation.run(0.1)
+    grant = [e for e in simulation.log if isinstance(e, effects.GrantLease)][-1]
+    assert grant.call == child
+    back = events.InputsReturned(grant.worker, grant.lease, grant.start, grant.stop)
+    told = simulation.core.handle(back, simulation.now)
+    assert [type(effect).__name__ for effect in told] == ["GrantLease"], "it runs again"
+
+
+def test_a_call_that_ends_without_an_input_is_awaited_no_more() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    parent = ParentInput(call, 0, 1, grant.worker, grant.lease)
+    empty = CallId("fc-empty")
+    simulation.feed(events.CallSubmitted(CLIENT, empty, pool, True, 0, closed=False, parent=parent))
+    simulation.feed(events.WorkerBlocked(parent, (empty,)))
+    simulation.feed(events.InputsClosed(empty, 0))
+    simulation.feed(events.WorkerResumed(parent))
+    worker = simulation.core._state.workers[grant.worker]
+    assert (worker.waiting, worker.on_cpu) == (0, True)
+
+
+def waiting_for_one_call(parents: int) -> tuple[Simulation, CallId, list[ParentInput]]:
+    """Return inputs that wait for one call, whose own input cannot run."""
+    simulation = Simulation(make_resources(parents))
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, parents)
+    simulation.run(0.1)
+    grants = [e for e in simulation.log if isinstance(e, effects.GrantLease)]
+    above = [ParentInput(call, e.start, 1, e.worker, e.lease) for e in grants]
+    none = simulation.define(make_spec("g", settings=PoolSettings(max_containers=0)))
+    child = CallId("fc-child")
+    simulation.feed(events.CallSubmitted(CLIENT, child, none, True, 1, closed=True))
+    for parent in above:
+        simulation.feed(events.WorkerBlocked(parent, (child,)))
+    return simulation, child, above
+
+
+def test_a_call_is_awaited_until_the_last_who_waits_runs_on() -> None:
+    simulation, child, parents = waiting_for_one_call(2)
+    state = simulation.core._state
+    for left, parent in zip((1, 0), parents, strict=True):
+        simulation.feed(events.WorkerResumed(parent))
+        assert len(state.calls[child].waiters) == left
+        assert (child in state.calls[child].pool.nested) is bool(left)
+
+
+def test_an_input_that_is_answered_waits_no_more() -> None:
+    simulation, child, (parent,) = waiting_for_one_call(1)
+    late = events.InputEnded(parent.worker, parent.lease, 0, Outcome.TIMED_OUT, 10.0)
+    simulation.feed(late)
+    assert simulation.outcomes(parent.call) == {"TIMED_OUT": 1}
+    assert not simulation.core._state.calls[child].waiters
+    assert simulation.core._state.workers[parent.worker].waiting == 0

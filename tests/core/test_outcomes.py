@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kernel_worker.core import effects, events
-from kernel_worker.model import CallId, LeaseId, Outcome, RetryPolicy
-from tests.core.simulation import Simulation, make_spec
+from kernel_worker.model import CallId, LeaseId, Outcome, ParentInput, PoolSettings, RetryPolicy
+from tests.core.simulation import CLIENT, Simulation, make_resources, make_spec
 
 
 def test_a_failure_is_retried_as_the_policy_says() -> None:
@@ -110,3 +110,36 @@ def test_an_input_that_cannot_be_set_up_ends_with_its_exception() -> None:
     )
     end = next(e for e in simulation.log if isinstance(e, effects.ReportEnd))
     assert (end.outcome, end.has_payload) == (Outcome.INIT_FAILED, True)
+
+
+def test_retries_that_are_due_later_wait_on() -> None:
+    simulation = Simulation(make_resources(1))
+
+    def behaviour(_call: CallId, index: int, attempt: int) -> float | str:
+        return (0.5 if index == 1 else "fail") if attempt == 1 else 0.01
+
+    pool = simulation.define(make_spec(retries=RetryPolicy(1, 1.0, 1.0)), behaviour)
+    call = simulation.submit(pool, 3)
+    assert simulation.run_call(call) == pytest.approx(1.5, abs=0.1)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 3}
+
+
+def test_a_time_out_ends_what_the_input_waits_for_and_not_what_it_spawned() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    parent = ParentInput(call, 0, 1, grant.worker, grant.lease)
+    attached, spawned = CallId("fc-attached"), CallId("fc-spawned")
+    other = simulation.define(make_spec("g", settings=PoolSettings(max_containers=1)), 60.0)
+    simulation.submit(other, 1)
+    for child in (attached, spawned):
+        made = events.CallSubmitted(
+            CLIENT, child, other, child == attached, 1, closed=True, parent=parent
+        )
+        simulation.feed(made)
+    late = events.InputEnded(grant.worker, grant.lease, 0, Outcome.TIMED_OUT, 10.0)
+    simulation.feed(late)
+    assert simulation.outcomes(attached) == {"CANCELLED": 1}
+    assert not simulation.outcomes(spawned)

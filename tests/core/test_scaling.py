@@ -278,3 +278,20 @@ def test_the_work_of_a_pool_whose_floor_gave_way_ends_idle_workers_too(floor: in
     second = simulation.define(make_spec("g", resources=wanted), 0.1)
     for pool in (first, second, first, second):
         assert simulation.run_call(simulation.submit(pool, 1)) < 0.2
+
+
+@pytest.mark.parametrize(("first", "second", "wanted", "left"), [
+    (1_000, 1_000, 2_900, set()),  # one is not enough
+    (500, 2_500, 2_500, {"a"}),  # the older one is not enough, and not needed beside the other
+])  # fmt: skip
+def test_no_more_idle_workers_give_way_than_have_to(
+    first: int, second: int, wanted: int, left: set[str]
+) -> None:
+    simulation = Simulation(make_resources(memory_mib=3_000))
+    for name, memory in (("a", first), ("b", second)):
+        pool = simulation.define(make_spec(name, resources=Resources(memory_mib=memory)), 0.01)
+        simulation.run_call(simulation.submit(pool, 1))
+        simulation.run(0.1)
+    needy = simulation.define(make_spec("c", resources=Resources(memory_mib=wanted)), 0.01)
+    simulation.run_call(simulation.submit(needy, 1))
+    assert {name for name in "ab" if simulation.alive(PoolId(f"po-{name}-1"))} == left

@@ -512,3 +512,36 @@ def test_a_parent_that_is_gone_blocks_nobody() -> None:
     simulation.feed(events.WorkerBlocked(gone, (lease.call,)))
     simulation.feed(events.WorkerResumed(gone))
     check(simulation.core)
+
+
+def test_an_input_that_waits_beside_a_worker_with_room_is_named() -> None:
+    simulation = Simulation(make_resources(1))
+    pool = simulation.define(make_spec(max_inputs=2, settings=ONE), lambda *_: "hang")
+    simulation.submit(pool, 3)
+    simulation.run(0.1)
+    simulation.core._state.pools[pool].spec = make_spec(max_inputs=3, settings=ONE)
+    with pytest.raises(InvariantBroken, match="no input waits while a worker could run it"):
+        check(simulation.core)
+
+
+def test_a_worker_is_killed_once_whatever_it_holds_of_a_call() -> None:
+    simulation = Simulation(make_resources(1))
+    pool = simulation.define(make_spec(max_inputs=4, settings=ONE), lambda *_: "hang")
+    first, second = simulation.submit(pool, 2), simulation.submit(pool, 2)
+    simulation.run(0.1)
+    simulation.feed(events.CallCancelled(first, terminate=True))
+    simulation.feed(events.CallCancelled(second, terminate=False))
+    assert (simulation.effects["KillWorker"], simulation.effects["Interrupt"]) == (1, 0)
+    simulation.run(1)
+    assert simulation.outcomes(first) == simulation.outcomes(second) == {"CANCELLED": 2}
+
+
+def test_a_group_is_full_whatever_batches_its_inputs_came_in() -> None:
+    simulation = Simulation(make_resources(1))
+    spec = make_spec(max_batch_size=3, batch_wait_seconds=0.5, settings=ONE)
+    pool = simulation.define(spec, 0.1)
+    simulation.run_call(simulation.submit(pool, 7, batch=2))
+    sizes: dict[int, int] = {}
+    for grant in grants(simulation):
+        sizes[grant.group] = sizes.get(grant.group, 0) + grant.stop - grant.start
+    assert list(sizes.values()) == [3, 3, 1]

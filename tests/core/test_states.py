@@ -63,3 +63,10 @@ def test_what_is_over_is_forgotten_from_the_front() -> None:
     assert states.at(2_000_000) is InputState.ABSENT
     assert not states.are(InputState.SUCCEEDED, 0, 10)
     assert states.are(InputState.SUCCEEDED, states.begin, states.end)
+
+
+def test_a_move_over_several_states_takes_each_by_its_own_row() -> None:
+    states = with_inputs(4)
+    states.move(0, 2, Cause.GRANTED)
+    states.move(0, 4, Cause.CANCEL_REQUESTED)
+    assert states.runs(0, 4) == [(0, 2, InputState.CANCELLING), (2, 4, InputState.CANCELLED)]

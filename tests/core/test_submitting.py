@@ -15,6 +15,7 @@ from kernel_worker.model import (
     CallId,
     ClientId,
     Outcome,
+    ParentInput,
     PoolId,
     PoolSettings,
     Resources,
@@ -233,3 +234,20 @@ def test_a_version_that_another_client_needs_stays_when_it_is_released() -> None
     simulation.feed(events.FunctionReleased(keeper, PoolId("po-nope")))
     simulation.run_call(simulation.submit(pool, 1))
     assert simulation.core.status().pools[0].superseded is False
+
+
+def test_what_a_worker_defines_is_owned_by_nobody() -> None:
+    simulation = Simulation()
+    spec = make_spec()
+    pool = simulation.define(spec, lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    grant = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    inner = ClientId("cl-inner")
+    parent = ParentInput(call, 0, 1, grant.worker, grant.lease)
+    child = CallId("fc-child")
+    simulation.feed(events.CallSubmitted(inner, child, pool, True, 1, closed=True, parent=parent))
+    simulation.feed(events.FunctionDefined(inner, make_spec("g")))
+    pools = simulation.core._state.pools
+    assert pools[make_spec("g").pool].clients == {inner}
+    assert not pools[make_spec("g").pool].owners

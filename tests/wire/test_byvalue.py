@@ -49,6 +49,15 @@ def test_a_process_that_does_not_know_the_class_makes_it(notebook: Notebook) -> 
 def test_a_new_type_of_the_notebook_travels(notebook: Notebook) -> None:
     notebook.run("from typing import NewType\nId = NewType('Id', int)\n")
     assert shown_elsewhere(byvalue.dumps([notebook["Id"]])) == "[__main__.Id]"
+    made = byvalue.make_new_type("Id", int, "__main__")
+    assert (made.__module__, made.__qualname__, made.__supertype__) == ("__main__", "Id", int)
+
+
+def test_code_knows_its_file_where_it_arrives(notebook: Notebook) -> None:
+    notebook.run("def f(): return 1\n")
+    arrived = pickle.loads(byvalue.dumps(notebook["f"]))
+    assert arrived.__code__ is not notebook["f"].__code__
+    assert arrived.__code__.co_filename == notebook["f"].__code__.co_filename
 
 
 def test_a_forgotten_class_is_made_again(notebook: Notebook) -> None:

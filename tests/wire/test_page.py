@@ -67,3 +67,29 @@ def test_what_finds_no_row_runs_unseen() -> None:
     page.leave(rows[0])
     assert page.enter(2_000, "fc-a", 0, 1) == rows[0]
     page.close()
+
+
+class Changing:
+    """Slots of a worker that begins another input while they are read."""
+
+    def __init__(self, slots: memoryview, changes: dict[int, list[int]]) -> None:
+        self._slots = slots
+        self._changes = changes
+
+    def __getitem__(self, slot: int) -> int:
+        values = self._changes.get(slot)
+        return int(values.pop(0) if values else self._slots[slot])
+
+
+def test_what_changes_while_it_is_read_is_read_again() -> None:
+    file = pages.create_file()
+    page = pages.Page(file)
+    os.close(file)
+    page.enter_lease(7, "fc-a", 0)
+    page.slots[pages.POSITION], page.slots[pages.STARTED] = 4, 50
+    page.enter(8, "fc-b", 1, 60)
+    real = page.slots
+    page.slots = Changing(real, {pages.LEASE: [6], pages._TABLE: [5]})  # type: ignore[assignment]
+    assert page.all_running() == [pages.Place(8, 1, 60), pages.Place(7, 4, 50)]
+    page.slots = real
+    page.close()

@@ -34,6 +34,13 @@ class Holder:
         vars(self).update(attributes)
 
 
+class Poisoned:
+    """Cannot be unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
 def items_of(parts: Any) -> list[object]:
     reader = payload.BatchReader(parts)
     return [reader[i] for i in range(len(reader))]
@@ -213,6 +220,16 @@ def test_a_writer_takes_many_and_refuses_a_bad_one() -> None:
 def test_a_whole_batch_gives_many_items_at_once() -> None:
     reader = payload.BatchReader(payload.encode_batch([1, 2, 3], FORM_VALUE))
     assert reader.plain_items(1, 3) == [2, 3]
+    assert list(reader.items(0, 2)) == [1, 2]
+
+
+def test_items_are_unpickled_when_they_are_asked_for() -> None:
+    reader = payload.BatchReader(payload.encode_batch([[1], Poisoned(), [3]], FORM_VALUE))
+    items = iter(reader.items(0, 3))
+    assert next(items) == [1]
+    with pytest.raises(DeserializationError):
+        next(items)
+    assert list(reader.items(2, 3)) == [[3]]
 
 
 def test_a_writer_takes_many_that_are_not_plain() -> None:
