@@ -110,6 +110,13 @@ class Outcome(enum.IntEnum):
     """The function could not be imported or set up in a worker."""
 
 
+class NoValue(enum.Enum):
+    """What an input that succeeded has instead of a value."""
+
+    ITEMS_GIVEN = 0
+    """It ran a generator, whose items were given before."""
+
+
 class Resources(msgspec.Struct, frozen=True, array_like=True):
     """What one worker reserves on its host."""
 

@@ -63,7 +63,7 @@ class FunctionCall(Generic[R]):
         Args:
             function_call_id: what `object_id` of the call was.
             client: accepted for Modal's sake.
-            is_generator: whether the function is a generator: then `get_gen` has its items.
+            is_generator: whether the function is a generator; need not be said.
 
         Raises:
             InvalidError: it is no id of a call. Whether there is such a call is seen by `get`.
@@ -119,13 +119,11 @@ class FunctionCall(Generic[R]):
         this user. Leaving the loop leaves the generator alone.
 
         Raises:
-            InvalidError: the call is none of a generator.
+            InvalidError: the call is none of a generator. Where its id alone is known, iterating
+                says so, once it has ended.
         """
-        if not self._is_generator:
-            raise InvalidError(
-                f"{self._name} ({self._id}) is no generator: call .get(). (After a restart: "
-                "FunctionCall.from_id(id, is_generator=True).)"
-            )
+        if not self._is_generator and self._count is not None:
+            raise InvalidError(f"{self._name} ({self._id}) is no generator: call .get().")
         return RemoteGenerator(f"{self._name}.get_gen", self._replay)
 
     @twin

@@ -89,7 +89,7 @@ class Delivery:
         _release(waiting)
 
     def finish(self, total: int, last: Callable[[], object] | None = None) -> None:
-        """There are `total` results; `last`, which raises, is called behind them."""
+        """There are `total` results; `last` is called behind them, and may raise."""
         with self._lock:
             if self._total is None:
                 self._total = total

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
+from kernel_worker.model import NoValue
 from kernel_worker.wire import payload
 from notebook_ext import dropping
 from notebook_ext.delivery import Delivery, Values
+from notebook_ext.outcome import value_at
 from notebook_ext.receivers import Answer, open_result, raise_rejection
 from notebook_ext.twin import Waiting
 
@@ -157,6 +159,10 @@ class Replay(Run):
         """Ask for them."""
         self.session.attach(self.call, self, items=True)
 
+    def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:  # noqa: ARG002
+        """The generator has ended, or what was no generator has returned."""
+        self._end(partial(_look_at_end, frames, position, self.name))
+
     def _leave(self) -> None:
         if self.session.is_usable:
             self.session.detach(self.call, self)
@@ -275,6 +281,13 @@ def streams_items(raw: Any, options: Options, name: str) -> bool:
             "runs one at a time; allowed is neither @concurrent nor @batched. Use max_containers."
         )
     return streams
+
+
+def _look_at_end(frames: Sequence[Frame], position: int, name: str) -> None:
+    """Raise where a call that is replayed has a value, and thus never gave items."""
+    __tracebackhide__ = True
+    if value_at(frames, position) is not NoValue.ITEMS_GIVEN:
+        raise InvalidError(f"{name} is no generator: call .get().")
 
 
 # What iterates does not know the `RemoteGenerator`, so that dropping that ends the run at once.

@@ -9,7 +9,8 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kernel_worker.model import Outcome
+from kernel_worker.errors import InvalidError
+from kernel_worker.model import NoValue, Outcome
 from notebook_ext import exception
 from notebook_ext.outcome import exception_of, value_at
 from notebook_ext.submission import Ended
@@ -32,6 +33,15 @@ def open_result(result: Result, name: str) -> Any:
     if isinstance(result, Ended):
         raise exception_of(result, name)
     return value_at(*result)
+
+
+def _value_of(result: Result, name: str) -> Any:
+    """Return the value of an input of a call that may be a generator's; else as `open_result`."""
+    __tracebackhide__ = True
+    value = open_result(result, name)
+    if value is NoValue.ITEMS_GIVEN:
+        raise InvalidError(f"{name} is a generator: its items are had with .get_gen().")
+    return value
 
 
 def raise_rejection(error: str, message: str) -> Any:
@@ -224,7 +234,7 @@ class Outcomes(Answer):
         known = self._known.get(index)
         if known is not None:
             failed = isinstance(known, Ended)
-            return _Found(partial(open_result, known, self._name), failed)
+            return _Found(partial(_value_of, known, self._name), failed)
         for end in self._cancelled:
             if end.index <= index < end.index + end.count:
                 return _Found(partial(open_result, end, self._name), failed=True)

@@ -30,7 +30,7 @@ from kernel_worker.errors import (
     FunctionTimeoutError,
     InputCancellation,
 )
-from kernel_worker.model import LeaseId, Outcome
+from kernel_worker.model import LeaseId, NoValue, Outcome
 from kernel_worker.wire import failures, messages, payload
 from kernel_worker.wire import page as pages
 from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL
@@ -271,7 +271,7 @@ class Executor:
                 del args, kwargs
                 if lease.streams is not None:
                     self.streamer.run(work, value, position, lease.streams)
-                    value = None
+                    value = NoValue.ITEMS_GIVEN
                 if position in work.hits:
                     self._refuse_late(work, position)
                 if time.monotonic_ns() - slots[pages.STARTED] > _SILENT_NS:

@@ -72,8 +72,16 @@ def test_nobody_knows_it() -> None:
         nb.FunctionCall.from_id("fc-0", is_generator=True).get()
     with pytest.raises(InvalidError, match=r"\.get_gen\(\)"):
         nb.FunctionCall.from_id("fc-0", is_generator=True).iter()
-    with pytest.raises(InvalidError, match="is no generator"):
-        nb.FunctionCall.from_id("fc-0").get_gen()
+    with pytest.raises(NotFoundError):
+        list(nb.FunctionCall.from_id("fc-0").get_gen())
+
+
+def test_what_is_no_generator_has_no_items(add: nb.Function[..., int]) -> None:
+    call = add.spawn(1)
+    with pytest.raises(InvalidError, match=r"is no generator: call \.get\(\)"):
+        call.get_gen()
+    with pytest.raises(InvalidError, match=r"is no generator: call \.get\(\)"):
+        list(nb.FunctionCall.from_id(call.object_id).get_gen())
 
 
 def test_an_outcome_that_is_quicker_than_the_first_answer_is_the_result() -> None:

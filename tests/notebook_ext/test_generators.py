@@ -12,7 +12,7 @@ import pytest
 
 import notebook_ext as nb
 from kernel_worker.errors import CallCancelledError, InvalidError, NotFoundError
-from kernel_worker.model import CallId, Outcome
+from kernel_worker.model import CallId, NoValue, Outcome
 from notebook_ext.generators import CREDIT_ITEMS, AttachedRun, RemoteGenerator, Replay
 from notebook_ext.submission import Ended
 from tests.notebook_ext.talk import inputs, submission, values
@@ -63,7 +63,7 @@ def give(run: Any, start: int, *items: object) -> None:
 
 
 def end(run: Any) -> None:
-    run.succeeded(0, 1, 0, values(None))
+    run.succeeded(0, 1, 0, values(NoValue.ITEMS_GIVEN))
 
 
 async def collected(source: Any) -> list[Any]:
@@ -228,6 +228,15 @@ def test_a_replay_is_read_and_left_alone() -> None:
     assert session.asked == [("attach", CALL, True), ("detach", CALL)]
 
 
+def test_what_is_no_generator_has_no_items() -> None:
+    session = FakeSession()
+    run = Replay(cast("Any", session), CALL, "f", cast("Any", session))
+    items = iter(RemoteGenerator[Any]("f.get_gen", lambda: run))
+    run.succeeded(0, 1, 0, values(None))
+    with pytest.raises(InvalidError, match=r"f is no generator: call \.get\(\)"):
+        next(items)
+
+
 def test_in_this_process(live: nb.App, loop: asyncio.Runner) -> None:
     @live.function
     def count(n: int) -> Iterator[int]:
@@ -249,7 +258,10 @@ def test_in_this_process(live: nb.App, loop: asyncio.Runner) -> None:
     assert pickle.loads(pickle.dumps(count)).is_generator
     call = count.spawn(5)
     again = nb.FunctionCall.from_id(call.object_id, is_generator=True)
-    assert list(call.get_gen()) == list(again.get_gen()) == [0, 1, 2, 3, 4]
+    by_id = nb.FunctionCall.from_id(call.object_id)
+    assert list(call.get_gen()) == list(again.get_gen()) == list(by_id.get_gen()) == [0, 1, 2, 3, 4]
+    with pytest.raises(InvalidError, match="is a generator"):
+        by_id.get()
 
 
 def test_what_says_of_itself_what_it_is_not(live: nb.App) -> None:

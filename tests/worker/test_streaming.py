@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kernel_worker.errors import RequestSizeError, SerializationError
-from kernel_worker.model import CallId, LeaseId, Outcome, StreamLimits
+from kernel_worker.model import CallId, LeaseId, NoValue, Outcome, StreamLimits
 from kernel_worker.wire import messages, payload
 from tests.worker.harness import Broker, Worker, define
 
@@ -100,12 +100,12 @@ def stream(worker: Worker, *arguments: Any, limits: StreamLimits = FREE) -> Leas
 def test_items_come_in_order_before_the_outcome(broker: Broker, kind: str) -> None:
     worker = broker.start_worker(define(COUNTS[kind]))
     lease = stream(worker, 5_000)
-    assert broker.outcomes(lease, 1) == {0: None}
+    assert broker.outcomes(lease, 1) == {0: NoValue.ITEMS_GIVEN}
     assert given(broker, lease) == list(range(5_000))
     batches = [m for m in broker.received if isinstance(m.message, messages.Yielded)]
     assert batches[0].message.count == 1
     assert len(batches) < 500
-    assert broker.outcomes(stream(worker, 0), 1) == {0: None}
+    assert broker.outcomes(stream(worker, 0), 1) == {0: NoValue.ITEMS_GIVEN}
 
 
 def test_an_exception_comes_behind_the_items(broker: Broker, kind: str) -> None:
@@ -126,10 +126,10 @@ def test_a_generator_waits_for_its_reader(broker: Broker, kind: str) -> None:
     until_paused(broker, lease, 3)
     assert given(broker, lease) == list(range(7))
     credit(worker, lease, 20)
-    assert broker.outcomes(lease, 1) == {0: None}
+    assert broker.outcomes(lease, 1) == {0: NoValue.ITEMS_GIVEN}
     assert given(broker, lease) == list(range(20))
     credit(worker, lease, 20)
-    assert broker.outcomes(stream(worker, 2), 1) == {0: None}
+    assert broker.outcomes(stream(worker, 2), 1) == {0: NoValue.ITEMS_GIVEN}
 
 
 def test_large_items_are_limited_by_their_bytes(broker: Broker) -> None:
@@ -138,7 +138,7 @@ def test_large_items_are_limited_by_their_bytes(broker: Broker) -> None:
     until_paused(broker, lease, 0)
     assert len(given(broker, lease)) == 3
     credit(worker, lease, 3, bytes_of(broker, lease))
-    assert broker.outcomes(lease, 1) == {0: None}
+    assert broker.outcomes(lease, 1) == {0: NoValue.ITEMS_GIVEN}
     assert len(given(broker, lease)) == 5
 
 
@@ -149,8 +149,8 @@ def test_what_is_asked_of_it_while_it_waits_is_served_afterwards(broker: Broker)
     behind = stream(worker, 2)
     worker.tell_host(messages.StopWorker(worker.id))
     credit(worker, lease, 5)
-    assert broker.outcomes(lease, 1) == {0: None}
-    assert broker.outcomes(behind, 1) == {0: None}
+    assert broker.outcomes(lease, 1) == {0: NoValue.ITEMS_GIVEN}
+    assert broker.outcomes(behind, 1) == {0: NoValue.ITEMS_GIVEN}
     assert worker.exited().cause == "stopped"
 
 
@@ -163,7 +163,7 @@ def test_the_time_that_it_waits_does_not_count_as_running(broker: Broker) -> Non
         broker.pump(end - time.monotonic())
     assert broker.outcomes_so_far(paused.lease) == {}
     credit(worker, lease, 6)
-    assert broker.outcomes(lease, 1) == {0: None}
+    assert broker.outcomes(lease, 1) == {0: NoValue.ITEMS_GIVEN}
     done = broker.wait(messages.Done, lambda m: m.lease == lease).message
     assert done.elapsed_seconds < 1
 
@@ -183,7 +183,7 @@ def test_a_cancel_between_two_items_closes_it_at_its_yield(broker: Broker, kind:
     worker.tell_host(messages.Interrupt(worker.id, lease, 0))
     assert broker.outcomes(lease, 1) == {0: Outcome.CANCELLED}
     assert "left by GeneratorExit" in worker.output()
-    assert broker.outcomes(stream(worker, 2), 1) == {0: None}
+    assert broker.outcomes(stream(worker, 2), 1) == {0: NoValue.ITEMS_GIVEN}
 
 
 def test_a_cancel_of_a_busy_one_closes_it(broker: Broker, kind: str) -> None:
@@ -193,7 +193,7 @@ def test_a_cancel_of_a_busy_one_closes_it(broker: Broker, kind: str) -> None:
     worker.tell_host(messages.Interrupt(worker.id, lease, 0))
     assert broker.outcomes(lease, 1) == {0: Outcome.CANCELLED}
     assert "left by" in worker.output()
-    assert broker.outcomes(stream(worker, 2), 1) == {0: None}
+    assert broker.outcomes(stream(worker, 2), 1) == {0: NoValue.ITEMS_GIVEN}
 
 
 def test_a_cancel_in_its_code_is_raised_there(broker: Broker, kind: str) -> None:
@@ -255,7 +255,7 @@ def test_no_more_is_given_than_is_kept_of_one(broker: Broker) -> None:
 def test_a_function_may_return_an_iterator(broker: Broker) -> None:
     worker = broker.start_worker(define("def f(n):\n    return iter(range(n))"))
     lease = stream(worker, 3)
-    assert broker.outcomes(lease, 1) == {0: None}
+    assert broker.outcomes(lease, 1) == {0: NoValue.ITEMS_GIVEN}
     assert given(broker, lease) == [0, 1, 2]
 
 
@@ -264,7 +264,7 @@ def test_output_comes_before_the_items_that_were_made_after_it(broker: Broker) -
         define("def f():\n    print('first')\n    yield 1\n    print('second')")
     )
     lease = stream(worker)
-    assert broker.outcomes(lease, 1) == {0: None}
+    assert broker.outcomes(lease, 1) == {0: NoValue.ITEMS_GIVEN}
     kinds = [
         type(each.message).__name__
         for each in broker.received

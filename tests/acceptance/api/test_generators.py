@@ -328,14 +328,17 @@ def test_a_spawned_generator_is_replayed_any_number_of_times(
 import notebook_ext as nb
 fc = nb.FunctionCall.from_id({call!r}, is_generator=True)
 print(sum(fc.get_gen()))
-try:
-    fc.get()
-except nb.exception.InvalidError as error:
-    print(error)
+by_id = nb.FunctionCall.from_id({call!r})
+for get in (fc.get, by_id.get, lambda: list(by_id.iter())):
+    try:
+        get()
+    except nb.exception.InvalidError as error:
+        print(error)
+print(sum(by_id.get_gen()))
 """
     shown = run_script(text)
-    assert str(sum(range(5_000))) in shown
-    assert ".get_gen()" in shown
+    assert shown.count(str(sum(range(5_000)))) == 2
+    assert shown.count("is a generator: its items are had with .get_gen().") == 3
 
 
 def test_a_spawned_generator_is_read_whole_at_once(notebook: PlainKernel) -> None:
