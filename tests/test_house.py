@@ -152,13 +152,34 @@ def test_ci_runs_make_test_and_nothing_else() -> None:
 API_TESTS = ROOT / "tests/acceptance/api"
 
 
-def test_the_table_of_what_the_documentation_says_names_tests_that_exist() -> None:
-    table = (API_TESTS / "README.md").read_text()
-    named = set(re.findall(r"`(test_\w+\.py)::(test_\w+)`", table))
-    there = {
-        (path.name, node.name)
-        for path in API_TESTS.glob("test_*.py")
+API_TABLE = (API_TESTS / "README.md").read_text()
+
+
+def functions_of(path: Path) -> set[str]:
+    """Return the names of the test functions of a file."""
+    return {
+        node.name
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    assert sorted(named - there) == []
+
+
+def test_the_table_of_what_the_documentation_says_names_tests_that_exist() -> None:
+    named = set(re.findall(r"`([\w./]*test_\w+\.py)::(\w+)`", API_TABLE))
+    assert sorted(path for path, _ in named if not (API_TESTS / path).exists()) == []
+    there = {path: functions_of(API_TESTS / path) for path, _ in named}
+    assert sorted((path, name) for path, name in named if name not in there[path]) == []
+
+
+def test_every_row_of_that_table_names_a_test_or_says_that_there_is_none_yet() -> None:
+    rows = [line.strip("| ").split(" | ") for line in API_TABLE.splitlines() if line[:2] == "| "]
+    rows = [row for row in rows if row != ["line", "shown by"]]
+    assert len(rows) > 90
+    assert [row for row in rows if len(row) != 2] == []
+    shown = re.compile(r"(`[\w./]+\.py::test_\w+`(, )?)+|not yet.*")
+    assert [line for line, by in rows if not shown.fullmatch(by)] == []
+
+
+def test_every_test_file_of_the_documentations_lines_is_in_that_table() -> None:
+    files = {path.name for path in API_TESTS.glob("test_*.py")}
+    assert sorted(files - set(re.findall(r"`(test_\w+\.py)::", API_TABLE))) == []
