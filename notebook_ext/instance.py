@@ -92,7 +92,11 @@ class InstancePool(Function[..., Any]):
                 spec = msgspec.structs.replace(spec, settings=self._options.settings)
                 references = (self._cls, *base.references)
                 self._version = Version(
-                    spec, base.snapshot, {**base.objects, **objects}, references
+                    spec,
+                    base.snapshot,
+                    {**base.objects, **objects},
+                    references,
+                    base.requires,
                 )
                 self._derived_from = base
             return self._version

@@ -44,7 +44,18 @@ if TYPE_CHECKING:
     from notebook_ext.source import Source
 
 _NO_TABLE = Digest("")
-Table = dict[FunctionKey, tuple[FunctionSpec, Digest]]
+
+
+class Entry(NamedTuple):
+    """What a table says of one function."""
+
+    spec: FunctionSpec
+    snapshot: Digest
+    requires: tuple[Digest, ...] = ()
+    """Objects beside these that it needs: such as were put, and large captured values."""
+
+
+Table = dict[FunctionKey, Entry]
 
 
 class Version(NamedTuple):
@@ -83,7 +94,7 @@ def packed(
     inherited = list(table.values())
     objects: dict[Digest, bytes] = {}
     for version in versions:
-        table[version.spec.key] = (version.spec, version.snapshot)
+        table[version.spec.key] = Entry(version.spec, version.snapshot, version.requires)
         objects.update(version.objects)
     encoded = msgspec.msgpack.encode(table)
     digest = digest_of(encoded)
@@ -122,7 +133,7 @@ def arrived_package(
     return _arrived(table, spec, snapshot)
 
 
-def _deployed_entry(own_table: Digest, key: FunctionKey) -> tuple[FunctionSpec, Digest] | None:
+def _deployed_entry(own_table: Digest, key: FunctionKey) -> Entry | None:
     """Return what a table says that the broker may keep, because it was deployed, or None."""
     try:
         return _read_table(own_table).get(key) if own_table else None
@@ -144,7 +155,7 @@ def entry_of(
     for table in (running.table, own_table):
         found = _read_table(table).get(key) if table else None
         if found is not None:
-            return table, *found
+            return table, found.spec, found.snapshot
     raise NotFoundError(
         f"{key.rpartition('/')[2]} is not known to this tree of calls; functions are found "
         "when a function refers to them by name, or gets them as arguments."
@@ -190,23 +201,21 @@ def deployable(
                 "deployed from here: allowed are functions of this one, and deployed ones."
             )
         table: Table = {}
-        needed: list[Digest] = []
         for version in versions:
-            needed += version.requires
             own = version.spec.key
             inner = own.split("/", 1)[-1].replace("/", ".")
             key = keys.get(own, deployed_key(app, f"+{inner}"))
-            table[own] = (_rekeyed(version.spec, key), version.snapshot)
+            table[own] = Entry(_rekeyed(version.spec, key), version.snapshot, version.requires)
             objects.update(version.objects)
-        spec, snapshot = table[root.key]
+        spec, snapshot, _ = table[root.key]
         digest = Digest("")
         if len(versions) > 1 or versions[0].references:
             encoded = msgspec.msgpack.encode(table)
             digest = digest_of(encoded)
             objects[digest] = encoded
-        others = [spec for key, (spec, _) in table.items() if key != root.key]
+        others = [entry.spec for key, entry in table.items() if key != root.key]
         nested = tuple(spec for spec in others if not spec.is_abstract)
-        requires = (*_digests(table.values()), *needed)
+        requires = tuple(_digests(table.values()))
         found.append(
             DeployedFunction(
                 name,
@@ -285,14 +294,19 @@ def _same(versions: tuple[Version, ...], last: tuple[Version, ...]) -> bool:
     return len(versions) == len(last) and all(a is b for a, b in zip(versions, last, strict=True))
 
 
-def _digests(entries: Iterable[tuple[FunctionSpec, Digest]]) -> list[Digest]:
+def _digests(entries: Iterable[Entry]) -> list[Digest]:
     """Return the objects that these functions need."""
-    found = [digest for spec, snapshot in entries for digest in (*spec.objects, snapshot) if digest]
+    found = [
+        digest
+        for entry in entries
+        for digest in (*entry.spec.objects, entry.snapshot, *entry.requires)
+        if digest
+    ]
     return list(dict.fromkeys(found))
 
 
-def _pools(entries: Iterable[tuple[FunctionSpec, Digest]]) -> tuple[PoolId, ...]:
-    return tuple(spec.pool for spec, _ in entries if not spec.is_abstract)
+def _pools(entries: Iterable[Entry]) -> tuple[PoolId, ...]:
+    return tuple(spec.pool for spec, *_ in entries if not spec.is_abstract)
 
 
 def pool_id(*parts: object) -> PoolId:

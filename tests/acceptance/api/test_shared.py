@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.acceptance.api.surfaces import Lines
@@ -285,3 +287,43 @@ def test_one_notice_says_what_a_large_captured_global_costs(cells: Lines) -> Non
     assert notice.count("nb.put") == 1, notice
     assert "f captures global 'costly', 64 MB" in notice
     assert "costly = nb.put(costly)" in notice
+
+
+@pytest.mark.parametrize("how", ["np.ones(300_000)", "nb.put(np.ones(300_000))"])
+def test_a_nested_call_that_outlives_its_caller_keeps_what_it_needs(
+    cells: Lines, tmp_path: Path, how: str
+) -> None:
+    cells.run(
+        f"""
+        import os, time
+        import numpy as np
+        gate, entered = {str(tmp_path / "gate")!r}, {str(tmp_path / "entered")!r}
+        big = None
+        @app.function(max_containers=1)
+        def inner(waits=False):
+            if waits:
+                open(entered, 'w').close()
+            while waits and not os.path.exists(gate):
+                time.sleep(0.01)
+            return None if big is None else float(big.sum())
+        @app.function(max_containers=1)
+        def outer(): return inner.spawn()
+        before = inner.spawn(True)
+        while not os.path.exists(entered):
+            time.sleep(0.01)
+        big = {how}
+        call = outer.remote()
+        from notebook_ext import process
+        told = process.current()._conversation._told
+        large = [digest for digest, size in told._objects.items() if 2_400_000 < size < 2_410_000]
+        big = None
+        inner.version
+        until = time.monotonic() + 20
+        while any(digest in told._objects for digest in large) and time.monotonic() < until:
+            time.sleep(0.01)
+        gone = bool(large) and not any(digest in told._objects for digest in large)
+        open(gate, 'w').close()
+        found = [before.get(), call.get()]
+        """
+    )
+    assert cells.value("gone, found") == (True, [None, 300_000.0])
