@@ -26,7 +26,7 @@ from kernel_worker.wire.instances import ENTER, EXIT, SNAP, Parameters
 from notebook_ext import constructor as constructors
 from notebook_ext import marks
 from notebook_ext import options as options_
-from notebook_ext.companions import note, table_here
+from notebook_ext.companions import collecting, note, table_here
 from notebook_ext.constructor import Shape
 from notebook_ext.function import Function
 from notebook_ext.generators import streams_items
@@ -34,6 +34,7 @@ from notebook_ext.hooks import MethodDefinition, Parameter, is_hook, origins
 from notebook_ext.instance import InstancePool, Method, Obj, instance_key, instance_of
 from notebook_ext.looked_up import ClassFromName, ClassLookup, ask_class
 from notebook_ext.package import Version, pool_id
+from notebook_ext.source import NO_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,15 +42,18 @@ if TYPE_CHECKING:
     from notebook_ext.app import App
     from notebook_ext.capture import Captured
     from notebook_ext.options import Options
+    from notebook_ext.source import Source
 
 __all__ = ["Cls", "Definition", "InstancePool", "Method", "Obj", "Shape"]
 
-_NO_TABLE = Digest("")
 _known: weakref.WeakValueDictionary[FunctionKey, Cls] = weakref.WeakValueDictionary()
 
 
 class Definition(Function[..., Any]):
     """The class behind a `Cls`, as functions are: to be captured, not to be called."""
+
+    defaults: tuple[Source, ...] = ()
+    """Remote functions among the defaults of parameters."""
 
     def _introduce(self, raw: Callable[..., Any]) -> None:
         self.__doc__ = raw.__doc__
@@ -75,7 +79,11 @@ class Definition(Function[..., Any]):
             snaps=bool(instances.hooks(kind, SNAP)),
             cleans_up=bool(instances.hooks(kind, EXIT)),
         )
-        return version._replace(spec=spec, objects={**version.objects, initial: content})
+        return version._replace(
+            spec=spec,
+            objects={**version.objects, initial: content},
+            references=(*version.references, *self.defaults),
+        )
 
 
 class Cls:
@@ -85,8 +93,10 @@ class Cls:
         """Wrap `raw`; see `App.cls` and, for `variant`, `with_options`."""
         self._app: App | None = app
         self._options = options
-        self._shape: Shape | None = _shape(raw, options)
+        defaults: dict[FunctionKey, Source] = {}
+        self._shape: Shape | None = collecting(defaults, _shape, raw, options)
         self.definition = Definition(raw, app, options, variant)
+        self.definition.defaults = tuple(defaults.values())
         self._start()
         self.__doc__ = raw.__doc__
         self.__name__ = raw.__name__
@@ -107,7 +117,7 @@ class Cls:
         name: str,
         module: str,
         shape: Shape | None,
-        table: Digest = _NO_TABLE,
+        table: Digest = NO_TABLE,
     ) -> Cls:
         """Return a class that is known here by its key alone.
 
@@ -138,7 +148,14 @@ class Cls:
         """
         __tracebackhide__ = True
         self.refresh()
-        return Obj(self, self.pool(self.shape.constructor.bound(args, kwargs)))
+        given: dict[FunctionKey, Source] = {}
+        parameters = collecting(given, self.shape.constructor.bound, args, kwargs)
+        if self.is_looked_up and (own := [each.name for each in given.values()]):
+            raise InvalidError(
+                f"{self.name}(...): {', '.join(own)} is defined here, and {self.name} is deployed: "
+                "allowed as parameters are deployed functions, see Function.from_name."
+            )
+        return Obj(self, self.pool(parameters))
 
     @property
     def is_looked_up(self) -> bool:
@@ -238,13 +255,16 @@ class Cls:
         """Return the plain class."""
         return cast("type", self.definition.get_raw_f())
 
-    def pool(self, parameters: Parameters) -> InstancePool:
-        """Return the pool of the instance with these parameters."""
+    def pool(self, parameters: Parameters, table: Digest = NO_TABLE) -> InstancePool:
+        """Return the pool of the instance with these parameters.
+
+        `table` is where it is found that came as an argument.
+        """
         named = msgspec.structs.replace(parameters, origin=pickle.dumps(self, 5))
         key = instance_key(self.key, named)
         found = self._pools.get(key)
-        if found is None:
-            found = self._pools[key] = InstancePool(self, named)
+        if found is None or (table and table != found.own_table):
+            found = self._pools[key] = InstancePool(self, named, table)
         return found
 
     def default_of(self, key: FunctionKey) -> bytes | None:
@@ -394,7 +414,7 @@ def _looked_up(key: FunctionKey) -> Cls:
 
 
 def _referenced(
-    key: FunctionKey, name: str, module: str, shape: Shape, table: Digest = _NO_TABLE
+    key: FunctionKey, name: str, module: str, shape: Shape, table: Digest = NO_TABLE
 ) -> Cls:
     """Return the class with this key: the one that is defined here, or a reference to it."""
     return _known.get(key) or Cls.reference(key, name, module, shape, table)

@@ -15,7 +15,7 @@ the pickle of a handle holds the object.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from kernel_worker.model import Digest, FunctionKey
 from notebook_ext.submission import Package
@@ -23,7 +23,7 @@ from notebook_ext.submission import Package
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from notebook_ext.function import Function
+    from notebook_ext.source import Source
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +33,7 @@ Companions = dict[FunctionKey, Package]
 
 class _Here(threading.local):
     found: Companions | None = None
+    seen: dict[FunctionKey, Source] | None = None
     table: Digest = Digest("")
 
 
@@ -46,6 +47,24 @@ def gathering(found: Companions, encode: Callable[P, T], /, *args: P.args, **kwa
         return encode(*args, **kwargs)
     finally:
         _here.found = outer
+
+
+def collecting(
+    seen: dict[FunctionKey, Source],
+    encode: Callable[P, T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Return `encode(...)`; the functions that are pickled meanwhile are added to `seen`.
+
+    They are not resolved: whoever collects them refers to them, as to captured ones.
+    """
+    outer, _here.seen = _here.seen, seen
+    try:
+        return encode(*args, **kwargs)
+    finally:
+        _here.seen = outer
 
 
 def loading(table: Digest, load: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -62,11 +81,14 @@ def table_here() -> Digest:
     return _here.table
 
 
-def note(function: Function[Any, Any]) -> Digest:
+def note(function: Source) -> Digest:
     """Note that `function` is being pickled; return its table, or `""` where nobody gathers."""
+    if _here.seen is not None:
+        _here.seen[function.key] = function
+        return function.own_table
     found = _here.found
     if found is None:
-        return Digest("")
+        return function.own_table
     package = found.get(function.key)
     if package is None:
         _here.found = None  # what it captures is in its table

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError, NotFoundError
 from kernel_worker.model import (
     CallContext,
@@ -35,9 +36,11 @@ from kernel_worker.model import (
 )
 from kernel_worker.wire import instances
 from kernel_worker.wire.instances import ENTER, SNAP, Parameters
+from notebook_ext.companions import collecting, note
 from notebook_ext.function import Function
 from notebook_ext.hooks import Parameter, is_hook, origins
 from notebook_ext.package import Version, arrived_package, deployed_package, pool_id
+from notebook_ext.source import NO_TABLE
 from notebook_ext.submission import Package
 from notebook_ext.twin import Waiting, twin
 
@@ -48,12 +51,13 @@ if TYPE_CHECKING:
     from kernel_worker.model import FunctionSpec, PoolSettings
     from notebook_ext.autoscaler import Autoscaler
     from notebook_ext.cls import Cls
+    from notebook_ext.source import Source
 
 
 class InstancePool(Function[..., Any]):
     """The pool of one class with one set of parameters."""
 
-    def __init__(self, cls: Cls, parameters: Parameters) -> None:
+    def __init__(self, cls: Cls, parameters: Parameters, table: Digest = NO_TABLE) -> None:
         """Derive it; nothing is read or sent."""
         definition = cls.definition
         self._cls = cls
@@ -68,8 +72,10 @@ class InstancePool(Function[..., Any]):
         self._version = None
         self._packed = None
         self._packed_as_argument = None
-        self._table = definition._table
-        self._derived_from: object = None
+        self._table = table or definition._table
+        self._derived_from: tuple[Version | None, list[Source]] = None, []
+        values = (*parameters.args, *(data for _, data in (*parameters.kwargs, *parameters.values)))
+        self._with_names = [data for data in values if b"notebook_ext" in data]
         self._arrived: tuple[Package, Package] | None = None
         self._parameters = instances.encode(parameters)
 
@@ -85,12 +91,13 @@ class InstancePool(Function[..., Any]):
 
     def read(self) -> Version:
         """Return the version that goes with the class as it reads now."""
-        base = self._cls.definition.read()
+        base, given = self._cls.definition.read(), self.given()
         with self._lock:
-            if self._version is None or self._derived_from is not base:
+            from_base, from_given = self._derived_from
+            if self._version is None or from_base is not base or from_given != given:
                 spec, objects = self._derived(base.spec)
                 spec = msgspec.structs.replace(spec, settings=self._options.settings)
-                references = (self._cls, *base.references)
+                references = (self._cls, *given, *base.references)
                 self._version = Version(
                     spec,
                     base.snapshot,
@@ -98,8 +105,18 @@ class InstancePool(Function[..., Any]):
                     references,
                     base.requires,
                 )
-                self._derived_from = base
+                self._derived_from = base, given
             return self._version
+
+    def given(self) -> list[Source]:
+        """Return the remote functions, classes and instances among the parameters, as of now.
+
+        The instance refers to them as to captured ones: a parameter holds their names.
+        """
+        seen: dict[FunctionKey, Source] = {}
+        for data in self._with_names:
+            collecting(seen, instances.pickled, pickle.loads(data), self._name)
+        return list(seen.values())
 
     def _derived(self, spec: FunctionSpec) -> tuple[FunctionSpec, dict[Digest, bytes]]:
         """Return the spec of this pool and the object that it needs beyond those of the class."""
@@ -116,7 +133,7 @@ class InstancePool(Function[..., Any]):
         if is_deployed(self._key):
             return self._named()
         try:
-            return arrived_package(self._key, running)
+            return arrived_package(self._key, running, self._table)
         except NotFoundError:
             base = arrived_package(definition.key, running, definition._table)
         if self._arrived is None or self._arrived[0] is not base:
@@ -152,7 +169,16 @@ class InstancePool(Function[..., Any]):
         return super()._configured(given)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return pool_of, (self._cls, self._parameters)
+        return pool_of, (self._cls, self._parameters, *self.noted())
+
+    def as_argument(self) -> Package:
+        """Return what calls of it need where it arrives as an argument; it has a table."""
+        return super().as_argument() if self.has_code else self._package(running_input())
+
+    def noted(self) -> tuple[Digest, ...]:
+        """Note that it is being pickled; return its table, if it has one."""
+        table = NO_TABLE if is_deployed(self._key) else note(self)
+        return (table,) if table else ()
 
 
 class Method(Function[..., Any]):
@@ -314,7 +340,7 @@ class Obj:
         return self._pool.key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return instance_of, (self._cls, self._pool._parameters)
+        return instance_of, (self._cls, self._pool._parameters, *self._pool.noted())
 
     def __repr__(self) -> str:
         return f"<instance of {self._cls.name}>"
@@ -351,14 +377,14 @@ def instance_key(key: FunctionKey, parameters: Parameters) -> FunctionKey:
     return FunctionKey(f"{key}({digest_of(instances.encode(named))[:16]})")
 
 
-def pool_of(cls: Cls, parameters: bytes) -> InstancePool:
+def pool_of(cls: Cls, parameters: bytes, table: Digest = NO_TABLE) -> InstancePool:
     """Return the pool of an instance of `cls`, for pickles."""
-    return cls.pool(instances.decode(parameters))
+    return cls.pool(instances.decode(parameters), table)
 
 
-def instance_of(cls: Cls, parameters: bytes) -> Obj:
+def instance_of(cls: Cls, parameters: bytes, table: Digest = NO_TABLE) -> Obj:
     """Return an instance of `cls`, for pickles and for what a worker has made."""
-    return Obj(cls, pool_of(cls, parameters))
+    return Obj(cls, pool_of(cls, parameters, table))
 
 
 def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:

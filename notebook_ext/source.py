@@ -77,6 +77,11 @@ class Source:
         return self._key
 
     @property
+    def own_table(self) -> Digest:
+        """Where it is found that came as an argument; empty for others."""
+        return self._table
+
+    @property
     def name(self) -> str:
         """The name that messages and displays use."""
         return self._name

@@ -101,3 +101,24 @@ def test_an_instance_of_a_deployed_class_is_a_name_and_its_parameters() -> None:
     assert is_deployed(instance.key)
     assert package.inherited
     assert instance._package(None) is package
+
+
+def test_functions_among_the_parameters_are_referred_to(notebook: Notebook) -> None:
+    notebook.run("@app.function()\ndef f(): pass")
+    model, function = notebook["Model"], notebook["f"]
+    made = model(name="x")
+    assert made._pool.given() == []
+    notebook.run(
+        "@app.cls\nclass Asks:\n    f = nb.parameter(default=None)\n    @nb.method()\n"
+        "    def run(self): return self.f.remote()"
+    )
+    asks = notebook["Asks"](f=[function, made])
+    assert set(asks._pool.given()) == {function, made._pool, model.definition}
+    before = asks.read()
+    assert before is asks.read()
+    assert function in before.references
+    notebook.run("@app.function()\ndef f(): return 1")
+    again = asks.read()
+    assert again is not before
+    assert notebook["f"] in again.references
+    assert again.spec == before.spec

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.api.surfaces import Lines
 from tests.acceptance.cells import typed, value
 from tests.acceptance.conftest import HEAD, ScriptRunner
 from tests.acceptance.places import Place
@@ -429,3 +430,76 @@ def test_the_method_of_a_class_says_that_it_needs_an_instance(defined: PlainKern
 
 def test_parameters_are_values_of_the_instance(defined: PlainKernel) -> None:
     assert value(defined, "model.name, model.size") == ("mine", 3)
+
+
+SCORED = """
+@app.function()
+def double(x):
+    return 2 * x
+
+@app.function()
+def negative(x):
+    return -x
+
+@app.cls()
+class Inner:
+    @nb.method()
+    def less(self, x):
+        return x - 1
+
+@app.cls(max_containers=2)
+class Scored:
+    scorer = nb.parameter(default=negative)
+
+    @nb.method()
+    def run(self, x):
+        return self.scorer.remote(x)
+
+@app.cls(max_containers=2)
+class Several:
+    def __init__(self, scorers, kind):
+        self.scorers, self.kind = scorers, kind
+
+    @nb.method()
+    def run(self, x):
+        return [each.remote(x) for each in self.scorers] + [self.kind().less.remote(x)]
+
+@app.function()
+def asks(one, x):
+    return one.run.remote(x), one.run.spawn(x).get()
+
+@app.function()
+def makes(scorer, x):
+    return Scored(scorer=scorer).run.remote(x)
+"""
+
+
+def test_a_remote_function_is_a_parameter(lines: Lines) -> None:
+    lines.run(SCORED)
+    lines.run("scored = Scored(scorer=double)")
+    assert lines.value("(scored.run.remote(3), Scored().run.remote(3))") == (6, -3)
+    assert lines.value("(list(scored.run.map([1, 2])), scored.run.spawn(4).get())") == ([2, 4], 8)
+    assert lines.value("Several([double, Inner().less, scored.run], Inner).run.remote(5)") == (
+        [10, 4, 10, 4]
+    )
+    assert lines.value("(asks.remote(scored, 1), asks.remote(Scored(), 1))") == ((2, 2), (-1, -1))
+    assert lines.value("(makes.remote(double, 7), scored.run.local(2))") == (14, 4)
+
+
+def test_a_parameter_is_the_name_of_a_function(lines: Lines) -> None:
+    lines.run(SCORED)
+    lines.run("scored = Scored(scorer=double)")
+    assert lines.value("scored.run.remote(3)") == 6
+    lines.run("@app.function()\ndef double(x):\n    return 20 * x")
+    assert lines.value("scored.run.remote(3)") == 60
+
+
+def test_functions_are_parameters_of_deployed_classes(lines: Lines) -> None:
+    lines.run("app = nb.App('scored')" + SCORED + "app.deploy()")
+    lines.run("found = nb.Cls.from_name('scored', 'Scored')")
+    assert lines.value("found().run.remote(3)") == -3
+    deployed = "nb.Function.from_name('scored', 'double')"
+    assert lines.value(f"found(scorer={deployed}).run.remote(3)") == 6
+    failed = lines.fails("found(scorer=double)")
+    assert failed.name == "InvalidError"
+    assert "double is defined here, and Scored is deployed" in failed.traceback
