@@ -33,7 +33,8 @@ class App:
         Raises:
             InvalidError: the name is no name.
         """
-        if name is not None and (not str(name) or "/" in str(name)):
+        given: object = name
+        if given is not None and not (isinstance(given, str) and given and "/" not in given):
             raise InvalidError(f"App({name!r}): allowed is a non-empty str without a slash.")
         self._name = name
         self._functions: dict[str, Function[Any, Any]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from kernel_worker.errors import Error, InvalidError, StillPendingError
@@ -89,11 +90,15 @@ class FunctionCall(Generic[R]):
 
         Raises:
             StillPendingError: there is no result yet.
-            InvalidError: the call has no input at `index`.
+            InvalidError: the call has no input at `index`, or the arguments are none.
             NotFoundError: nobody knows the call.
         """
         if self._is_generator:
             raise self._gives_items()
+        if timeout is not None and not isinstance(timeout, Real):
+            raise InvalidError(f"timeout={timeout!r}: allowed is a number of seconds, or None.")
+        if not isinstance(index, Integral):
+            raise InvalidError(f"index={index!r}: allowed is a whole number from 0 on.")
         if index < 0 or (self._count is not None and index >= self._count):
             self._no_such_input(index, "its inputs" if self._count is None else self._count)
         session = self._attached()
@@ -268,7 +273,8 @@ class FunctionCall(Generic[R]):
 
     def _no_such_input(self, index: int, count: int | str) -> Any:
         __tracebackhide__ = True
-        raise InvalidError(f"index={index}: {self._name} ({self._id}) has {count}, from 0 on.")
+        has = count if isinstance(count, str) else f"{count} input{'s' * (count != 1)}"
+        raise InvalidError(f"index={index}: {self._name} ({self._id}) has {has}, from 0 on.")
 
     def _announce(self, session: Session, running: Any, begins: bool) -> None:  # noqa: FBT001  a callback
         session.announce(running, begins, (self._id,))
@@ -284,8 +290,8 @@ class CallResults(Generic[R]):
     def __init__(self, call: FunctionCall[R], start: int, end: int | None) -> None:
         """Stand for the results of `[start, end)`."""
         for name, value in (("start", start), ("end", end)):
-            if value is not None and value < 0:
-                raise InvalidError(f"iter: {name}={value}: allowed is a whole number from 0 on.")
+            if value is not None and not (isinstance(value, Integral) and value >= 0):
+                raise InvalidError(f"iter: {name}={value!r}: allowed is a whole number from 0 on.")
         self._call = call
         self._start = start
         self._end = end

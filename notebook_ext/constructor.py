@@ -60,7 +60,8 @@ class Constructor(NamedTuple):
         try:
             found = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidError(f"{self.name}{signature}: {error}.") from None
+            shown = str(signature).replace("Ellipsis", "...")
+            raise InvalidError(f"{self.name}{shown}: {error}.") from None
         return Parameters(
             tuple(
                 instances.pickled(value, f"{self.name}(args[{place}])")

@@ -270,6 +270,11 @@ def _surface_of(body: Any) -> tuple[Any, ...]:
     return getattr, (body.__self__, body.__name__)
 
 
+def _shown(body: Any) -> str:
+    """Return what a surface shows of itself: the operation, and whose it is."""
+    return f"<{body.__name__} of {body.__self__!r}, also as .aio>"
+
+
 def done(value: T) -> Waiting[T]:
     """Return a waiting that needs no waiting."""
     waiting: Waiting[T] = Waiting()
@@ -310,7 +315,7 @@ class BoundTwin(Generic[P, T]):
         return self._body
 
     def __repr__(self) -> str:
-        return f"<{getattr(self._body, '__qualname__', self._body)}, also as .aio>"
+        return _shown(self._body)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _surface_of(self._body)
@@ -348,12 +353,12 @@ class BoundStream(Generic[P, T]):
     def __init__(self, body: Callable[P, T]) -> None:
         self._body = body
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what to iterate."""
         __tracebackhide__ = True
         return self._body(*args, **kwargs)
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what to iterate, with `async for`."""
         __tracebackhide__ = True
         return self._body(*args, **kwargs)
@@ -368,7 +373,7 @@ class BoundStream(Generic[P, T]):
         return self._body
 
     def __repr__(self) -> str:
-        return f"<{getattr(self._body, '__qualname__', self._body)}, also as .aio>"
+        return _shown(self._body)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _surface_of(self._body)

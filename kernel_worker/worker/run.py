@@ -479,10 +479,22 @@ class Executor:
 
 
 def end_fork(error: BaseException | None) -> NoReturn:
-    """End a child that user code forked, where its function has ended."""
-    if error is not None and not isinstance(error, SystemExit):
+    """End a child that user code forked, where its function has ended, as Python ends a program."""
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = _exit_code(error.code)
+    elif error is not None:
         sys.excepthook(type(error), error, error.__traceback__)
-    os._exit(0 if error is None else 1)
+    os._exit(code)
+
+
+def _exit_code(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    sys.stderr.write(f"{code}\n")
+    return 1
 
 
 def _outcome(work: Work, position: int, error: BaseException) -> Outcome:

@@ -133,7 +133,7 @@ def test_many_inputs(add: nb.Function[..., int]) -> None:
     assert [call.get(index=at) for at in range(3)] == [11, 12, 13]
     assert call.num_inputs() == 3
     for index in (3, -1):
-        with pytest.raises(InvalidError, match="has 3, from 0 on"):
+        with pytest.raises(InvalidError, match="has 3 inputs, from 0 on"):
             call.get(index=index)
     with pytest.raises(InvalidError):
         add.spawn_map()
@@ -158,7 +158,7 @@ def test_results_in_order(add: nb.Function[..., int], loop: Any) -> None:
 
 def test_an_input_that_a_call_by_id_never_had_is_an_error(add: nb.Function[..., int]) -> None:
     call = add.spawn_map([1, 2])
-    with pytest.raises(InvalidError, match="has 2, from 0 on"):
+    with pytest.raises(InvalidError, match="has 2 inputs, from 0 on"):
         nb.FunctionCall.from_id(call.object_id).get(index=2)
     assert nb.FunctionCall.from_id(call.object_id).num_inputs() == 2
     for asked in (

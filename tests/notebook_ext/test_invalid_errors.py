@@ -124,6 +124,7 @@ CASES = {
     "settings of a running pool": Case(lambda: f.keep_warm(-1), ("min_containers=-1",)),
     # apps and functions
     "app's name": Case(lambda: nb.App("a/b"), ("'a/b'",)),
+    "app's name's type": Case(lambda: nb.App(3), ("App(3)",)),  # type: ignore[arg-type]
     "a function twice": Case(lambda: app.function(f), ("f",)),
     "no function": Case(lambda: app.function(3), ("3",)),  # type: ignore[call-overload]
     "no name": Case(lambda: app.function(Method()), ("Method",)),  # type: ignore[call-overload]
@@ -149,12 +150,23 @@ CASES = {
     "spawn_map of nothing": Case(lambda: f.spawn_map(), ("spawn_map",)),  # noqa: PLW0108
     "generator closed": Case(lambda: _closed(), ("items.remote_gen",)),  # noqa: PLW0108
     "call's id": Case(lambda: nb.FunctionCall.from_id("in-1"), ("'in-1'",)),
+    "call's timeout": Case(lambda: call.get("1"), ("timeout='1'",)),  # type: ignore[arg-type]
+    "call's index's type": Case(
+        lambda: call.get(index="1"),  # type: ignore[arg-type]
+        ("index='1'",),
+    ),
+    "iter's start's type": Case(
+        lambda: call.iter("1"),  # type: ignore[arg-type]
+        ("start='1'",),
+    ),
     "call's index": Case(lambda: call.get(index=-1), ("index=-1",)),
     "call's range": Case(lambda: call.iter(start=-1), ("start=-1",)),
     "get of a generator": Case(
         lambda: nb.FunctionCall.from_id("fc-g", is_generator=True).get(), ("fc-g",)
     ),
-    "get_gen of none": Case(lambda: call.get_gen(), ("fc-nobody",)),  # noqa: PLW0108
+    "get_gen of none": Case(
+        lambda: nb.FunctionCall("fc-nobody", num_inputs=1).get_gen(), ("fc-nobody",)
+    ),
     "gather": Case(lambda: nb.gather(3), ("gather", "3")),  # type: ignore[arg-type]
     "calls' status": Case(lambda: nb.calls(status="x"), ("status='x'",)),
     "calls' limit": Case(lambda: nb.calls(limit=0), ("limit=0",)),

@@ -88,7 +88,12 @@ def test_arguments_may_have_any_name() -> None:
         def say(self, /, **words: int) -> Waiting[dict[str, int]]:
             return done(words)
 
+        @stream
+        def spell(self, /, **words: int) -> list[str]:
+            return list(words)
+
     assert Echo().say(self=1, body=2) == {"self": 1, "body": 2}
+    assert Echo().spell(self=1) == Echo().spell.aio(self=1) == ["self"]
 
 
 def test_surfaces_describe_themselves() -> None:
@@ -96,10 +101,10 @@ def test_surfaces_describe_themselves() -> None:
     assert isinstance(Doubler.double, Twin)
     assert isinstance(Doubler.count, Stream)
     assert doubler.double.__doc__ == "Double it."
-    assert "double" in repr(doubler.double)
+    assert repr(doubler.double) == f"<double of {doubler!r}, also as .aio>"
     assert list(doubler.count(2)) == list(doubler.count.aio(2)) == [0, 1]
     assert doubler.count.__doc__ == "Count."
-    assert "count" in repr(doubler.count)
+    assert repr(doubler.count) == f"<count of {doubler!r}, also as .aio>"
     assert doubler.double.__wrapped__ is not None
     assert doubler.count.__wrapped__ is not None
 

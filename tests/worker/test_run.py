@@ -405,6 +405,23 @@ def test_a_child_that_a_function_forks_ends_where_the_function_does(
     assert ("ValueError: in the child" in worker.output()) == ("raise" in ending)
 
 
+def test_a_forked_child_that_exits_has_its_exit_code(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("""
+        import os, sys
+        def f(code):
+            child = os.fork()
+            if not child:
+                sys.exit(code)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        """)
+    )
+    codes = [(0,), (None,), (4,), (-1,), ("why not",)]
+    found = broker.outcomes(worker.lease(codes), len(codes))
+    assert list(found.values()) == [0, 0, 4, 255, 1]
+    assert "why not" in worker.output()
+
+
 def test_a_failure_says_whether_it_is_the_cancellation_of_a_call_of_its_own(
     broker: Broker,
 ) -> None:
