@@ -55,8 +55,8 @@ def deploy(app: App, name: str | None, tag: str) -> Waiting[Deployment]:
     functions, classes = app.registered_functions, app.registered_classes
     if both := functions.keys() & classes.keys():
         raise InvalidError(
-            f"deploy(name={name!r}): {min(both)!r} is a function and a class of the app; name one "
-            "of them otherwise."
+            f"deploy(name={name!r}): {min(both)!r} is a function and a class of the app; give one "
+            "of them another name."
         )
     roots: dict[str, Function[Any, Any] | Cls] = {**functions, **classes}
     if not roots:

@@ -66,6 +66,25 @@ class Case(NamedTuple):
     """What the message has to name: the option, the value."""
 
 
+def kinds() -> nb.App:
+    """Return an app with a function and a class."""
+    mixed = nb.App("mixed")
+    mixed.function(name="plain")(lambda: 1)
+    mixed.cls(name="Kind")(type("Kind", (), {}))
+    return mixed
+
+
+def both_under_one_name() -> nb.App:
+    mixed = kinds()
+    mixed.function(name="Kind")(lambda: 1)
+    return mixed
+
+
+def looked_up(kind: Any, name: str) -> object:
+    kinds().deploy()
+    return kind.lookup("mixed", name)
+
+
 def option(**given: Any) -> Callable[[], object]:
     return lambda: app.function(**given)
 
@@ -176,6 +195,11 @@ CASES = {
     "deploy of nothing": Case(lambda: nb.App("empty").deploy(), ("name='empty'",)),
     "deploy's other words": Case(lambda: app.deploy(nmae="x"), ("nmae='x'",)),
     "deploy of another's": Case(lambda: stray.deploy(), ("stray_refers",)),  # noqa: PLW0108
+    "deploy of two of a name": Case(
+        lambda: both_under_one_name().deploy(), ("name='mixed'", "'Kind'")
+    ),
+    "lookup of a class as a function": Case(lambda: looked_up(nb.Function, "Kind"), ("Kind",)),
+    "lookup of a function as a class": Case(lambda: looked_up(nb.Cls, "plain"), ("plain",)),
     "from_name": Case(lambda: nb.Function.from_name("a", "b/c"), ("name='b/c'",)),
     "from_name twice": Case(
         lambda: nb.Function.from_name("a", "b", tag="c"), ("tag='c'", "name='b'")
