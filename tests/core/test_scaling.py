@@ -295,3 +295,13 @@ def test_no_more_idle_workers_give_way_than_have_to(
     needy = simulation.define(make_spec("c", resources=Resources(memory_mib=wanted)), 0.01)
     simulation.run_call(simulation.submit(needy, 1))
     assert {name for name in "ab" if simulation.alive(PoolId(f"po-{name}-1"))} == left
+
+
+def test_a_pool_that_is_short_of_memory_gives_none_of_its_own_workers_up() -> None:
+    simulation = Simulation(make_resources(memory_mib=1_000))
+    spec = make_spec(resources=Resources(memory_mib=600))
+    pool = simulation.define(spec, lambda *_: "hang")
+    simulation.submit(pool, 2)
+    simulation.run(5.0)
+    (worker,) = simulation.core._state.pools[pool].workers.values()
+    assert not worker.draining

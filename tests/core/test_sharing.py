@@ -545,3 +545,16 @@ def test_a_group_is_full_whatever_batches_its_inputs_came_in() -> None:
     for grant in grants(simulation):
         sizes[grant.group] = sizes.get(grant.group, 0) + grant.stop - grant.start
     assert list(sizes.values()) == [3, 3, 1]
+
+
+def test_an_idle_worker_without_a_free_cpu_takes_nothing() -> None:
+    simulation = Simulation(make_resources(1))
+    warm = PoolSettings(min_containers=1)
+    pool = simulation.define(make_spec(max_inputs=2, settings=warm), 0.01)
+    simulation.run(0.1)
+    busy = simulation.define(make_spec("g"), 1.0)
+    first = simulation.submit(busy, 1)
+    simulation.run(0.1)
+    second = simulation.submit(pool, 1)
+    simulation.run_call(second)
+    assert simulation.finished_at[first] < simulation.finished_at[second]

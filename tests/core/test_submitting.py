@@ -251,3 +251,32 @@ def test_what_a_worker_defines_is_owned_by_nobody() -> None:
     pools = simulation.core._state.pools
     assert pools[make_spec("g").pool].clients == {inner}
     assert not pools[make_spec("g").pool].owners
+
+
+def test_whoever_is_gone_configures_and_keeps_nothing_alive() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec())
+    gone = ClientId("cl-gone")
+    simulation.feed(events.PoolConfigured(gone, pool, max_containers=1))
+    known = simulation.core._state.pools[pool]
+    assert known.settings.max_containers == 1
+    assert gone not in known.clients | known.owners
+
+
+def test_pools_that_a_call_may_need_are_kept_until_it_is_over() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    nested = [simulation.define(make_spec("g", version)) for version in "12"]
+    state, call = simulation.core._state, CallId("fc-nests")
+    submitted = events.CallSubmitted(
+        CLIENT, call, pool, True, 1, closed=True, pools=(nested[0], PoolId("po-x"))
+    )
+    simulation.feed(submitted)
+    for one in nested:
+        simulation.feed(events.FunctionReleased(CLIENT, one))
+    assert nested[0] in state.pools
+    assert nested[1] not in state.pools
+    assert state.pools_of_key[make_spec("g").key] == {nested[0]}
+    simulation.feed(events.CallCancelled(call, terminate=True))
+    simulation.run(1)
+    assert nested[0] not in state.pools

@@ -123,3 +123,16 @@ def test_a_broker_with_a_client_a_call_or_a_floor_is_not_idle() -> None:
     assert not simulation.core.is_idle()
     simulation.run_call(call)
     assert simulation.core.is_idle()
+
+
+def test_only_those_that_hold_what_is_missing_are_named() -> None:
+    simulation = Simulation(make_resources(memory_mib=1_000))
+    light = simulation.define(make_spec("light", settings=PoolSettings(min_containers=1)))
+    heavy = simulation.define(make_spec("heavy", resources=Resources(memory_mib=800)), 60.0)
+    simulation.submit(heavy, 1)
+    simulation.run(0.1)
+    assert simulation.alive(light)
+    needy = simulation.define(make_spec("needy", resources=Resources(memory_mib=500)), 1.0)
+    call = simulation.submit(needy, 1)
+    simulation.run(2.5)
+    assert waiting_for(simulation, call) == "no free memory: pool heavy has 1"
