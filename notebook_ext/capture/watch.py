@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kernel_worker.wire import byvalue
 from kernel_worker.wire.payload import PLAIN_TYPES
 from notebook_ext.capture import local_modules, picklers
+from notebook_ext.companions import collecting, gathering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -158,14 +159,18 @@ def _fingerprint(value: Any) -> _Fingerprint | None:
     """Return what differs when `value` was changed: a plain pickle, much faster than ours.
 
     Code in it is there by name only: that code is watched for itself, and a name that has got
-    another object makes pickle fail.
+    another object makes pickle fail. So are objects that were put, and remote functions.
     """
     buffers: list[pickle.PickleBuffer] = []
     try:
-        data = pickle.dumps(value, 5, buffer_callback=buffers.append)
+        data = gathering({}, collecting, {}, _plain_pickle, value, buffers)
         return data, tuple(picklers.digest(buffer.raw()) for buffer in buffers) if buffers else ()
     except Exception:  # noqa: BLE001  users' code may raise anything
         return None
+
+
+def _plain_pickle(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+    return pickle.dumps(value, 5, buffer_callback=buffers.append)
 
 
 def _content(slot: Slot, encoded: picklers.Encoded) -> _Content:
@@ -177,7 +182,9 @@ def _content(slot: Slot, encoded: picklers.Encoded) -> _Content:
 def is_immutable(value: Any) -> bool:
     """Say whether `value` stays as it is as long as it is the same object."""
     kind = type(value)
-    if kind in _IMMUTABLE_TYPES or picklers.is_remote_reference(value):
+    if kind in _IMMUTABLE_TYPES:
+        return True
+    if picklers.is_remote_reference(value) or picklers.is_stored(value):
         return True
     if kind is tuple or kind is frozenset:
         return all(map(is_immutable, value))

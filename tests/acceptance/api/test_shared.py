@@ -329,3 +329,28 @@ def test_a_nested_call_that_outlives_its_caller_keeps_what_it_needs(
     )
     total = 300_000 * (3.5 if "put" in how else 2.5)
     assert cells.value("gone, found") == ((1, False), [None, total])
+
+
+def test_a_handle_that_a_function_captures_is_not_looked_at_again(cells: Lines) -> None:
+    cells.run(
+        """
+        from notebook_ext.stored import Stored
+        put = nb.put(bytes(3_000_000))
+        among = [put]
+        @app.function(max_containers=1)
+        def sizes(): return len(put), len(among[0])
+        pickled, rebuilt = [], Stored.__reduce__
+        def reduce(self):
+            made = rebuilt(self)
+            pickled.append(max(len(part) for part in made[1]))
+            return made
+        found = [sizes.remote()]
+        Stored.__reduce__ = reduce
+        try:
+            found.append(sizes.remote())
+        finally:
+            Stored.__reduce__ = rebuilt
+        """
+    )
+    assert cells.value("found") == [(3_000_000, 3_000_000)] * 2
+    assert cells.value("len(pickled), max(pickled) < 1_000") == (1, True)
