@@ -90,6 +90,10 @@ class Commit:
             self._journal.submit(self._entries)
             self._entries = []
 
+    def take_leases(self) -> list[effects.GrantLease]:
+        """Return the leases that wait and could be granted later, which are forgotten here."""
+        return self._gate.take_leases()
+
     def release(self, token: int) -> list[Held]:
         """Return the effects that waited for what is now on the disk."""
         return self._gate.release(token)

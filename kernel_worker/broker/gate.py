@@ -3,6 +3,8 @@
 Theory: only spawned calls have facts. Once a call has one under way, every further effect about it
 waits behind that fact, in order; effects about other calls, the attached ones among them, pass.
 A take-back or interrupt waits behind its lease.
+Where the disk has no room, leases that wait here would keep workers and CPUs from the attached
+calls: they are taken back out, and granted anew in their turn.
 """
 
 from __future__ import annotations
@@ -84,6 +86,24 @@ class Gate:
         if isinstance(effect, effects.GrantLease):
             self._leases[effect.lease] = effect.call
         return True
+
+    def take_leases(self) -> list[effects.GrantLease]:
+        """Return the leases that wait, which are not granted then.
+
+        But for those of groups: a part of the group may be at its worker.
+        """
+        taken: dict[LeaseId, effects.GrantLease] = {}
+        for waiting in self._waiting.values():
+            kept: deque[Held] = deque()
+            for held in waiting.held:
+                effect = held.effect
+                if isinstance(effect, effects.GrantLease) and not effect.group:
+                    taken[effect.lease] = effect
+                    del self._leases[effect.lease]
+                elif not isinstance(effect, AboutLease) or effect.lease not in taken:
+                    kept.append(held)
+            waiting.held = kept
+        return list(taken.values())
 
     def release(self, token: int) -> list[Held]:
         """Return what may be performed now that `token` is committed, in order for each call."""

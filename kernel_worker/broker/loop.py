@@ -435,6 +435,12 @@ class Broker:
                     self._logs.written(token)
                     for held in self._commit.release(token):
                         self._perform(held.effect, held.frames)
+                case journal_thread.Delayed():
+                    for lease in self._commit.take_leases():
+                        given_back = events.InputsReturned(
+                            lease.worker, lease.lease, lease.start, lease.stop
+                        )
+                        self.handle(given_back)
                 case journal_thread.Outcomes():
                     self._replays.on_outcomes(completion)
                 case journal_thread.Found():
@@ -462,15 +468,19 @@ class Broker:
         self._commit.flush()
 
     def _consider_idleness(self) -> None:
-        if not self.scheduler.is_idle():
+        if not self._is_idle():
             self.timers.cancel("idle")
         elif "idle" not in self.timers:
             gc.collect()
             at = self.now() + self._settings.idle_exit_seconds
             self.timers.set("idle", at, self._leave_if_idle)
 
+    def _is_idle(self) -> bool:
+        """Whether there is nothing to do, and nothing on its way to a disk that may be full."""
+        return self.scheduler.is_idle() and not self._commit.is_waiting
+
     def _leave_if_idle(self) -> None:
-        if not self.scheduler.is_idle():
+        if not self._is_idle():
             return
         rendezvous.withdraw(self.connection)
         self._appetite = MESSAGES_PER_TURN

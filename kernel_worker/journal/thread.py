@@ -49,6 +49,11 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Delayed:
+    """There is no room on the disk for what comes next; it is tried again, and again said so."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcomes:
     """A part of what is known of a call's outcomes; `last` where nothing else is known now."""
 
@@ -72,7 +77,7 @@ class Found:
     found: Any
 
 
-Completion = Committed | Outcomes | Expired | Found
+Completion = Committed | Delayed | Outcomes | Expired | Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +285,7 @@ class Journal:
                 if not _is_passing(error) or self._closing.is_set():
                     raise
                 _log.exception("the journal cannot be written; calls wait until it can")
+                self._tell(Delayed())
                 self._closing.wait(_RETRY_SECONDS)
         self._tell(Committed(writes[-1].token))
 

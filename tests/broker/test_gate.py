@@ -50,3 +50,15 @@ def test_calls_do_not_wait_for_each_other() -> None:
     assert gate.holds(ACCEPT, ())
     assert [held.effect for held in gate.release(1)] == [ACCEPT]
     assert [held.effect for held in gate.release(2)] == [other]
+
+
+def test_leases_that_wait_are_taken_back_out_with_what_was_asked_of_them() -> None:
+    gate = Gate()
+    gate.expect(ONE, 1)
+    in_group = effects.GrantLease(WorkerId("ta-2"), LeaseId(6), ONE, 1, 2, 1, 6, 2)
+    for effect in (ACCEPT, GRANT, TAKE_BACK, in_group, FINISH):
+        assert gate.holds(effect, ())
+    assert gate.take_leases() == [GRANT]
+    assert gate.take_leases() == []
+    assert not gate.holds(TAKE_BACK, ()), "its lease is not here"
+    assert [held.effect for held in gate.release(1)] == [ACCEPT, in_group, FINISH]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel_worker.core import effects, granting
+from kernel_worker.core import effects, events, granting
 from kernel_worker.model import PoolSettings, Resources
 from tests.core.simulation import Simulation, make_resources, make_spec
 
@@ -129,3 +129,18 @@ def test_nothing_is_granted_of_a_pool_for_which_nothing_waits(max_inputs: int) -
     state.backlogged[spec.pool] = state.pools[spec.pool]
     granting.grant_all(state)
     assert state.take_effects() == []
+
+
+def test_a_lease_that_could_not_be_sent_goes_behind_whoever_had_less() -> None:
+    simulation = Simulation(make_resources(cpu=1))
+    stuck, other = (simulation.define(make_spec(name), 0.001) for name in "fg")
+    simulation.run_call(simulation.submit(other, 1))
+    simulation.run_call(simulation.submit(stuck, 1))
+    simulation.submit(stuck, 1, attached=False)
+    grant = simulation.log[-1]
+    assert isinstance(grant, effects.GrantLease)
+    waiting = simulation.submit(other, 1)
+    assert simulation.log[-1] == grant, "there is one CPU"
+    simulation.feed(events.InputsReturned(grant.worker, grant.lease, grant.start, grant.stop))
+    granted = [e.call for e in simulation.log if isinstance(e, effects.GrantLease)]
+    assert granted[-1] == waiting

@@ -14,7 +14,7 @@ import pytest
 from kernel_worker.errors import ConnectionError  # noqa: A004  ours
 from kernel_worker.journal import thread
 from kernel_worker.journal.store import Entry, Finished, Store
-from kernel_worker.journal.thread import Committed, Completion, Expired, Journal, Outcomes
+from kernel_worker.journal.thread import Committed, Completion, Delayed, Expired, Journal, Outcomes
 from kernel_worker.model import CallId
 from tests.journal.facts import added, submitted, succeeded
 
@@ -162,5 +162,5 @@ def test_a_write_waits_for_room_on_the_disk(
     journal = open_journal()
     journal.restored()
     token = journal.submit([submitted(ONE)])
-    assert collect(journal, Committed) == [Committed(token)]
+    assert collect(journal, Committed) == [Delayed(), Delayed(), Committed(token)]
     assert len(tried) == 3
