@@ -286,6 +286,10 @@ class Cls:
         """Return an attribute of the class; of a method, what says that it needs an instance."""
         if name.startswith("__") or name in _OWN:
             raise AttributeError(name)
+        if name in _OF_INSTANCES and not hasattr(self.get_raw_f(), name):
+            raise AttributeError(
+                f"{name} belongs to an instance, which has workers: {self.name}(...).{name}"
+            )
         return getattr(self.get_raw_f(), name)
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
@@ -316,6 +320,7 @@ class Cls:
         return f"<Cls {self.definition._module}.{self.name}>"
 
 
+_OF_INSTANCES = frozenset({"autoscaler", "get_current_stats", "keep_warm", "update_autoscaler"})
 _OWN = frozenset({"_app", "_options", "_pools", "_shape", "definition", "pinned", "shape"})
 
 

@@ -19,6 +19,7 @@ from notebook_ext.companions import note, table_here
 from notebook_ext.generators import streams_items
 from notebook_ext.looked_up import FromName, Lookup, ask
 from notebook_ext.source import NO_TABLE, Source
+from notebook_ext.stored import objects_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,12 +99,14 @@ class Function(Callee[P, R], Pooled):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run here, as the plain function would; the same as `local`."""
         __tracebackhide__ = True
-        return cast("R", self.get_raw_f()(*args, **kwargs))
+        found, named = objects_of(args, kwargs)
+        return cast("R", self.get_raw_f()(*found, **named))
 
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run here, as the plain function would."""
         __tracebackhide__ = True
-        return cast("R", self.get_raw_f()(*args, **kwargs))
+        found, named = objects_of(args, kwargs)
+        return cast("R", self.get_raw_f()(*found, **named))
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Refuse to be a method: that would lose `self`."""

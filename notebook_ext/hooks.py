@@ -245,6 +245,7 @@ def _marker(name: str, mark: str) -> Callable[[Callable[..., Any]], Any]:
                 "one of the two away."
             )
         _check(raw, name)
+        _check_needs_nothing(raw, name)
         setattr(raw, mark, True)
         return raw
 
@@ -271,6 +272,20 @@ def _check(raw: object, name: str) -> None:
         raise InvalidError(f"@nb.{name}() on the class {raw.__qualname__}: use @app.cls().")
     if not inspect.isfunction(raw):
         raise InvalidError(f"@nb.{name}() on {raw!r}: allowed is a method, directly below it.")
+
+
+def _check_needs_nothing(raw: Callable[..., Any], name: str) -> None:
+    needed = [
+        each.name
+        for each in list(inspect.signature(raw).parameters.values())[1:]
+        if each.default is each.empty and each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
+    ]
+    if needed:
+        raise InvalidError(
+            f"@nb.{name}() on {raw.__qualname__}: a hook is called with self alone, and this one "
+            f"needs {', '.join(needed)}; allowed is self. Take the rest from parameters of the "
+            "class."
+        )
 
 
 def _no_instance(raw: Callable[..., Any]) -> str:

@@ -41,6 +41,7 @@ from notebook_ext.function import Function
 from notebook_ext.hooks import Parameter, is_hook, origins
 from notebook_ext.package import Version, arrived_package, deployed_package, pool_id
 from notebook_ext.source import NO_TABLE
+from notebook_ext.stored import objects_of
 from notebook_ext.submission import Package
 from notebook_ext.twin import Waiting, twin
 
@@ -220,7 +221,8 @@ class Method(Function[..., Any]):
         """Run here, on an instance that is made and entered when it is first used here."""
         __tracebackhide__ = True
         here = self._instance._here()
-        return instances.method(type(here), self._method)(here, *args, **kwargs)
+        found, named = objects_of(args, kwargs)
+        return instances.method(type(here), self._method)(here, *found, **named)
 
     local = __call__
 
@@ -362,11 +364,18 @@ class Obj:
         kind = self._cls.name
         if is_hook(found):
             return f"{kind}.{name} is a hook: workers run it, users do not call it."
+        if name in _OF_CLASSES:
+            return (
+                f"{name} belongs to the class: {kind}.{name}(...) gives one to make instances of."
+            )
         methods = ", ".join(self._cls.methods) or "none"
         return (
             f"{kind} has no method {name!r} with @nb.method() (there are: {methods}); what hooks "
             "set on an instance lives on its workers, and is read in a method."
         )
+
+
+_OF_CLASSES = frozenset({"with_batching", "with_concurrency", "with_options"})
 
 
 def instance_key(key: FunctionKey, parameters: Parameters) -> FunctionKey:

@@ -93,7 +93,8 @@ def put(value: T) -> Stored[T]:
     """Return a handle that ships `value` once; passed to any call it arrives as the object.
 
     It may be an argument, a part of one, or a global that a function reads; what is shipped is the
-    object as it is now. It is kept for as long as the handle lives, or an open call names it.
+    object as it is now. (Of a call that runs here, with `.local`, it may be an argument alone.) It
+    is kept for as long as the handle lives, or an open call names it.
 
     Args:
         value: anything that can be pickled.
@@ -131,6 +132,21 @@ def opened(content: bytes | mmap.mmap) -> Any:
         position += size
     buffers: Any = parts[1:] if not view.readonly else map(bytearray, parts[1:])
     return pickle.loads(parts[0], buffers=buffers)
+
+
+def objects_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Return arguments of a call that runs here, copies of what was put instead of its handles.
+
+    A handle inside another argument stays one: that argument is the caller's own, and not copied.
+    """
+    if any(isinstance(value, Stored) for value in (*args, *kwargs.values())):
+        args = tuple(map(_object_of, args))
+        kwargs = {name: _object_of(value) for name, value in kwargs.items()}
+    return args, kwargs
+
+
+def _object_of(value: Any) -> Any:
+    return value.get() if isinstance(value, Stored) else value
 
 
 def arrive(digest: Digest, label: str) -> Any:

@@ -175,6 +175,10 @@ MISTAKES = {
         "class A:\n    @app.function()\n    def run(self): pass\nA().run",
         r"run is a method, .* decorate it with @nb\.method\(\), and its class with @app\.cls\(\)",
     ),
+    "a hook with an argument": (
+        "class A:\n    @nb.enter()\n    def load(self, path, *more, k=1): pass\napp.cls()(A)",
+        r"@nb\.enter\(\) on A\.load: .* needs path; allowed is self",
+    ),
     "is_generator": ("app.cls(is_generator=True)", "is_generator=True: a class has none; its meth"),
     "a generator with retries": (
         "class A:\n    @nb.method()\n    def run(self): yield\napp.cls(retries=1)(A)",
@@ -224,6 +228,20 @@ MISTAKES = {
 def test_a_mistake_is_named_with_its_remedy(notebook: Notebook, mistake: str) -> None:
     source, message = MISTAKES[mistake]
     with pytest.raises(InvalidError, match=message):
+        notebook.run(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("Model.keep_warm(1)", r"keep_warm belongs to an instance.*: Model\(\.\.\.\)\.keep_warm"),
+        ("Model().with_options(timeout=3)", r"with_options belongs to the class: Model\.with_opti"),
+    ],
+)
+def test_what_is_looked_for_in_the_wrong_place_says_where_it_is(
+    notebook: Notebook, source: str, message: str
+) -> None:
+    with pytest.raises(AttributeError, match=message):
         notebook.run(source)
 
 

@@ -47,6 +47,13 @@ def test_where_nobody_gathers_a_pickled_handle_holds_the_object() -> None:
     assert stored.put([inner, 2]).get() == [[1], 2]
 
 
+def test_calls_that_run_here_get_objects_for_handles() -> None:
+    handle, other = stored.put([1]), [stored.put(2)]
+    assert stored.objects_of((handle, other), {"x": handle}) == (([1], other), {"x": [1]})
+    args, kwargs = (other,), {"x": 1}
+    assert stored.objects_of(args, kwargs) == (args, kwargs)
+
+
 def test_copies_of_a_handle_are_the_handle() -> None:
     handle = stored.put([1])
     assert copy.copy(handle) is copy.deepcopy(handle) is handle

@@ -20,6 +20,7 @@ WAYS = {
     "an argument": "look.remote(table) == {'a': 1, 'b': [1, 2]}",
     "in a container": "look.remote([table, (table,)])[1][0]['a'] == 1",
     "every input of a map": "[x['a'] for x in list(look.map([table] * 5))] == [1] * 5",
+    "a call that runs here": "look.local(table)['a'] == look(x=table)['a'] == 1",
     "kwargs of a map": "list(with_table.map('aab', kwargs={'t': table})) == [1, 1, [1, 2]]",
     "a spawned call": "look.spawn(table).get()['a'] == 1",
     "a captured global": "captures.remote('a') == 1",
@@ -142,6 +143,7 @@ HELD = {
     "in another object that was put": "look.remote(nb.put([table, 2]))[0]['a'] == 1",
     "in a result": "give.remote() == {'a': 1, 'b': [1, 2]}",
     "a parameter of a class": "Model(table).first.remote() == 1",
+    "an argument of a method that runs here": "Model(1).same.local(table)['a'] == 1",
     "in an item of a generator": "[x['a'] for x in give_all.remote_gen()] == [1, 1]",
 }
 
@@ -163,6 +165,8 @@ class Model:
     def __init__(self, weights): self.weights = weights
     @nb.method()
     def first(self): return self.weights['a']
+    @nb.method()
+    def same(self, x): return x
 """
     )
     lines.run(f"found = {HELD[way]}")
