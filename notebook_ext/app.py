@@ -124,8 +124,8 @@ class App:
         parsed = options_.parse(options)
         if parsed.is_generator is not None:
             raise InvalidError(
-                f"is_generator={parsed.is_generator}: a class has none; its methods are generators "
-                "where they are written with `yield`."
+                f"is_generator={parsed.is_generator}: a class has none; leave it out, methods are "
+                "generators where they are written with `yield`."
             )
 
         def decorated(kind: Any) -> Cls:

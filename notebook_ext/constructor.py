@@ -61,7 +61,9 @@ class Constructor(NamedTuple):
             found = signature.bind(*args, **kwargs)
         except TypeError as error:
             shown = str(signature).replace("Ellipsis", "...")
-            raise InvalidError(f"{self.name}{shown}: {error}.") from None
+            raise InvalidError(
+                f"{self.name}{shown}: {error}; allowed is what __init__ takes."
+            ) from None
         return Parameters(
             tuple(
                 instances.pickled(value, f"{self.name}(args[{place}])")
@@ -85,7 +87,7 @@ class Constructor(NamedTuple):
             elif field.init:
                 raise InvalidError(
                     f"{self.name}: the parameter {field.name!r} has no default and was not given: "
-                    f"{self.name}({field.name}=...)."
+                    f"give it, {self.name}({field.name}=...)."
                 )
         return found
 
@@ -94,12 +96,15 @@ class Constructor(NamedTuple):
         listed = ", ".join(names) or "none"
         if len(args) > len(names):
             raise InvalidError(
-                f"{self.name} has {len(names)} parameters ({listed}), and {len(args)} were given."
+                f"{self.name} has {len(names)} parameters ({listed}), and {len(args)} were given; "
+                "leave the rest out."
             )
         given = dict(zip(names, args, strict=False))
         for name, value in kwargs.items():
             if name in given:
-                raise InvalidError(f"{self.name}: the parameter {name!r} was given twice.")
+                raise InvalidError(
+                    f"{self.name}: the parameter {name!r} was given twice; give it once."
+                )
             if name not in names:
                 hidden = any(field.name == name for field in self.fields)
                 why = "is declared with init=False" if hidden else "is no parameter"

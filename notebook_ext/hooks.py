@@ -198,7 +198,7 @@ class InstanceMethod:
             kind = type(self.__self__).__qualname__
             raise InvalidError(
                 f"{kind}.{self._name} runs here only: the class {kind} is not decorated with "
-                "@app.cls()."
+                "@app.cls(); use it as a plain method."
             )
         return getattr(remote, self._name)
 

@@ -125,7 +125,7 @@ def check_batched(raw: Any) -> None:
     raw = getattr(raw, "get_raw_f", lambda: raw)()
     if inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw):
         raise InvalidError(
-            f"@batched on {name}: it is a generator; a batched function returns a list."
+            f"@batched on {name}: it is a generator; allowed is a function that returns a list."
         )
     star = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     for parameter in inspect.signature(raw).parameters.values():

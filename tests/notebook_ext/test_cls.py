@@ -179,7 +179,10 @@ MISTAKES = {
         "class A:\n    @nb.enter()\n    def load(self, path, *more, k=1): pass\napp.cls()(A)",
         r"@nb\.enter\(\) on A\.load: .* needs path; allowed is self",
     ),
-    "is_generator": ("app.cls(is_generator=True)", "is_generator=True: a class has none; its meth"),
+    "is_generator": (
+        "app.cls(is_generator=True)",
+        "is_generator=True: a class has none; leave",
+    ),
     "a generator with retries": (
         "class A:\n    @nb.method()\n    def run(self): yield\napp.cls(retries=1)(A)",
         r"retries=1: A\.run is a generator",
