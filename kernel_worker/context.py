@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kernel_worker.model import CallId, Digest, LeaseId, ParentInput, WorkerId
+from kernel_worker.model import CallId, Digest, FunctionSpec, LeaseId, ParentInput, WorkerId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +52,8 @@ class WorkerIdentity:
     """Objects that reached this worker and that a nested client may read (tables)."""
     load_function: Callable[[bytes, bytes], Any] | None = None
     """Makes a function of a code object and a snapshot: what a reference runs `.local`."""
+    entering: FunctionSpec | None = None
+    """The instance whose `enter` hooks run now, before the first input."""
     running: Callable[[], RunningInput | None] | None = None
     """Returns the input that the worker is at, for threads that inherit no context."""
 

@@ -11,10 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kernel_worker import context
-from kernel_worker.errors import InvalidError
 from notebook_ext import process
 from notebook_ext.companions import loading
-from notebook_ext.package import entry_of
+from notebook_ext.package import entry_of, tree_table, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,14 +29,11 @@ def load(key: FunctionKey, own_table: Digest) -> Callable[..., Any]:
         NotFoundError: the tree of calls does not refer to it.
     """
     running, identity = context.running_input(), context.worker_identity
-    name = key.rpartition("/")[2]
     load_function = getattr(identity, "load_function", None)
-    if running is None or load_function is None:
-        raise InvalidError(
-            f"{name} was defined in another process; here it is only a name. Define it here, or "
-            "deploy its app and use Function.from_name."
-        )
-    table, spec, snapshot = entry_of(key, running, own_table)
+    tree = tree_table(running)
+    if tree is None or load_function is None:
+        raise unreachable(key)
+    table, spec, snapshot = entry_of(key, tree, own_table)
     return _load(spec.code, snapshot, partial(loading, table, load_function))
 
 

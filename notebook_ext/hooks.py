@@ -43,6 +43,9 @@ def method(*misplaced: object) -> Callable[[Callable[..., Any]], Any]:
 def enter(*misplaced: object, snap: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Mark a method that runs once, before the first input of a worker.
 
+    It may call remote functions (not with `snap=True`), within `startup_timeout`. The worker keeps
+    its memory and devices meanwhile, so what it calls needs others.
+
     Args:
         misplaced: nothing; what stands here was decorated without parentheses.
         snap: run it in the template: the workers forked from it share the memory that it filled.

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from kernel_worker import context
 from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError, NotFoundError
 from kernel_worker.model import (
@@ -130,6 +131,7 @@ class InstancePool(Function[..., Any]):
     def _package(self, running: RunningInput | None) -> Package:
         if self.has_code:
             return super()._package(running)
+        self._refuse_itself()
         definition = self._cls.definition
         if is_deployed(self._key):
             return self._named()
@@ -153,6 +155,16 @@ class InstancePool(Function[..., Any]):
                 ),
             )
         return self._arrived[1]
+
+    def _refuse_itself(self) -> None:
+        """Raise `InvalidError` in its own `enter` hook, for which its workers wait."""
+        identity = context.worker_identity
+        entering = identity.entering if identity is not None else None
+        if entering is not None and entering.key == self._key:
+            raise InvalidError(
+                f"{self._name} calls itself in its own hook {instances.running[-1]}: its workers "
+                "wait for the hook; call the plain method, as in self.method(...)."
+            )
 
     def _named(self) -> Package:
         """Return what a call takes along of an instance of a deployed class; see the broker."""

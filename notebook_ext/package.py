@@ -32,6 +32,7 @@ from kernel_worker.model import (
     is_deployed,
     is_text,
 )
+from kernel_worker.wire import instances
 from notebook_ext import process
 from notebook_ext.submission import Package
 
@@ -121,16 +122,41 @@ def arrived_package(
             knows the function's code.
         NotFoundError: the tree of calls that runs here does not refer to it.
     """
-    if running is None:
+    tree = tree_table(running)
+    if tree is None:
         known = _deployed_entry(own_table, key)
         if known is not None and is_deployed(known[0].key):
             return deployed_package(known[0].key, known[0].name)
-        raise InvalidError(
-            f"{key.rpartition('/')[2]} was defined in another process; here it is only a name. "
-            "Define it here, or deploy its app and use Function.from_name."
-        )
-    table, spec, snapshot = entry_of(key, running, own_table)
+        raise unreachable(key)
+    table, spec, snapshot = entry_of(key, tree, own_table)
     return _arrived(table, spec, snapshot)
+
+
+def tree_table(running: RunningInput | None) -> Digest | None:
+    """Return where the tree of calls finds functions; None where there is no tree.
+
+    An `enter` hook runs before there is an input: it goes by the table of its instance.
+    """
+    if running is not None:
+        return running.table
+    identity = context.worker_identity
+    if identity is None or identity.entering is None:
+        return None
+    return Digest(process.current().ask("hooks", identity.entering.pool, str).join())
+
+
+def unreachable(key: FunctionKey) -> InvalidError:
+    """Return the error for a function of which nobody here knows the code."""
+    name = key.rpartition("/")[2]
+    if instances.running:
+        return InvalidError(
+            f"{name} cannot be called in the hook {instances.running[-1]}: remote functions can be "
+            "called in methods, and in hooks with @nb.enter() (without snap=True)."
+        )
+    return InvalidError(
+        f"{name} was defined in another process; here it is only a name. "
+        "Define it here, or deploy its app and use Function.from_name."
+    )
 
 
 def _deployed_entry(own_table: Digest, key: FunctionKey) -> Entry | None:
@@ -142,7 +168,7 @@ def _deployed_entry(own_table: Digest, key: FunctionKey) -> Entry | None:
 
 
 def entry_of(
-    key: FunctionKey, running: RunningInput, own_table: Digest
+    key: FunctionKey, tree: Digest, own_table: Digest
 ) -> tuple[Digest, FunctionSpec, Digest]:
     """Return the table in which a function is found, and its spec and snapshot there.
 
@@ -152,7 +178,7 @@ def entry_of(
     Raises:
         NotFoundError: it is in neither.
     """
-    for table in (running.table, own_table):
+    for table in (tree, own_table):
         found = _read_table(table).get(key) if table else None
         if found is not None:
             return table, found.spec, found.snapshot

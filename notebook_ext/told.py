@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from kernel_worker.model import Digest
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from kernel_worker.model import Digest, FunctionKey, FunctionSpec, PoolId
+    from kernel_worker.model import FunctionKey, FunctionSpec, PoolId
     from kernel_worker.wire.frames import Frame
     from notebook_ext.submission import Package
 
     Say = Callable[[messages.ToBroker, Sequence[Frame]], None]
 
+_NO_HOOKS: tuple[Digest, tuple[Digest, ...]] = Digest(""), ()
 OBJECT_BYTES = 64 * 1024 * 1024
 """What the broker is asked to keep of objects that no open call uses …"""
 OBJECT_COUNT = 4096
@@ -33,7 +35,8 @@ class Told:
         self._say = say
         self._objects: OrderedDict[Digest, int] = OrderedDict()
         self._object_bytes = 0
-        self._defined: dict[PoolId, FunctionSpec] = {}
+        self._defined: dict[PoolId, tuple[FunctionSpec, Digest]] = {}
+        """What was said of each pool, and by which table the hooks of an instance go."""
         self._current: dict[FunctionKey, PoolId] = {}
         self._packages: dict[PoolId, Package] = {}
 
@@ -62,10 +65,14 @@ class Told:
             if spec.is_abstract:
                 continue  # its instances are said where they are called
             # A version that was superseded is named again when the user goes back to it.
-            if self._defined.get(spec.pool) != spec or self._current.get(spec.key) != spec.pool:
-                self._defined[spec.pool] = spec
+            table, requires = _NO_HOOKS
+            if spec.parameters:
+                table, requires = package.table, package.requires
+            known = self._defined.get(spec.pool)
+            if known != (spec, table) or self._current.get(spec.key) != spec.pool:
+                self._defined[spec.pool] = spec, table
                 self._current[spec.key] = spec.pool
-                self._say(messages.Define(spec, package.derived), ())
+                self._say(messages.Define(spec, package.derived, table, requires), ())
         self._packages[package.spec.pool] = package
 
     def store(self, digest: Digest, data: bytes) -> None:

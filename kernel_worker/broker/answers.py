@@ -125,6 +125,8 @@ class Answers:
                 return messages.PoolStats(**counts._asdict()), ()
             case "status":
                 return self._status(), ()
+            case "hooks":
+                return self._broker.hook_tables.table_of(PoolId(ask.subject)), ()
             case "object":
                 content = self._broker.objects.get(Digest(ask.subject))
                 if content is None:

@@ -237,14 +237,16 @@ class Deployments:
     def enlist(self, client: Client, key: FunctionKey) -> None:
         """Have the core know the pool of an instance that `client` names; others it knows."""
         try:
-            spec = self._register.resolve(key).spec
+            found = self._register.resolve(key)
         except NotFoundError:
             return  # whoever asks for more says so
+        spec = found.spec
         if not spec.parameters or spec.pool in client.instances:
             return
         if not self._broker.objects.missing(spec.objects):
             client.instances[spec.pool] = key
             self._broker.define(client.id, spec)
+            self._broker.hook_tables.keep(spec, found.table, found.requires)
 
     def configured(self, key: FunctionKey) -> None:
         """Write down that the settings of a deployed function or instance have changed."""
@@ -274,6 +276,9 @@ class Deployments:
     def _define(self, deployment: Deployment) -> None:
         for spec in _specs(deployment.functions).values():
             self._broker.define(KEEPER, spec)
+        for function in deployment.functions:
+            for spec in (*function.nested, function.spec):
+                self._broker.hook_tables.keep(spec, function.table, function.requires)
 
     def _release(self, former: Deployment, kept: Mapping[str, FunctionSpec]) -> None:
         for pool, spec in _specs(former.functions).items():

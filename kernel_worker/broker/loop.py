@@ -34,6 +34,7 @@ from kernel_worker.broker.agent import LocalAgent
 from kernel_worker.broker.answers import Answers
 from kernel_worker.broker.commit import Commit
 from kernel_worker.broker.deployments import Deployments, Register
+from kernel_worker.broker.hook_tables import HookTables
 from kernel_worker.broker.logs import Logs, shown
 from kernel_worker.broker.lookups import Lookups
 from kernel_worker.broker.objects import ObjectStore
@@ -51,6 +52,7 @@ from kernel_worker.core.scheduler import Scheduler
 from kernel_worker.errors import ProtocolError
 from kernel_worker.journal import thread as journal_thread
 from kernel_worker.model import CallId, FunctionKey, PoolId, is_deployed
+from kernel_worker.records import CallSubmitted
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class Broker:
         self.timers = Timers()
         self.peers = Peers()
         self.objects = ObjectStore()
+        self.hook_tables = HookTables(self.objects)
         self.calls: dict[CallId, OpenCall] = {}
         self.ended_calls: dict[CallId, bool] = {}
         """Spawned calls that are over, and whether their results have expired."""
@@ -273,6 +276,9 @@ class Broker:
                 if isinstance(message, messages.Submit) and is_deployed(message.pool):
                     self._deployments.enlist(client, FunctionKey(message.pool))
                 self._to_core(client, self._translator.from_client(client, message, frames), frames)
+            case messages.Define(spec=spec, table=table, requires=requires):
+                self._to_core(client, self._translator.from_client(client, message, frames), frames)
+                self.hook_tables.keep(spec, table, requires)
             case messages.StoreObject(digest=digest):
                 if len(frames) != 1:
                     text = f"an object in {len(frames)} frames"
@@ -462,6 +468,9 @@ class Broker:
             self.objects.add(digest, content, keeper)
         self._defined |= restore_tables(restored.facts, self.objects, self.calls)
         facts = [fact.record for fact in restored.facts]
+        for record in facts:
+            if isinstance(record, CallSubmitted):
+                self.hook_tables.keep(record.spec, record.table, record.requires)
         self._do(self.scheduler.restore(facts, self.now()), events.TimePassed(), ())
         self._deployments.restore(restored.deployments)
         self.objects.forget(keeper)
@@ -495,6 +504,7 @@ class Broker:
         for pool in [one for one in self._defined if self.scheduler.pool_stats(one) is None]:
             self._defined.discard(pool)
             self.objects.forget(pool)
+            self.hook_tables.forget(pool)
 
     def _upkeep(self) -> None:
         gc.collect()

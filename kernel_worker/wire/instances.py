@@ -29,6 +29,10 @@ EXIT = "__notebook_ext_exit__"
 """Set on a function: run it before the worker ends."""
 
 
+running: list[str] = []
+"""The hooks that run in this process, for messages; mostly none."""
+
+
 class Parameters(msgspec.Struct, frozen=True, array_like=True):
     """What makes one instance; every value has a pickle of its own."""
 
@@ -118,9 +122,13 @@ def run_hooks(
     """Run the hooks with these marks, one mark after the other; `run` runs what is `async`."""
     for mark in marks:
         for name in hooks(type(instance), mark):
-            result = getattr(instance, name)()
-            if inspect.iscoroutine(result):
-                run(result)
+            running.append(f"{type(instance).__qualname__}.{name}")
+            try:
+                result = getattr(instance, name)()
+                if inspect.iscoroutine(result):
+                    run(result)
+            finally:
+                running.pop()
 
 
 def method(kind: type, name: str) -> Callable[..., Any]:

@@ -93,6 +93,10 @@ class Define(_Message, tag="define"):
     spec: FunctionSpec
     derived: bool = False
     """Made from a class that was defined elsewhere: settings that were changed stay."""
+    table: Digest = Digest("")
+    """Of an instance: resolves the functions that its hooks call."""
+    requires: tuple[Digest, ...] = ()
+    """All objects that the table's functions need."""
 
 
 class Submit(_Message, tag="submit"):
@@ -205,6 +209,7 @@ class Ask(_Message, tag="ask"):
         "deployments",
         "stop_app",
         "logs",
+        "hooks",
     ]
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
     -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
@@ -213,7 +218,8 @@ class Ask(_Message, tag="ask"):
     function's key) -> DeployedFunction; `deployments` (subject: an app, for all its versions, or
     empty, for what is deployed now) -> list[DeploymentInfo], newest first; `stop_app`
     (subject: an app) ends its deployment -> DeploymentInfo; `logs` (subject: call) -> LogPage, the
-    one behind `after`, and frames."""
+    one behind `after`, and frames; `hooks` (subject: an instance's pool) -> the digest of the table
+    by which its hooks find functions, or an empty one."""
     subject: str = ""
     filter: CallFilter | None = None
     after: int = 0

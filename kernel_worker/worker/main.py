@@ -123,10 +123,12 @@ def run(
         output.is_holding = True
         for stream, text in said:
             output.hold(stream, text)
+        identity.entering = start.spec
         try:
             binding.enter(executor.run_coroutine)
         except BaseException as error:  # noqa: BLE001  the broker hears of it
             _fail(channel, start.worker, error)
+        identity.entering = None
     page.slots[pages.READY] = 1
     gc.enable()
     channel.send(messages.Hello("worker", start.worker, pid=os.getpid(), machine=start.machine))

@@ -503,3 +503,88 @@ def test_functions_are_parameters_of_deployed_classes(lines: Lines) -> None:
     failed = lines.fails("found(scorer=double)")
     assert failed.name == "InvalidError"
     assert "double is defined here, and Scored is deployed" in failed.traceback
+
+
+HOOKED = """
+import os
+FACTOR = 2
+
+@app.function()
+def weights(x):
+    return x * FACTOR
+
+@app.function()
+def more(x):
+    return weights.remote(x) + 1
+
+@app.cls(max_containers=1)
+class Hooked:
+    name: str = nb.parameter(default="base")
+
+    @nb.enter()
+    def load(self):
+        self.loaded = weights.remote(len(self.name)), list(weights.map([1, 2])), weights(5)
+
+    @nb.enter()
+    async def later(self):
+        self.more = await more.remote.aio(10)
+
+    @nb.method()
+    def get(self):
+        return self.loaded, self.more
+
+@app.function()
+def makes(name):
+    return Hooked(name).get.remote()
+
+@app.cls()
+class Snap:
+    @nb.enter(snap=True)
+    def load(self):
+        weights.remote(1)
+
+    @nb.method()
+    def get(self):
+        return 1
+
+@app.cls()
+class Itself:
+    @nb.enter()
+    def load(self):
+        self.get.remote()
+
+    @nb.method()
+    def get(self):
+        return 1
+"""
+
+
+def test_an_enter_hook_calls_remote_functions(lines: Lines) -> None:
+    lines.run(HOOKED)
+    found = ((6, [2, 4], 10), 21)
+    assert lines.value("Hooked('abc').get.remote()") == found
+    assert lines.value("Hooked('xyz').get.spawn().get()") == found
+    assert lines.value("makes.remote('def')") == found
+
+
+def test_a_kept_warm_instance_calls_functions_before_anybody_calls_it(lines: Lines) -> None:
+    lines.run(HOOKED)
+    lines.run("warm = Hooked('abc'); settings = warm.keep_warm(1)")
+    lines.run("import time\nwhile warm.get_current_stats().num_total_runners < 1: time.sleep(0.01)")
+    assert lines.value("warm.get.remote()") == ((6, [2, 4], 10), 21)
+
+
+def test_the_hooks_of_a_deployed_class_call_functions(lines: Lines) -> None:
+    lines.run("app = nb.App('hooked')" + HOOKED + "app.deploy()")
+    found = lines.value("nb.Cls.from_name('hooked', 'Hooked')('abc').get.remote()")
+    assert found == ((6, [2, 4], 10), 21)
+
+
+def test_a_hook_that_cannot_call_is_named(lines: Lines) -> None:
+    lines.run(HOOKED)
+    failed = lines.fails("Snap().get.remote()")
+    assert failed.name == "InvalidError"
+    assert "weights cannot be called in the hook Snap.load" in failed.traceback
+    failed = lines.fails("Itself().get.remote()")
+    assert failed.name == "InvalidError"
+    assert "Itself calls itself in its own hook Itself.load" in failed.traceback
