@@ -149,10 +149,10 @@ class AnyHistory(RuleBasedStateMachine):
         for spec in SPECS:
             self.feed(events.FunctionDefined(CLIENTS[0], spec))
 
-    @rule(client=st.sampled_from(CLIENTS), spec=st.sampled_from(SPECS))
-    def define(self, client: ClientId, spec: FunctionSpec) -> None:
+    @rule(client=st.sampled_from(CLIENTS), spec=st.sampled_from(SPECS), derived=st.booleans())
+    def define(self, client: ClientId, spec: FunctionSpec, derived: bool) -> None:
         self.feed(events.ClientConnected(client))
-        self.feed(events.FunctionDefined(client, spec))
+        self.feed(events.FunctionDefined(client, spec, derived))
 
     @rule(
         client=st.sampled_from(CLIENTS),

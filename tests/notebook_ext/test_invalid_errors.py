@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import msgspec
 import pytest
 
 import notebook_ext as nb
-from kernel_worker.model import FunctionKey
+from kernel_worker import context
+from kernel_worker.model import FunctionKey, WorkerId
+from kernel_worker.wire import instances
 from notebook_ext import cloud, entrypoint, process, script
 from notebook_ext.exception import InvalidError
+from tests.core.simulation import make_spec
 
 ROOM = Path(nb.__file__).parent
 REMEDY = re.compile(
@@ -406,6 +410,7 @@ CASES |= {
     "a method without an instance": Case(vars(Bare)["run"], ("Bare.run",)),
     "an attribute of a method": Case(lambda: vars(Bare)["run"].remote, (".remote", "Bare.run")),
     "a method that runs here only": Case(lambda: Bare().run.remote(), ("Bare.run",)),  # noqa: PLW0108
+    "an instance in its own hook": Case(lambda: in_its_own_hook(), ("Declared", "Declared.load")),  # noqa: PLW0108
     "a hook that is a method": Case(
         lambda: nb.enter()(nb.method()(made("m", lambda self: None))), ("Owner.m",)
     ),
@@ -421,6 +426,19 @@ CASES |= {
     "parameter by position": Case(lambda: nb.parameter("x"), ("'x'",)),
     "parameter's init": Case(lambda: nb.parameter(init=1), ("init=1",)),  # type: ignore[arg-type]
 }
+
+
+def in_its_own_hook() -> object:
+    """Call an instance as a worker does whose hook makes it."""
+    elsewhere = nb.Cls.reference(*RemoteDeclared.__reduce__()[1])("a")
+    entering = msgspec.structs.replace(make_spec(), key=elsewhere.key)
+    context.worker_identity = context.WorkerIdentity(WorkerId("ta"), "", {}, entering=entering)
+    instances.running.append("Declared.load")
+    try:
+        return elsewhere._pool.pool_stats()
+    finally:
+        instances.running.pop()
+        context.worker_identity = None
 
 
 def _closed() -> object:
