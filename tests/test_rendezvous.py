@@ -82,6 +82,34 @@ def test_a_broker_that_dies_at_its_start_shows_its_log(configure: Configure) -> 
     with pytest.raises(ConnectionError, match=r"(?s)died while it started.*d/default") as raised:
         rendezvous.find_or_start(configured)
     assert "broker.log" in str(raised.value)
+    assert "Traceback" not in str(raised.value), "one line says it"
+    left = {path.name for path in configured.runtime_dir.rglob("*") if path.is_file()}
+    assert left == {"broker.log", "lock", "start.lock"}
+    assert not list(configured.runtime_dir.rglob("*.sock"))
+
+
+@pytest.mark.parametrize(("killed", "is_found"), [(2, True), (3, False)])
+def test_a_broker_that_was_killed_at_its_start_is_started_again(
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed: int,
+    is_found: bool,
+) -> None:
+    tries, interpreter = tmp_path / "tries", tmp_path / "python"
+    interpreter.write_text(
+        f"#!/bin/sh\necho >> {tries}\n"
+        f'test $(wc -l < {tries}) -le {killed} || exec {sys.executable} "$@"\n'
+    )
+    interpreter.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    configured = configure()
+    if is_found:
+        rendezvous.find_or_start(configured)
+    else:
+        with pytest.raises(ConnectionError, match="died while it started"):
+            rendezvous.find_or_start(configured)
+    assert len(tries.read_text()) == 3
 
 
 def test_a_second_broker_gives_way(configure: Configure) -> None:

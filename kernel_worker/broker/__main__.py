@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 
+from kernel_worker.errors import Error
+
 _log = logging.getLogger(__name__)
 
 
@@ -28,6 +30,9 @@ def main() -> int:
     )
     try:
         return _serve(arguments.ready_fd, with_agent=not arguments.no_host)
+    except Error as error:  # what it says is enough for whoever reads the end of the log
+        _log.error("the broker ends: %s", error)
+        return 1
     except Exception:  # noqa: BLE001  its log is all that anybody will see
         _log.exception("the broker ends")
         return 1
@@ -56,11 +61,11 @@ def _serve(ready: int, *, with_agent: bool) -> int:
         machine=rendezvous.machine_id(),
         path=str(directory / "connection.json"),
     )
-    broker = Broker(configured, connection, journal, with_agent=with_agent)
-    rendezvous.publish(connection)
-    _log.info("listens on %s", connection.address)
-    _say_ready(ready)
     try:
+        broker = Broker(configured, connection, journal, with_agent=with_agent)
+        rendezvous.publish(connection)
+        _log.info("listens on %s", connection.address)
+        _say_ready(ready)
         broker.run()
     finally:
         path.unlink(missing_ok=True)
