@@ -215,7 +215,7 @@ def untracked_class(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     The bundle of a version outlives the class objects of one run of a cell: which class of the
     notebook an item stands for is said by the snapshot.
     """
-    make, arguments, *rest = reduced = byvalue.with_plain_bases(reduced)
+    make, arguments, *rest = reduced = byvalue.as_written(reduced)
     position = {
         cloudpickle._make_skeleton_class: byvalue.TRACKER_OF_CLASS,  # noqa: SLF001
         cloudpickle._make_skeleton_enum: byvalue.TRACKER_OF_ENUM,  # noqa: SLF001

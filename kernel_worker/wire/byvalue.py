@@ -212,7 +212,7 @@ def defined_class(tracker: str, digest: bytes, packed: bytes) -> type:
 
 def _class_by_value(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the reduction of a class with our two steps in place of cloudpickle's."""
-    make, arguments, *rest = with_plain_bases(reduced)
+    make, arguments, *rest = as_written(reduced)
     if make is cloudpickle._make_skeleton_class:  # noqa: SLF001
         return (make_class, arguments, rest[0], None, None, fill_class)
     if make is cloudpickle._make_skeleton_enum:  # noqa: SLF001
@@ -220,10 +220,12 @@ def _class_by_value(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     return reduced
 
 
-def with_plain_bases(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the reduction of a class with plain classes where it names remote ones as bases.
+def as_written(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the reduction of a class with plain bases, and with its slots.
 
-    Python has replaced them; cloudpickle takes what was written.
+    A remote class among the bases Python has replaced; cloudpickle takes what was written. It also
+    makes classes without slots: an instance would have a `__dict__`, and thus a state that the
+    class with slots, where it was written, does not take back.
     """
     make, arguments, *rest = reduced
     if make is not cloudpickle._make_skeleton_class:  # noqa: SLF001
@@ -232,7 +234,11 @@ def with_plain_bases(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
         base.get_raw_f() if hasattr(type(base), "__remote_reference__") else base
         for base in arguments[_BASES_OF_CLASS]
     )
-    return (make, (*arguments[:_BASES_OF_CLASS], bases, *arguments[_BASES_OF_CLASS + 1 :]), *rest)
+    namespace, *others = arguments[_BASES_OF_CLASS + 1 :]
+    attributes, _ = rest[0]
+    if "__slots__" in attributes and typing.NamedTuple not in bases:  # which sets its own
+        namespace = namespace | {"__slots__": attributes["__slots__"]}
+    return (make, (*arguments[:_BASES_OF_CLASS], bases, namespace, *others), *rest)
 
 
 def make_class(*arguments: Any) -> type:

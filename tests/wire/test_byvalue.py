@@ -46,6 +46,19 @@ def test_a_process_that_does_not_know_the_class_makes_it(notebook: Notebook) -> 
     assert shown_elsewhere(pickled) == "[A(1), A(2), <E.ONE: 1>, <class 'NoneType'>]"
 
 
+def test_a_class_that_is_made_has_its_slots(notebook: Notebook) -> None:
+    notebook.run(
+        "from typing import NamedTuple\n"
+        "class A:\n    __slots__ = ('x', '__y')\n"
+        "    def __init__(self, x): self.x = self.__y = x\n"
+        "    def __repr__(self): return f'{self.x}{self.__y}{hasattr(self, \"__dict__\")}'\n"
+        "class B(A):\n    __slots__ = '__dict__'\n"
+        "class T(NamedTuple):\n    a: int\n"
+    )
+    pickled = byvalue.dumps([notebook["A"](1), notebook["B"](2), notebook["T"](3)])
+    assert shown_elsewhere(pickled) == "[11False, 22True, T(a=3)]"
+
+
 def test_a_new_type_of_the_notebook_travels(notebook: Notebook) -> None:
     notebook.run("from typing import NewType\nId = NewType('Id', int)\n")
     assert shown_elsewhere(byvalue.dumps([notebook["Id"]])) == "[__main__.Id]"

@@ -40,6 +40,15 @@ VALUES = {
         "f.remote(Point(1)) == Point(2, 1)",
         True,
     ),
+    "a dataclass with slots": (
+        (
+            "from dataclasses import dataclass\n@dataclass(slots=True)\nclass Slim:\n    x: int\n"
+            "    y: int = 2\n"
+            "@app.function\ndef f(p): return Slim(p.y, p.x), hasattr(p, '__dict__')"
+        ),
+        "f.remote(Slim(1)) == (Slim(2, 1), False)",
+        True,
+    ),
     "an enumeration": (
         (
             "import enum\nclass Colour(enum.Enum):\n    RED = 1\n"
