@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -136,3 +137,13 @@ class ScriptSurface:
             self._process.kill()
             self._process.wait()
             self._answers.close()
+
+
+def in_both_ways(define: str, lines: Mapping[str, tuple[str, str]]) -> str:
+    """Return a script that asserts each of `lines`, written blocking and written awaited."""
+    checks = "\n".join(f"    assert {sync}" for sync, _ in lines.values())
+    awaits = "\n".join(f"    assert {aio}" for _, aio in lines.values())
+    return (
+        f"import asyncio\n{define}\n"
+        f"def main():\n{checks}\nasync def main_aio():\n{awaits}\nmain()\nasyncio.run(main_aio())"
+    )

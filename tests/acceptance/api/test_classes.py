@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.api.surfaces import Lines
+from tests.acceptance.api.surfaces import Lines, in_both_ways
 from tests.acceptance.cells import typed, value
 from tests.acceptance.conftest import HEAD, ScriptRunner
 from tests.acceptance.places import Place
@@ -154,12 +154,7 @@ def test_in_a_cell(defined: PlainKernel, line: str) -> None:
 
 
 def test_in_a_script(run_script: ScriptRunner) -> None:
-    checks = textwrap.indent("\n".join(f"assert {sync}" for sync, _ in LINES.values()), "    ")
-    awaits = textwrap.indent("\n".join(f"assert {aio}" for _, aio in LINES.values()), "    ")
-    run_script(
-        f"import asyncio\n{DEFINE}\n"
-        f"def main():\n{checks}\nasync def main_aio():\n{awaits}\nmain()\nasyncio.run(main_aio())"
-    )
+    run_script(in_both_ways(DEFINE, LINES))
 
 
 def test_instances_and_methods_as_captured_globals(defined: PlainKernel) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import textwrap
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.api.surfaces import in_both_ways
 from tests.acceptance.cells import typed, value
 from tests.acceptance.conftest import HEAD, ScriptRunner
 from tests.acceptance.places import Place
@@ -84,12 +84,7 @@ def test_in_a_cell(ended: PlainKernel, line: str) -> None:
 
 
 def test_in_a_script(run_script: ScriptRunner) -> None:
-    checks = textwrap.indent("\n".join(f"assert {sync}" for sync, _ in LINES.values()), "    ")
-    awaits = textwrap.indent("\n".join(f"assert {aio}" for _, aio in LINES.values()), "    ")
-    run_script(
-        f"import asyncio\n{DEFINE}\n{SPAWN}\n"
-        f"def main():\n{checks}\nasync def main_aio():\n{awaits}\nmain()\nasyncio.run(main_aio())"
-    )
+    run_script(in_both_ways(f"{DEFINE}\n{SPAWN}", LINES))
 
 
 def test_inside_a_worker(ended: PlainKernel) -> None:
