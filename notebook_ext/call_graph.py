@@ -137,7 +137,8 @@ class _Call:
             step = (run.ended - run.began) / run.size
             for offset in range(min(run.size, self.total - run.start)):
                 began = run.began + offset * step if run.worker else None
-                ended = run.began + (offset + 1) * step
+                # What an old journal holds does not say when.
+                ended = run.began + (offset + 1) * step if run.ended else None
                 at = run.start + offset
                 made[at] = self._input(at, run.worker, run.status, run.attempt, began, ended)
         for worker, first, stop, attempt, since in self.running:

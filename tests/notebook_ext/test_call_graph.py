@@ -99,6 +99,14 @@ def test_what_the_journal_says_is_newer_than_what_runs() -> None:
     ]
 
 
+def test_what_an_old_journal_does_not_say_is_none() -> None:
+    spawned = TreeCall(ROOT, NONE, 0, "f", "m", 100.0)
+    (node,) = read(
+        [spawned], [], [records.InputsAdded(ROOT, 0, 1), records.RangeSucceeded(ROOT, 0, 1, 0)]
+    )
+    assert (node.status.name, node.started_at, node.ended_at) == ("SUCCESS", None, None)
+
+
 def test_calls_hang_below_the_input_that_made_them_in_order() -> None:
     spawned = TreeCall(ROOT, NONE, 0, "top", "m", 100.0)
     rows = bytearray()
