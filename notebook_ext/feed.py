@@ -11,6 +11,7 @@ while much is. No more is pulled while `Gate` is closed.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import threading
@@ -246,13 +247,10 @@ class Feed:
 
     def _add(self, chunk: list[tuple[Any, ...]]) -> None:
         """Add a batch; of one that cannot be pickled, the inputs before the culprit."""
-        try:
+        frames = None
+        with contextlib.suppress(SerializationError):  # the culprit raises it below, alone
             frames = gathering(self.companions, payload.encode_batch, chunk, FORM_ARGS)
-        except SerializationError:
-            for item in chunk:
-                self._add_one(item)
-            raise
-        if sum(map(len, frames)) > self._limit:
+        if frames is None or sum(map(len, frames)) > self._limit:
             for item in chunk:
                 self._add_one(item)
             return

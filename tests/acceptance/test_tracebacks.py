@@ -66,8 +66,11 @@ def test_the_original_type_is_caught_by_its_class(third_cell: PlainKernel, call:
     assert "notebook_ext" not in error.traceback
 
 
-def test_what_cannot_travel_is_named_by_its_path(third_cell: PlainKernel) -> None:
-    error = third_cell.run("import threading\ncalls_helper.remote([threading.Lock()])").error
+@pytest.mark.parametrize(
+    "call", ["calls_helper.remote([lock])", "list(calls_helper.map([[lock], [1]]))"]
+)
+def test_what_cannot_travel_is_named_by_its_path(third_cell: PlainKernel, call: str) -> None:
+    error = third_cell.run(f"import threading\nlock = threading.Lock()\n{call}").error
     assert error is not None
     assert error.name == "SerializationError"
     assert "args[0][0]" in error.value
