@@ -53,7 +53,7 @@ screenshot: setup ## take docs/quickstart.png anew
 	$(VENV_PYTHON) -m tests.browser.screenshot notebooks/quickstart.ipynb docs/quickstart.png
 
 bench: setup ## measure against the peers: a table and a JSON
-	$(VENV_PYTHON) -m pip install --quiet ".[bench]"
+	$(VENV_PYTHON) -m pip install --quiet --editable ".[bench]"
 	$(VENV_PYTHON) -m benchmarks
 
 wheel: setup ## build the wheel into dist/
