@@ -242,26 +242,35 @@ class Store:
         deployment = entry.deployment
         body = msgspec.msgpack.encode(deployment)
         known = self._db.execute(
-            "UPDATE deployments SET body = ? WHERE app = ? AND version = ? RETURNING id",
+            "UPDATE deployments SET body = ? WHERE app = ? AND version = ? RETURNING id, ended_at",
             (body, deployment.app, deployment.version),
-        ).fetchall()
-        if known:
-            return  # other settings: what has taken its place meanwhile stays in force
+        ).fetchone()
+        if known is not None:
+            # Other settings, perhaps of a new instance, which has objects of its own. What has
+            # taken the version's place meanwhile stays in force.
+            key, ended_at = known
+            if ended_at is None:
+                self._keep_deployed(key, entry)
+            return
         self._undeploy(deployment.app, deployment.deployed_at)
         (key,) = self._db.execute(
             "INSERT INTO deployments (app, version, body) VALUES (?, ?, ?) RETURNING id",
             (deployment.app, deployment.version, body),
         ).fetchone()
-        secret = _environments(deployment.functions)
+        self._keep_deployed(key, entry)
+        self._db.execute(
+            "DELETE FROM deployments WHERE app = ? AND version <= ?",
+            (deployment.app, deployment.version - KEPT_DEPLOYMENTS),
+        )
+
+    def _keep_deployed(self, key: int, entry: Deployed) -> None:
+        """Keep the objects that came with a version that is in force."""
+        secret = _environments(entry.deployment.functions)
         for digest, content in entry.objects.items():
             self._keep_content(digest, content, is_secret=digest in secret)
             self._db.execute(
                 "INSERT OR IGNORE INTO deployment_objects VALUES (?, ?)", (key, digest)
             )
-        self._db.execute(
-            "DELETE FROM deployments WHERE app = ? AND version <= ?",
-            (deployment.app, deployment.version - KEPT_DEPLOYMENTS),
-        )
 
     def _undeploy(self, app: str, at: float) -> None:
         rows = self._db.execute(

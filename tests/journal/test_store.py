@@ -244,6 +244,16 @@ def test_settings_that_cross_a_new_version_do_not_end_it(store: Store) -> None:
     assert dict(store.open_objects()) == {"code2": b"2"}
 
 
+def test_settings_bring_the_objects_of_a_new_instance_unless_their_version_has_ended(
+    store: Store,
+) -> None:
+    store.write([deployed(1, code=b"1")])
+    store.write([deployed(1, instance=b"x")])
+    assert dict(store.open_objects()) == {"code": b"1", "instance": b"x"}
+    store.write([deployed(2, code2=b"2"), deployed(1, late=b"y")])
+    assert dict(store.open_objects()) == {"code2": b"2"}
+
+
 def test_logs_are_read_in_parts_and_go_with_their_call(store: Store) -> None:
     store.write([submitted(ONE), Written(ONE, b"1"), Written(TWO, b"2"), Written(ONE, b"34")])
     store.write([Written(ONE, b"5")])

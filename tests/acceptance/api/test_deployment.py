@@ -365,8 +365,9 @@ def test_a_floor_belongs_to_the_deployment_and_comes_back_with_the_broker(
     os.kill(pid, signal.SIGKILL)
     warm = f"""{FIND}
 import time
-while price.get_current_stats().num_total_runners < 1:
-    time.sleep(0.01)
+for floor in (price, model):
+    while floor.get_current_stats().num_total_runners < 1:
+        time.sleep(0.01)
 assert Model("other").autoscaler.settings().min_containers == 0
 assert model.autoscaler.settings().min_containers == 1
 print(price.autoscaler.settings().min_containers)
