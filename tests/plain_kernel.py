@@ -12,6 +12,7 @@ import re
 import secrets
 import signal
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,8 @@ class PlainKernel:
         self._client.start_channels()
         self._client.wait_for_ready(timeout=30 * PATIENCE)
         self._cells: dict[str, Cell] = {}
+        self.heard: deque[dict[str, Any]] = deque(maxlen=10_000)
+        """What the kernel has published last, whole messages."""
 
     @property
     def pid(self) -> int:
@@ -121,6 +124,7 @@ class PlainKernel:
             message = self._client.get_iopub_msg(timeout=max(seconds, 0.0))
         except queue.Empty:
             return False
+        self.heard.append(message)
         cell = self._cells.get(message["parent_header"].get("msg_id", ""))
         if cell is not None:
             _record(cell, message["msg_type"], message["content"])

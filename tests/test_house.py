@@ -29,6 +29,7 @@ SHOWN_BY = {
     "host/test_agent.py": "kernel_worker/host: orphans workers",
     "host/test_templates.py": "kernel_worker/worker: surroundings template",
     "notebook_ext/test_conversation.py": "notebook_ext: open_call submission told",
+    "notebook_ext/widgets/test_ticker.py": "notebook_ext/widgets: watched",
     "notebook_ext/test_function.py": "notebook_ext: arguments callee package receivers source",
     "test_capture.py": "notebook_ext/capture: *",
     "worker/test_run.py": "kernel_worker/worker: channel control coroutines main work",

@@ -92,12 +92,21 @@ install_chromium() {
     remember_chromium
 }
 
+# The kernels that tests/notebook_ext/widgets/test_comm_filter.py runs besides the newest.
+install_kernels() {
+    for version in 7.0.1 7.2.0 7.4.0; do
+        [ -d "$venv/kernels/$version" ] || "$venv/bin/python" -m pip install --quiet --no-deps \
+            --target "$venv/kernels/$version" "ipykernel==$version"
+    done
+}
+
 if ! complete; then
     usable_venv || make_venv
     say "installing notebook-ext and what its demo and tests need (a few minutes at first)"
     rm -rf "$venv/tmp" && mkdir "$venv/tmp"  # what an interrupted pip leaves is here, not in /tmp
     TMPDIR=$clone/$venv/tmp "$venv/bin/python" -m pip install --quiet --editable ".[lab,test]"
     rm -rf "$venv/tmp"
+    install_kernels
     wanted >"$stamp.new"
     mv "$stamp.new" "$stamp"
     say "$venv is complete"

@@ -8,17 +8,17 @@ widget in a notebook kernel, a line of text on a terminal, nothing elsewhere and
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from kernel_worker import context
 from notebook_ext.widgets.facts import MapFacts
 from notebook_ext.widgets.line import LineView
-from notebook_ext.widgets.ticker import Ticker
+from notebook_ext.widgets.ticker import settle, show
+from notebook_ext.widgets.watched import Watched
 
 if TYPE_CHECKING:
-    from notebook_ext.widgets.ticker import View
+    from notebook_ext.widgets.watched import View
 
 __all__ = ["MapFacts", "has_view", "settle", "watch"]
 
@@ -32,18 +32,9 @@ def watch(facts: MapFacts) -> None:
         facts: What the map keeps up to date; see `MapFacts`.
     """
     try:
-        _ticker.watch(facts)
+        show(Watched(facts, choose_view))
     except Exception:
         logging.getLogger("notebook_ext").debug("no progress display", exc_info=True)
-
-
-def settle() -> None:
-    """Draw the last state of every shown map that has ended, and return when that is done.
-
-    Called where a map's results have all been taken, so that the next thing that the user's code
-    prints comes after its progress. Costs nothing where nothing is shown, and never raises.
-    """
-    _ticker.settle()
 
 
 def choose_view(facts: MapFacts) -> View | None:
@@ -89,14 +80,3 @@ def _configured() -> str:
     from notebook_ext.config import current  # noqa: PLC0415  read when something is shown
 
     return current().progress
-
-
-_ticker = Ticker(choose_view)
-
-
-def _after_fork() -> None:
-    global _ticker  # noqa: PLW0603  the thread of the parent is not here
-    _ticker = Ticker(choose_view)
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -15,8 +15,8 @@ SCRIPT = """
 import threading
 from tests.notebook_ext.widgets.mapped import Mapped
 from notebook_ext import widgets
-from notebook_ext.widgets import ticker
-ticker.SHOWN_AFTER_SECONDS = 0.05
+from notebook_ext.widgets import watched
+watched.SHOWN_AFTER_SECONDS = 0.05
 facts = Mapped(5)
 widgets.watch(facts)
 threading.Event().wait(0.5)

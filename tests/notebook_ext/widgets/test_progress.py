@@ -12,8 +12,8 @@ SHOWN = """
 import threading
 from tests.notebook_ext.widgets.mapped import Mapped
 from notebook_ext import widgets
-from notebook_ext.widgets import progress, ticker
-ticker.SHOWN_AFTER_SECONDS = 0.05
+from notebook_ext.widgets import progress, watched
+watched.SHOWN_AFTER_SECONDS = 0.05
 
 def until(condition):
     for _ in range(1000):
@@ -24,9 +24,9 @@ def until(condition):
 
 def shown(facts):
     widgets.watch(facts)
-    until(lambda: any(w.title == facts.title for w in live()))
+    until(lambda: any(w.title == facts.title for w in widgets_now()))
 
-def live():
+def widgets_now():
     from ipywidgets.widgets.widget import _instances
     return [w for w in list(_instances.values()) if isinstance(w, progress.ProgressWidget)]
 """
@@ -77,7 +77,7 @@ def test_a_reloaded_page_finds_the_whole_state(notebook: PlainKernel) -> None:
     cell = ran(
         notebook,
         "facts = Mapped(4, 'score')\nshown(facts)\nfacts.succeed(1, 3)\nfacts.end('failed')\n"
-        "widgets.settle()\nw, = live()\nimport json\n"
+        "widgets.settle()\nw, = widgets_now()\nimport json\n"
         "print(json.dumps([w.snapshot.hex(), w.base, w.count, w.stats['state'], w.stats['done']]))",
     )
     snapshot, *rest = __import__("json").loads(cell.stdout)
@@ -87,25 +87,11 @@ def test_a_reloaded_page_finds_the_whole_state(notebook: PlainKernel) -> None:
 
 def test_maps_of_two_cells_are_shown_each_in_its_own(notebook: PlainKernel) -> None:
     began = notebook.begin("facts = Mapped(5, 'first')\nwidgets.watch(facts)")
-    later = ran(notebook, "until(lambda: live())\nfacts.end()\nwidgets.settle()")
+    later = ran(notebook, "until(lambda: widgets_now())\nfacts.end()\nwidgets.settle()")
     notebook.finish(began)
     assert later.displays == []
     notebook.listen(0.5)
     assert [each["text/plain"] for each in began.displays] == ["Progress of first"]
-
-
-def test_old_widgets_are_closed_and_leave_their_pictures(notebook: PlainKernel) -> None:
-    cell = ran(
-        notebook,
-        "progress.KEPT_OPEN = 2\n"
-        "for i in range(4):\n"
-        "    facts = Mapped(3, f'map {i}')\n    shown(facts)\n"
-        "    facts.end()\n    widgets.settle()\n"
-        "print(sorted(w.title for w in live()))",
-    )
-    assert cell.stdout == "['map 2', 'map 3']\n"
-    still = [each for each in cell.updates if WIDGET not in each]
-    assert [each["text/plain"] for each in still] == ["Progress of map 0", "Progress of map 1"]
 
 
 def test_off_shows_nothing(notebook: PlainKernel) -> None:

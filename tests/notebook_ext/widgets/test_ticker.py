@@ -6,10 +6,13 @@ from collections.abc import Iterator
 import pytest
 
 from notebook_ext.widgets import ticker as ticker_
+from notebook_ext.widgets import watched
 from notebook_ext.widgets.facts import MapFacts
 from notebook_ext.widgets.report import Report
-from notebook_ext.widgets.ticker import Ticker, View
+from notebook_ext.widgets.ticker import Ticker
+from notebook_ext.widgets.watched import View, Watched
 from tests.notebook_ext.widgets.mapped import Mapped
+from tests.waiting import wait_until
 
 cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell", default="none")
 
@@ -53,15 +56,15 @@ def screen() -> Screen:
 
 @pytest.fixture
 def ticker(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ticker]:
-    monkeypatch.setattr(ticker_, "SHOWN_AFTER_SECONDS", 0.05)
-    made = Ticker(screen.open)
+    monkeypatch.setattr(watched, "SHOWN_AFTER_SECONDS", 0.05)
+    made = Ticker()
     yield made
     made.close()
 
 
 def test_a_running_map_is_shown_and_its_end_too(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped(4)
-    ticker.watch(facts)
+    ticker.show(Watched(facts, screen.open))
     assert screen.opened.wait(10)
     facts.succeed(0, 4)
     facts.end()
@@ -73,8 +76,8 @@ def test_a_running_map_is_shown_and_its_end_too(ticker: Ticker, screen: Screen) 
 def test_a_map_that_ends_at_once_is_never_shown(ticker: Ticker, screen: Screen) -> None:
     quick, slow = Mapped(1), Mapped(1)
     quick.end()
-    ticker.watch(quick)
-    ticker.watch(slow)
+    ticker.show(Watched(quick, screen.open))
+    ticker.show(Watched(slow, screen.open))
     assert screen.opened.wait(10)
     slow.end()
     assert screen.views[0].finished.wait(10)
@@ -84,10 +87,10 @@ def test_a_map_that_ends_at_once_is_never_shown(ticker: Ticker, screen: Screen) 
 def test_it_is_drawn_in_the_context_of_its_caller(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped(1)
     cell.set("the cell that called")
-    ticker.watch(facts)
+    ticker.show(Watched(facts, screen.open))
     cell.set("a later cell")
     facts_of_later = Mapped(1)
-    ticker.watch(facts_of_later)
+    ticker.show(Watched(facts_of_later, screen.open))
     assert screen.opened.wait(10)
     facts.end()
     facts_of_later.end()
@@ -100,7 +103,7 @@ def test_it_is_drawn_in_the_context_of_its_caller(ticker: Ticker, screen: Screen
 
 def test_settle_returns_when_the_last_state_is_drawn(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped(3)
-    ticker.watch(facts)
+    ticker.show(Watched(facts, screen.open))
     assert screen.opened.wait(10)
     assert screen.views[0].opened.wait(10)
     facts.succeed(0, 3)
@@ -117,7 +120,7 @@ def test_settle_costs_nothing_where_nothing_is_shown(ticker: Ticker) -> None:
 
 def test_close_draws_what_is_shown_once_more(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped(3)
-    ticker.watch(facts)
+    ticker.show(Watched(facts, screen.open))
     assert screen.opened.wait(10)
     facts.end("cancelled")
     ticker.close()
@@ -125,7 +128,7 @@ def test_close_draws_what_is_shown_once_more(ticker: Ticker, screen: Screen) -> 
 
 
 def test_a_view_that_fails_is_dropped_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ticker_, "SHOWN_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(watched, "SHOWN_AFTER_SECONDS", 0.0)
     screen = Screen()
 
     def open_view(facts: MapFacts) -> View | None:
@@ -133,10 +136,10 @@ def test_a_view_that_fails_is_dropped_and_the_others_go_on(monkeypatch: pytest.M
             raise RuntimeError("no display")
         return screen.open(facts)
 
-    ticker = Ticker(open_view)
-    ticker.watch(Mapped(title="bad"))
+    ticker = Ticker()
+    ticker.show(Watched(Mapped(title="bad"), open_view))
     good = Mapped()
-    ticker.watch(good)
+    ticker.show(Watched(good, open_view))
     assert screen.opened.wait(10)
     good.end()
     assert screen.views[0].finished.wait(10)
@@ -145,7 +148,7 @@ def test_a_view_that_fails_is_dropped_and_the_others_go_on(monkeypatch: pytest.M
 
 def test_it_draws_ten_times_a_second_at_most(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped()
-    ticker.watch(facts)
+    ticker.show(Watched(facts, screen.open))
     assert screen.opened.wait(10)
     began = time.monotonic()
     while len(screen.views[0].reports) < 4:
@@ -156,13 +159,13 @@ def test_it_draws_ten_times_a_second_at_most(ticker: Ticker, screen: Screen) -> 
     assert took > 2 * ticker_.TICK_SECONDS
 
 
-def test_watching_many_quick_maps_is_cheap(ticker: Ticker) -> None:
+def test_watching_many_quick_maps_is_cheap(ticker: Ticker, screen: Screen) -> None:
     facts = Mapped()
     facts.end()
-    ticker.watch(facts)
+    ticker.show(Watched(facts, screen.open))
     began = time.process_time()
     for _ in range(10_000):
-        ticker.watch(facts)
+        ticker.show(Watched(facts, screen.open))
     assert (time.process_time() - began) / 10_000 < 50e-6
 
 
@@ -170,7 +173,42 @@ def test_an_idle_thread_wakes_again(ticker: Ticker, screen: Screen) -> None:
     for round_ in range(2):
         facts = Mapped()
         screen.opened.clear()
-        ticker.watch(facts)
+        ticker.show(Watched(facts, screen.open))
         assert screen.opened.wait(10)
         facts.end()
         assert screen.views[round_].finished.wait(10)
+
+
+def test_what_is_posted_runs_in_its_thread_and_a_failure_does_not_end_it(ticker: Ticker) -> None:
+    names: list[str] = []
+    heard = threading.Event()
+
+    def hear() -> None:
+        names.append(threading.current_thread().name)
+        heard.set()
+
+    ticker.post(lambda: 1 / 0)
+    ticker.post(hear)
+    assert heard.wait(10)
+    assert names == ["notebook-ext-ui"]
+
+
+def test_who_shows_on_purpose_waits_for_the_first_drawing(ticker: Ticker, screen: Screen) -> None:
+    facts = Mapped()
+    ticker.show(Watched(facts, screen.open, after_seconds=0), wait_seconds=10)
+    assert len(screen.views[0].reports) == 1
+    facts.end()
+
+
+def test_the_thread_ends_when_nothing_is_shown_and_starts_again(
+    ticker: Ticker, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ticker_, "LINGER_SECONDS", 0.05)
+    assert not ticker.runs
+    for _ in range(2):
+        facts = Mapped()
+        ticker.show(Watched(facts, screen.open, after_seconds=0), wait_seconds=10)
+        assert ticker.runs
+        facts.end()
+        wait_until(lambda: not ticker.runs, 10)
+    assert [view.finished.is_set() for view in screen.views] == [True, True]

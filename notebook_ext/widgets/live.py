@@ -1,0 +1,173 @@
+"""What all widgets here have in common: `LiveWidget`, an anywidget that lives in the UI thread.
+
+How to write one, say of pools:
+
+- `pool.js`, one ES module whose default export is anywidget's (`initialize`, `render`), and
+  `pool.css`, whose rules stand below `.nbx-pool`. No imports, nothing from a network. In front of
+  the module stand the parts that it names (`front_end("pool", "strip")`): `parts.js` (always),
+  `strip.js`; in front of the style sheet stands `palette.css`: the colours, on light and on dark
+  paper, as `--nbx-done`, `--nbx-running`, `--nbx-failed`, … on every element of the class `nbx`.
+- The class:
+
+      class PoolWidget(LiveWidget):
+          _esm, _css = front_end("pool")
+          pools = traitlets.List().tag(sync=True)
+
+- Something that draws it, a `ticker.Ticked`, given to `ticker.show` in the cell where it is to
+  appear: its first `tick` makes the widget and calls `show()`, later ones set traits or `send`
+  deltas, the last one sets `picture` and calls `finish()`. All of that happens in the UI thread:
+  never touch a trait from elsewhere, never wait in a tick or in a click.
+
+State and deltas: traits are what a reloaded page or a second view starts from, so they hold the
+whole state; what changes ten times a second goes by `send(content, buffers=[…])`, and a compressed
+snapshot into a trait every second or two and at the end (see `progress.ProgressView`). Change
+several traits within `with self.hold_sync():`.
+
+Clicks: the front end calls `model.send({op: "cancel", …})`, best with `button(…)` of parts.js;
+here `widget.on("cancel", function)` says what it does. `function(content)` runs in the UI thread
+within a tenth of a second, also while a cell blocks the kernel (`comm_filter`). If it raises, the
+widget shows the message; what it returns (a string) is shown too, and is read out. Something that
+takes longer (an answer from the broker) belongs in `dropping.aside` or a thread of its own. Where
+the kernel cannot deliver clicks while a cell runs, the trait `hint` says so, and the buttons are
+disabled with that hint.
+
+In the saved notebook: the output holds the widget, `picture` (plain HTML with inline styles) and
+`caption`, a text that is the same in every run. Front ends without a kernel and nbconvert show the
+picture. `finish` writes the output again with the last one. Of the finished widgets only the last
+`KEPT_OPEN` stay live; an older one becomes its picture.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anywidget
+import traitlets
+from IPython.display import display
+
+from notebook_ext.widgets import comm_filter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEPT_OPEN: Final = 24
+_HERE: Final = Path(__file__).parent
+_WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
+
+_log = logging.getLogger("notebook_ext")
+
+
+def front_end(name: str, *parts: str) -> tuple[str, str]:
+    """Return a widget's ES module and its style sheet, as text.
+
+    Args:
+        name: `pool` for `pool.js` and `pool.css`, beside this file.
+        parts: What stands in front of the module besides `parts.js`: `strip` for `strip.js`.
+    """
+    module = "\n".join(_text(f"{each}.js") for each in ("parts", *parts, name))
+    return module, _text("palette.css") + _text(f"{name}.css")
+
+
+class LiveWidget(anywidget.AnyWidget):
+    """A widget that is drawn and clicked in the UI thread; see the module's description."""
+
+    hint = traitlets.Unicode("").tag(sync=True)
+    """Why its buttons cannot act while a cell runs; empty where they can."""
+    notice = traitlets.Unicode("").tag(sync=True)
+    """What the last click led to, where that does not show by itself."""
+
+    def __init__(self, caption: str, **traits: Any) -> None:
+        """Make it; nothing is displayed yet.
+
+        Args:
+            caption: What it shows, in words that are the same in every run: `Progress of score`.
+            traits: Its first state.
+        """
+        super().__init__(hint=comm_filter.hint(), **traits)
+        self.caption = caption
+        self.picture = ""
+        """HTML for where no widget can be shown."""
+        self._handle: Any = None
+        self._actions: dict[str, Callable[[dict[str, Any]], object]] = {}
+        self.on_msg(self._act)
+        comm_filter.claim(*self._comms())
+
+    def on(self, op: str, action: Callable[[dict[str, Any]], object]) -> None:
+        """Call `action(content)` when the front end sends `{op: …}`; see the module."""
+        self._actions[op] = action
+
+    def show(self) -> None:
+        """Display it in the cell whose context this runs in."""
+        self._handle = display(self, display_id=True)  # type: ignore[no-untyped-call]
+
+    @property
+    def is_shown(self) -> bool:
+        """Return whether it has been displayed."""
+        return self._handle is not None
+
+    def finish(self) -> None:
+        """Write its output again, with the picture as it is now; nothing changes any more."""
+        if self._handle is None:
+            self.show()
+        else:
+            self._handle.update(self)
+        _finished.append(self)
+        while len(_finished) > KEPT_OPEN:
+            _finished.popleft().retire()
+
+    def retire(self) -> None:
+        """Close it, and leave its picture where it is shown."""
+        if self._handle is not None:
+            self._handle.update(_Still(self.caption, self.picture))
+        self.close()
+
+    def close(self) -> None:
+        """Let the front end and the kernel forget it."""
+        if self.comm is not None:
+            comm_filter.release(*self._comms())
+        super().close()
+
+    def _comms(self) -> list[Any]:
+        """Return the comms that a reloaded page asks for the widget's state."""
+        return [each for each in (self.comm, self.layout.comm) if each is not None]
+
+    def _act(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
+        action = self._actions.get(str(content.get("op")))
+        if action is None:
+            return
+        try:
+            said = action(content)
+        except Exception as error:  # noqa: BLE001  shown where it was clicked
+            _log.debug("a click failed", exc_info=True)
+            said = f"{type(error).__name__}: {error}"
+        if isinstance(said, str):
+            self.notice = said
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the widget, the picture, and a text that is the same in every run."""
+        data = {
+            "text/plain": self.caption,
+            "text/html": self.picture,
+            _WIDGET_MIME: {"version_major": 2, "version_minor": 0, "model_id": self.model_id},
+        }
+        return data, {}
+
+
+class _Still:
+    """What a widget leaves behind when it is closed."""
+
+    def __init__(self, caption: str, picture: str) -> None:
+        self._data = {"text/plain": caption, "text/html": picture}
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        return self._data
+
+
+_finished: deque[LiveWidget] = deque()
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")

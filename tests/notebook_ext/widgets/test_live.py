@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from notebook_ext.widgets.live import front_end
+from tests.conftest import KernelStarter
+from tests.plain_kernel import PlainKernel
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+HERE = """
+from notebook_ext.widgets import comm_filter, live
+class Plain(live.LiveWidget):
+    _esm = "export default {}"
+"""
+
+
+@pytest.fixture
+def notebook(start_kernel: KernelStarter) -> PlainKernel:
+    kernel = start_kernel()
+    assert kernel.run(HERE).error is None
+    return kernel
+
+
+def test_a_finished_widget_leaves_its_picture_beside_itself(notebook: PlainKernel) -> None:
+    cell = notebook.run("one = Plain('One')\none.show()\none.picture = '<b>1</b>'\none.finish()")
+    assert cell.error is None
+    (first,), (last,) = cell.displays, cell.updates
+    assert first["text/plain"] == last["text/plain"] == "One"
+    assert first[WIDGET] == last[WIDGET]
+    assert last["text/html"] == "<b>1</b>"
+
+
+def test_old_widgets_are_closed_and_leave_their_pictures(notebook: PlainKernel) -> None:
+    cell = notebook.run(
+        "live.KEPT_OPEN = 2\n"
+        "for i in range(4):\n"
+        "    made = Plain(f'number {i}')\n    made.picture = f'<b>{i}</b>'\n"
+        "    made.show()\n    made.finish()\n"
+        "from ipywidgets.widgets.widget import _instances\n"
+        "print(sorted(w.caption for w in _instances.values() if isinstance(w, Plain)))\n"
+        "print(len(comm_filter._filter._claimed))"
+    )
+    assert cell.stdout == "['number 2', 'number 3']\n4\n", "each has its own comm and its layout's"
+    still = [each for each in cell.updates if WIDGET not in each]
+    assert still == [{"text/plain": f"number {i}", "text/html": f"<b>{i}</b>"} for i in range(2)]
+
+
+def test_a_module_has_its_parts_before_it_and_loads_nothing() -> None:
+    module, style = front_end("progress", "strip")
+    assert module.index("function button(") < module.index("class Strip ") < module.index("export")
+    assert module.count("export default") == 1
+    assert "import " not in module
+    assert style.index("--nbx-done:") < style.index(".nbx-progress")
+    assert "url(" not in style
+
+
+def test_every_style_sheet_has_a_module() -> None:
+    room = Path(__file__).parents[3] / "notebook_ext/widgets"
+    styles = {path.stem for path in room.glob("*.css")} - {"palette"}
+    assert styles <= {path.stem for path in room.glob("*.js")}
