@@ -28,6 +28,7 @@ SHOWN_BY = {
     "core/test_transitions.py": "kernel_worker/core: effects events · kernel_worker: model records",
     "host/test_agent.py": "kernel_worker/host: orphans workers",
     "host/test_templates.py": "kernel_worker/worker: surroundings template",
+    "notebook_ext/magics/test_cell_names.py": "notebook_ext/magics: cell_scopes cell_state",
     "notebook_ext/test_conversation.py": "notebook_ext: open_call submission told",
     "notebook_ext/widgets/test_ticker.py": "notebook_ext/widgets: watched",
     "notebook_ext/test_function.py": "notebook_ext: arguments callee package receivers source",
