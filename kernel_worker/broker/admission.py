@@ -7,6 +7,7 @@ has no connection any more, has a time of grace to come back.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING
 
 from kernel_worker.broker.peers import Client, Host, Peer, Worker
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kernel_worker.broker.loop import Broker
 
 _log = logging.getLogger(__name__)
+_REMEMBERED = 256
 
 
 class Admission:
@@ -31,6 +33,8 @@ class Admission:
         self._broker = broker
         self._peers = broker.peers
         self._grace_seconds = grace_seconds
+        self._dead: deque[bytes] = deque(maxlen=_REMEMBERED)
+        """Whose process ended last."""
 
     def hello(self, routing: bytes, hello: messages.Hello) -> None:
         """Let a peer in, or say why not."""
@@ -49,6 +53,14 @@ class Admission:
         if not isinstance(message, messages.StartFailed) or message.worker.encode() != routing:
             return None
         return self._peers.workers.get(message.worker)
+
+    def ignores(self, routing: bytes) -> bool:
+        """Whether this is what was on its way from a process that has ended: nobody hears of it.
+
+        A death is seen at once, the last messages (that an input of a killed worker runs on, say)
+        come through the socket a moment later.
+        """
+        return routing in self._dead
 
     def refuse(self, routing: bytes, reason: str) -> None:
         """Tell somebody who is not let in."""
@@ -96,6 +108,15 @@ class Admission:
 
         return lose_if_there
 
+    def _mourner(self, peer: Peer) -> Callable[[], None]:
+        lose = self._loser(peer)
+
+        def note_and_lose() -> None:
+            self._dead.append(peer.routing)
+            lose()
+
+        return note_and_lose
+
     def _why_not(self, routing: bytes, hello: messages.Hello) -> str:
         if hello.major != PROTOCOL_MAJOR:
             return (
@@ -135,9 +156,9 @@ class Admission:
         if not hello.pid or hello.machine != self._broker.connection.machine:
             return None
         try:
-            return ProcessWatch(self._broker.watches, hello.pid, self._loser(peer))
+            return ProcessWatch(self._broker.watches, hello.pid, self._mourner(peer))
         except ProcessLookupError:
-            self._broker.timers.set(("grace", peer.routing), 0.0, self._loser(peer))
+            self._broker.timers.set(("grace", peer.routing), 0.0, self._mourner(peer))
         except OSError as error:
             _log.warning("the process of %s cannot be watched: %s", peer.id, error)
         return None

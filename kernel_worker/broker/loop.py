@@ -255,10 +255,10 @@ class Broker:
             self._admission.hello(routing, message)
         elif peer is None:
             starting = self._admission.starting(routing, message)
-            if starting is None:
-                self._admission.refuse(routing, "say Hello first")
-            else:
+            if starting is not None:
                 self._from_workplace(starting, message, frames)
+            elif not self._admission.ignores(routing):
+                self._admission.refuse(routing, "say Hello first")
         elif isinstance(message, messages.Bye):
             self._admission.lose(peer)
         elif isinstance(peer, Client):

@@ -444,8 +444,6 @@ class Agent:
             received = local.receive(template.end, local.from_template, _DO_NOT_WAIT)
         except BlockingIOError:
             return
-        except ConnectionResetError:
-            return  # it died with something of ours unread; what it said comes after this
         except OSError:
             received = None
         if received is None:

@@ -156,11 +156,18 @@ def receive(
 ) -> tuple[T, list[int]] | None:
     """Return one message and the files that came beside it, close-on-exec; None at end of file.
 
+    One who hangs up with something of ours unread resets the connection. That is told once, before
+    what that one had still said; it is no error, but the end of file is near.
+
     Raises:
         OSError: the connection broke, or `flags` say not to wait and there is none.
     """
     space = socket.CMSG_SPACE(_MAX_FILES * 4)
-    data, beside, _, _ = end.recvmsg(MAX_DATAGRAM_BYTES, space, flags | socket.MSG_CMSG_CLOEXEC)
+    flags |= socket.MSG_CMSG_CLOEXEC
+    try:
+        data, beside, _, _ = end.recvmsg(MAX_DATAGRAM_BYTES, space, flags)
+    except ConnectionResetError:
+        data, beside, _, _ = end.recvmsg(MAX_DATAGRAM_BYTES, space, flags)
     files = array.array("i")
     for _, _, rights in beside:
         files.frombytes(rights[: len(rights) - len(rights) % files.itemsize])

@@ -36,6 +36,8 @@ def test_a_client_that_had_died_when_it_was_heard_is_gone_at_once(
     wait_until(
         lambda: client.ask("status", "", messages.Status).clients == 1, what="the ghost is gone"
     )
+    ghost.say(messages.CancelCall(CallId("fc-1")))  # it was on its way: nobody is refused for it
+    assert isinstance(ghost.hello("client"), messages.Welcome)
 
 
 def test_a_worker_whose_start_failed_too_late_is_waited_for(client: Client, host: Host) -> None:

@@ -36,6 +36,17 @@ def test_the_other_side_is_gone() -> None:
     here.close()
 
 
+def test_one_who_hangs_up_with_something_unread_has_hung_up() -> None:
+    here, there = local.socket_pair()
+    local.send(here, local.Stop())  # nobody reads it
+    local.send(there, local.TakeBack(LeaseId(1)))
+    there.close()
+    said = local.receive(here, local.to_worker)
+    assert said == (local.TakeBack(LeaseId(1)), [])
+    assert local.receive(here, local.to_worker) is None
+    here.close()
+
+
 def test_an_empty_file() -> None:
     file = local.anonymous_file(b"", "test")
     assert local.content_of(file) == b""
