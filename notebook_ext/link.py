@@ -81,9 +81,17 @@ class Link:
         self._thread.start()
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
-        """Let the I/O thread call `function(*args)` soon, and send what it says."""
-        self._wanted.append((function, args))
-        self._wake.up()
+        """Let the I/O thread call `function(*args)` soon, and send what it says.
+
+        An interrupt (a signal's exception in the main thread) costs nothing: where it leaves this
+        after the wish is on the queue, the thread knows.
+        """
+        try:
+            self._wanted.append((function, args))
+            self._wake.up()
+        except BaseException:
+            self._wake.up()
+            raise
 
     def close(self) -> None:
         """Say goodbye, end the thread and let go of the socket."""

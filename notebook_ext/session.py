@@ -93,8 +93,17 @@ class Session:
     def submit(
         self, said: Submission, count: int, frames: Sequence[Frame], *, closed: bool = True
     ) -> None:
-        """Make a call with its first inputs."""
-        self._link.post(self._submit, said, count, frames, closed)
+        """Make a call with its first inputs.
+
+        Where an interrupt leaves this, an attached call is cancelled: nobody would wait for it, and
+        it would run on behind the stop button.
+        """
+        try:
+            self._link.post(self._submit, said, count, frames, closed)
+        except BaseException:
+            if said.attached:
+                self.cancel(said.call)
+            raise
 
     def post(self, function: Any, *args: Any) -> None:
         """Let the I/O thread call `function(*args)`."""

@@ -5,9 +5,10 @@ surfaces is only how one waits: with a plain lock, which a signal interrupts, or
 the running loop. Neither needs the other: no loop is pumped or nested, so the blocking surface
 works in a notebook cell, inside whose thread a loop is running.
 
-Guarantees: a waiting that is given up (a signal, a cancelled task) is told so by `abandon`. The
-operation is started before `.aio(...)` returns, so that `[f.remote.aio(x) for x in xs]` runs all.
-What it returns is a coroutine to asyncio: `create_task`, `TaskGroup` and `asyncio.run` take it.
+Guarantees: a waiting that is given up (a signal, a cancelled task) is told so by `abandon`, also
+where that comes between its start and the wait; whoever else waits for it goes on. The operation
+is started before `.aio(...)` returns, so that `[f.remote.aio(x) for x in xs]` runs all. What it
+returns is a coroutine to asyncio: `create_task`, `TaskGroup` and `asyncio.run` take it.
 Not guaranteed: anything about which thread completes a waiting; `decode` runs where one waits.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from kernel_worker.context import RunningInput
+
+LOOK_SECONDS = 0.5
+"""So often the main thread looks whether a signal came just before it slept.
+
+One that comes while it sleeps wakes it. One that comes in the instructions before does not: its
+handler waits for the next line of Python, and a stop button would do nothing until the call ends.
+"""
 
 S = TypeVar("S")
 P = ParamSpec("P")
@@ -76,7 +85,7 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._result = result
         self.failed = failed
         self.done = True
-        self._gate.release()
+        self._open_gate()
         if self._callbacks:
             self._call_back()
         return True
@@ -96,6 +105,8 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
                 return self._pass(timeout_seconds)
             return self._pass_as(running, timeout_seconds)
         except BaseException as interrupt:
+            if self.done:
+                self._open_gate()  # it came when we had just taken it: others wait too
             self.abandon()
             _shorten(interrupt)
             raise
@@ -209,10 +220,23 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     def _pass(self, timeout_seconds: float | None) -> bool:
         __tracebackhide__ = True
-        if not self._gate.acquire(timeout=-1 if timeout_seconds is None else timeout_seconds):
-            return False
-        self._gate.release()
+        left = threading.TIMEOUT_MAX if timeout_seconds is None else timeout_seconds
+        is_main = threading.get_ident() == threading.main_thread().ident
+        nap = LOOK_SECONDS if is_main else threading.TIMEOUT_MAX
+        until = time.monotonic() + left
+        while not self._gate.acquire(timeout=max(0.0, min(left, nap))):
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+        self._open_gate()
         return True
+
+    def _open_gate(self) -> None:
+        """Let the next one pass, once this is done; whoever else does the same does no harm."""
+        try:  # noqa: SIM105  on the way of every call
+            self._gate.release()
+        except RuntimeError:
+            pass  # it stands open
 
     def _pass_as(self, running: RunningInput, timeout_seconds: float | None) -> bool:
         """Wait as an input of a worker, whose slot is free meanwhile."""
@@ -293,7 +317,12 @@ class BoundTwin(Generic[P, T]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do it and wait for the result."""
         __tracebackhide__ = True
-        return self._body(*args, **kwargs).join()
+        waiting = self._body(*args, **kwargs)
+        try:
+            return waiting.join()
+        except BaseException:
+            waiting.abandon()  # the interrupt may have come before the wait began
+            raise
 
     def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Do it; the result is awaited."""

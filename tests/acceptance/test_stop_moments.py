@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from notebook_ext import inquiry
+from notebook_ext.widgets.status import StatusReport
 from tests.acceptance.cells import begun, typed, value
 from tests.plain_kernel import PlainKernel
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 LOOPS = {
     "endless map": "list(same.map(iter(int, 1)))",
@@ -74,7 +76,9 @@ def press_in_a_kernel(notebook: PlainKernel, presses: int) -> None:
 
 
 SCRIPT = """
-import sys
+import faulthandler, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+faulthandler.register(signal.SIGUSR1)
 import notebook_ext as nb
 app = nb.App('moments')
 @app.function(min_containers=2)
@@ -130,6 +134,12 @@ class Script:
     def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
 
+    def state(self) -> str:
+        """Return where its threads are, and what the broker knows of its calls."""
+        self._process.send_signal(signal.SIGUSR1)
+        wait_until(self.errors.read_text, what="it shows its stacks")
+        return f"{self.errors.read_text()}\n{StatusReport(inquiry.status())!r}"
+
     def end(self) -> int:
         self._to.close()
         self._selector.close()
@@ -149,7 +159,8 @@ def press_in_a_script(directory: Path, presses: int) -> None:
             assert script.heard(20) == "started"
             script.wait(seconds)
             script.interrupt()
-            assert script.heard(SOON_SECONDS) == "stopped [0, 1, 2, 3, 4]", (number, loop)
+            said = script.heard(SOON_SECONDS)
+            assert said == "stopped [0, 1, 2, 3, 4]", (number, loop, said, script.state())
     finally:
         code = script.end()
     assert code == 0

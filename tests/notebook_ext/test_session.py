@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import pytest
 
 import notebook_ext as nb
 from kernel_worker import rendezvous, settings
-from kernel_worker.wire import payload
+from kernel_worker.wire import messages, payload
 from kernel_worker.wire.frames import FORM_ARGS
 from notebook_ext import process
 from notebook_ext.config import config
 from notebook_ext.exception import ClientClosed, ConnectionError, NotFoundError  # noqa: A004
 from notebook_ext.session import Session, cut
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 def test_status(add: nb.Function[..., int]) -> None:
@@ -110,6 +111,48 @@ def test_parts_of_batches() -> None:
         part = cut(payload.encode_batch(items, FORM_ARGS), 1, 3)
         reader = payload.BatchReader(part)
         assert [reader[at] for at in range(len(reader))] == items[1:]
+
+
+def interrupt_next_post(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stop button be pressed as the next wish lies on the queue of the I/O thread."""
+    link = process.current()._link
+    up = link._wake.up
+
+    def interrupted() -> None:
+        monkeypatch.setattr(link._wake, "up", up)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(link._wake, "up", interrupted)
+
+
+def test_a_wish_is_heard_though_an_interrupt_comes(
+    live: nb.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = threading.Event()
+    interrupt_next_post(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        process.current().post(done.set)
+    assert done.wait(10 * PATIENCE)
+
+
+def test_a_call_that_an_interrupt_leaves_behind_is_cancelled(
+    live: nb.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @live.function
+    def left_behind() -> None:
+        import time
+
+        time.sleep(60)
+
+    def is_known() -> bool:
+        calls = process.current().calls(messages.CallFilter()).join()
+        return any(call.name == left_behind.name for call in calls)
+
+    process.current().status().join()
+    interrupt_next_post(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        left_behind.remote()
+    wait_until(lambda: not is_known(), what="the call ends")
 
 
 def test_an_idle_session_takes_no_time(add: nb.Function[..., int]) -> None:

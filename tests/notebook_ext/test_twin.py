@@ -2,16 +2,32 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import operator
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from kernel_worker.context import RunningInput, current_input
 from kernel_worker.model import CallId, Digest, LeaseId, WorkerId
-from notebook_ext.twin import Stream, Twin, Waiting, done, halts_loop, stream, twin
+from notebook_ext.twin import (
+    LOOK_SECONDS,
+    BoundTwin,
+    Stream,
+    Twin,
+    Waiting,
+    done,
+    halts_loop,
+    stream,
+    twin,
+)
+from tests.waiting import PATIENCE
 
 INPUT = RunningInput(CallId("fc-1"), 0, 1, WorkerId("ta-1"), LeaseId(1), Digest(""))
 
@@ -136,19 +152,103 @@ def _fail() -> int:
     raise ZeroDivisionError
 
 
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Raise KeyboardInterrupt in the main thread in so many seconds, as the stop button does."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_an_interrupt_abandons() -> None:
     waiting: Waiting[int] = Waiting()
     gone: list[bool] = []
     waiting.abandoned = lambda: gone.append(True)
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(KeyboardInterrupt) as caught:
-            waiting.join()
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with alarm(0.05), pytest.raises(KeyboardInterrupt) as caught:
+        waiting.join()
     assert gone == [True]
     assert caught.value._render_traceback_() == ["KeyboardInterrupt"]  # type: ignore[attr-defined]
+
+
+class Gate:
+    """A waiting's lock, around whose acquisition something happens."""
+
+    def __init__(self, waiting: Waiting[int]) -> None:
+        self.lock = waiting._gate
+        self.acquire: Callable[..., bool] = self.lock.acquire
+        self.release: Callable[[], None] = self.lock.release
+        waiting._gate = self  # type: ignore[assignment]
+
+
+def test_an_interrupt_just_before_the_sleep_is_heard() -> None:
+    """It comes when no more Python runs before the lock is waited for, and so wakes nobody."""
+    waiting: Waiting[int] = Waiting()
+    gate = Gate(waiting)
+    busy = partial(sum, range(10_000_000))  # some 0.1 s in which no signal is looked at
+
+    def acquire(timeout: float) -> bool:
+        gate.acquire = gate.lock.acquire
+        steps = (busy, partial(gate.lock.acquire, timeout=timeout))
+        return bool(deque(map(operator.methodcaller("__call__"), steps), maxlen=1).pop())
+
+    gate.acquire = acquire
+    ends = threading.Timer(20 * PATIENCE, waiting.complete, args=(lambda: 1,))
+    ends.start()
+    with alarm(0.01), pytest.raises(KeyboardInterrupt):
+        waiting.join()
+    assert not waiting.done
+    ends.cancel()
+
+
+def test_an_interrupt_just_behind_the_gate_lets_others_pass() -> None:
+    waiting: Waiting[int] = Waiting()
+    gate = Gate(waiting)
+    lock = gate.lock
+    other = threading.Thread(target=lock.acquire)  # waits as `wait` does, at the real one
+    other.start()
+
+    def acquire(timeout: float) -> bool:
+        """Get the gate as it opens, before `other`, and be interrupted."""
+        gate.release = lambda: None
+        waiting.complete(lambda: 1)
+        gate.release = lock.release
+        raise KeyboardInterrupt
+
+    gate.acquire = acquire
+    with pytest.raises(KeyboardInterrupt):
+        waiting.wait()
+    other.join(10 * PATIENCE)
+    assert not other.is_alive()
+    waiting._open_gate()
+    waiting._open_gate()  # it may stand open
+
+
+def test_an_interrupt_before_the_wait_abandons() -> None:
+    gone: list[bool] = []
+
+    class Interrupted(Waiting[int]):
+        def join(self) -> int:
+            raise KeyboardInterrupt
+
+    waiting = Interrupted()
+    waiting.abandoned = lambda: gone.append(True)
+    with pytest.raises(KeyboardInterrupt):
+        BoundTwin(lambda: waiting)()
+    assert gone == [True]
+
+
+def test_a_wait_of_the_main_thread_ends_in_time() -> None:
+    waiting: Waiting[int] = Waiting()
+    assert not waiting.wait(0)
+    begun = time.monotonic()
+    assert not waiting.wait(LOOK_SECONDS * 1.5)
+    assert time.monotonic() - begun >= LOOK_SECONDS * 1.5
+    threading.Timer(LOOK_SECONDS * 1.5, waiting.complete, args=(lambda: 1,)).start()
+    assert waiting.join() == 1
 
 
 def test_a_cancelled_task_abandons() -> None:
