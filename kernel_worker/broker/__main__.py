@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 
+from kernel_worker.broker.log_limit import LogLimit
 from kernel_worker.errors import Error
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ def main() -> int:
         level=logging.INFO,
         format=f"%(asctime)s broker[{os.getpid()}] %(levelname)s %(message)s",
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(LogLimit())
     try:
         return _serve(arguments.ready_fd, with_agent=not arguments.no_host)
     except Error as error:  # what it says is enough for whoever reads the end of the log

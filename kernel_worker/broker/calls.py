@@ -34,9 +34,11 @@ class _Batch(msgspec.Struct, eq=False):
 class Batches:
     """The batches of one call, by position."""
 
-    __slots__ = ("_batches", "_starts")
+    __slots__ = ("_batches", "_starts", "end")
 
     def __init__(self) -> None:
+        self.end = 0
+        """How many inputs have arrived: they come in order, without gaps."""
         self._starts: list[int] = []
         self._batches: list[_Batch] = []
 
@@ -45,11 +47,7 @@ class Batches:
         at = bisect_right(self._starts, start)
         self._starts.insert(at, start)
         self._batches.insert(at, _Batch(start, start + count, count, frames))
-
-    def covers(self, start: int, stop: int) -> bool:
-        """Return whether a batch holds any of `[start, stop)`."""
-        at = bisect_right(self._starts, stop - 1) - 1
-        return at >= 0 and self._batches[at].stop > start
+        self.end = max(self.end, start + count)
 
     def cut(self, start: int, stop: int) -> tuple[int, Sequence[Frame]]:
         """Return frames that hold `[start, stop)`, and the index of the first input in them.

@@ -96,8 +96,7 @@ class Translator:
             case messages.AddInputs():
                 return self._add_inputs(client, message, frames)
             case messages.CloseInputs(call=call, total=total):
-                is_ours = self._is_of(call, client)
-                return events.InputsClosed(call, total) if is_ours else None
+                return self._close_inputs(client, call, total)
             case messages.CancelCall(call=call, terminate=terminate):
                 return events.CallCancelled(call, terminate) if call in self._calls else None
             case messages.Define(spec=spec, derived=derived):
@@ -276,10 +275,22 @@ class Translator:
         if not self._is_of(message.call, client):
             return None
         call = self._calls[message.call]
-        if call.batches.covers(message.start, message.start + message.count):
+        end = call.batches.end
+        if message.start < end:
             return None  # sent again after a reconnection
+        if message.start > end:
+            text = f"{message.call} has {end} inputs, and gets more from {message.start} on"
+            raise ProtocolError(text)
         call.batches.add(message.start, message.count, frames)
         return events.InputsAdded(message.call, message.start, message.count, header.whole)
+
+    def _close_inputs(self, client: Client, call: CallId, total: int) -> Translated:
+        if not self._is_of(call, client):
+            return None
+        if total != self._calls[call].batches.end:
+            text = f"{call} has {self._calls[call].batches.end} inputs, and is closed with {total}"
+            raise ProtocolError(text)
+        return events.InputsClosed(call, total)
 
     def _is_of(self, call_id: CallId, client: Client) -> bool:
         """Return whether the call is open; a call that another client submitted is an error."""

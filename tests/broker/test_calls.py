@@ -54,11 +54,14 @@ def test_a_batch_goes_with_its_last_input(batches: Batches) -> None:
     assert len(batches) == 2
     batches.drop(1, 2)
     assert len(batches) == 1
-    assert not batches.covers(0, 3)
-    assert batches.covers(2, 4)
     batches.drop(4, 5)
     assert len(batches) == 0
-    assert not batches.covers(0, 10)
+
+
+def test_how_many_inputs_arrived_is_known_when_they_have_gone(batches: Batches) -> None:
+    arrived = batches.end
+    batches.drop(0, arrived)
+    assert batches.end == arrived > 0
 
 
 def test_who_sees_what_a_call_writes() -> None:

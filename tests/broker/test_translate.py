@@ -92,6 +92,19 @@ def test_inputs_are_added_once(door: Door) -> None:
     assert door.translator.from_client(door.client, late, inputs(2)) is None
 
 
+def test_inputs_come_without_gaps(door: Door) -> None:
+    """A position costs memory: what nobody has sent must not be reserved."""
+    door.submit(2)
+    with pytest.raises(ProtocolError, match="has 2 inputs, and gets more from 3 on"):
+        door.translator.from_client(door.client, messages.AddInputs(CALL, 3, 2), inputs(2))
+    with pytest.raises(ProtocolError, match="has 2 inputs, and is closed with 9000"):
+        door.translator.from_client(door.client, messages.CloseInputs(CALL, 9000), [])
+    closed = door.translator.from_client(door.client, messages.CloseInputs(CALL, 2), [])
+    assert closed == events.InputsClosed(CALL, 2)
+    late = messages.CloseInputs(CallId("fc-over"), 2)
+    assert door.translator.from_client(door.client, late, []) is None
+
+
 def test_an_ended_call_is_accepted_again(door: Door) -> None:
     door.ended[CALL] = False
     assert door.submit() == Refusal(messages.Accepted(CALL))
