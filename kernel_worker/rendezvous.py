@@ -118,11 +118,57 @@ def socket_path(directory: Path) -> Path:
     path = directory / "broker.sock"
     if len(os.fsencode(path)) < MAX_SOCKET_PATH_BYTES:
         return path
-    hashed = short_digest(os.fsencode(directory), 8).hex()
-    short = Path(f"/tmp/notebook-ext-{os.getuid()}")  # noqa: S108  0700, checked
+    short = _short_directory(directory)
+    _make_private(short.parent)
     _make_private(short)
-    _make_private(short / hashed)
-    return short / hashed / "broker.sock"
+    return short / "broker.sock"
+
+
+def kernel_path(connection_file: str, worker: str) -> Path:
+    """Return where the connection file of a worker is that is a Jupyter kernel too.
+
+    Its sockets lie beside it; all are in one directory, mode 0700, of the broker of
+    `connection_file`.
+    """
+    directory = Path(connection_file).parent
+    path = directory / "kernels" / f"{worker}.json"
+    if len(os.fsencode(path)) < MAX_SOCKET_PATH_BYTES:
+        return path
+    return _short_directory(directory) / "kernels" / path.name
+
+
+def make_kernel_directory(path: Path) -> None:
+    """Create and check the directory of the connection file `path`."""
+    if path.parent.parent.parent == _short_root():
+        _make_private(path.parent.parent.parent)
+    _make_private(path.parent.parent)
+    _make_private(path.parent)
+
+
+def remove_kernel(connection_file: str, worker: str) -> None:
+    """Remove the connection file and the sockets of a worker that has ended, if it had any."""
+    path = kernel_path(connection_file, worker)
+    with contextlib.suppress(FileNotFoundError):
+        for found in path.parent.iterdir():
+            if found.name == path.name or found.name.startswith(f"{worker}-"):
+                found.unlink(missing_ok=True)
+
+
+def remove_kernels(connection_file: str) -> None:
+    """Remove those of all workers: their host agent has just begun, so that there are none."""
+    directory = kernel_path(connection_file, "any").parent
+    with contextlib.suppress(FileNotFoundError):
+        for found in directory.iterdir():
+            found.unlink(missing_ok=True)
+
+
+def _short_root() -> Path:
+    return Path(f"/tmp/notebook-ext-{os.getuid()}")  # noqa: S108  0700, checked
+
+
+def _short_directory(directory: Path) -> Path:
+    """Return the directory that stands for one whose path is too long for sockets."""
+    return _short_root() / short_digest(os.fsencode(directory), 8).hex()
 
 
 def journal_path(settings: Settings) -> Path:

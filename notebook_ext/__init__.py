@@ -20,6 +20,7 @@ from kernel_worker import context as _context
 from kernel_worker.model import input_id as _input_id
 from notebook_ext import call_graph, exception, functions
 from notebook_ext.app import App
+from notebook_ext.attaching import attach
 from notebook_ext.autoscaler import FunctionStats
 from notebook_ext.call import FunctionCall
 from notebook_ext.calls import CallStatus, calls
@@ -51,6 +52,7 @@ __all__ = [
     "FunctionStats",
     "Retries",
     "Secret",
+    "attach",
     "batched",
     "call_graph",
     "calls",

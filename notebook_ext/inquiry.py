@@ -93,6 +93,15 @@ class Inquiry:
         body = self._ask("stop_app", subject=app)
         return msgspec.msgpack.decode(body, type=messages.DeploymentInfo)
 
+    def attach(self, subject: str) -> messages.AttachedKernel:
+        """Have the worker `subject`, or one that runs that call, be a Jupyter kernel.
+
+        Raises:
+            NotFoundError: there is no such worker, or nothing of the call runs.
+        """
+        body = self._ask("attach", subject=subject)
+        return msgspec.msgpack.decode(body, type=messages.AttachedKernel)
+
     def stop(self) -> None:
         """Ask the broker to end; returns when it has been told."""
         self._requests += 1
@@ -100,7 +109,7 @@ class Inquiry:
 
     def _ask(
         self,
-        what: Literal["status", "calls", "deployments", "stop_app"],
+        what: Literal["status", "calls", "deployments", "stop_app", "attach"],
         wanted: messages.CallFilter | None = None,
         *,
         subject: str = "",

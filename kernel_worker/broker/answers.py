@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from kernel_worker.broker.attaching import Attaching
 from kernel_worker.broker.deployments import KEEPER
 from kernel_worker.core import events
 from kernel_worker.errors import Error, NotFoundError
@@ -44,6 +45,7 @@ class Answers:
         self._deployments = deployments
         self._lookups = lookups
         self._logs = logs
+        self.attaching = Attaching(broker, self._settle)
 
     def ask(self, client: Client, ask: messages.Ask) -> None:
         """Answer a question, now or when the journal has."""
@@ -69,6 +71,9 @@ class Answers:
         if ask.what == "pool_stats" and is_deployed(ask.subject):
             self._deployments.enlist(client, FunctionKey(ask.subject))
         try:
+            if ask.what == "attach":
+                self.attaching.ask(client, ask)
+                return
             body, frames = self._answer(ask)
         except Error as error:
             self._reply(client, _failed(ask.request, error))
@@ -117,6 +122,13 @@ class Answers:
 
     def _reply(self, client: Client, reply: messages.Reply, frames: Sequence[Frame] = ()) -> None:
         self._broker.send(client.routing, messages.encode(reply), frames)
+
+    def _settle(self, client: Client, request: int, body: object) -> None:
+        """Answer with a body, or with an error."""
+        if isinstance(body, Error):
+            self._reply(client, _failed(request, body))
+        else:
+            self._reply(client, messages.Reply(request, _packed(body)))
 
     def _answer(self, ask: messages.Ask) -> tuple[object, Sequence[Frame]]:
         match ask.what:

@@ -307,6 +307,9 @@ class Broker:
             if isinstance(message, messages.Paused):
                 self._paused(peer, message)
                 return
+            if isinstance(message, messages.KernelAttached):
+                self._answers.attaching.attached(peer, message)
+                return
             self._to_core(peer, self._translator.from_worker(peer, message, frames), frames)
             return
         event = self._translator.from_host(peer, message, frames)
@@ -377,6 +380,7 @@ class Broker:
             self.handle(events.ProducerPaused(worker.id, paused.lease))
 
     def _worker_gone(self, event: events.WorkerExited) -> None:
+        self._answers.attaching.gone(event.worker)
         self.handle(event)
         self._forget_worker(event)
 

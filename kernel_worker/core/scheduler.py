@@ -108,6 +108,12 @@ class Scheduler:
             return None
         return views.progress(self._state, known, self._state.now if now is None else now)
 
+    def workers_at(self, call: CallId) -> list[WorkerId]:
+        """Return the workers that hold inputs of an open call, the one that began first first."""
+        known = self._state.calls.get(call)
+        leases = () if known is None else known.leases.values()
+        return list(dict.fromkeys(lease.worker.id for lease in leases))
+
     def knows_worker(self, worker: WorkerId) -> bool:
         """Whether a worker was asked for and its end has not been reported."""
         return worker in self._state.workers

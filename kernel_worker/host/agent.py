@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import zmq
 
+from kernel_worker import rendezvous
 from kernel_worker.errors import DeserializationError, InternalFailure, TimeoutError  # noqa: A004  ours
 from kernel_worker.host import memory, orphans, workers
 from kernel_worker.host.templates import Failed, State, Template, Templates, contents_of
@@ -101,6 +102,7 @@ class Agent:
     def run(self) -> None:
         """Serve until the broker dies, refuses us or says goodbye."""
         self._watch_children()
+        rendezvous.remove_kernels(self._connection_file)
         os.set_blocking(0, False)
         self._sources[0] = self._read_lifeline
         hello = messages.Hello(
@@ -155,6 +157,9 @@ class Agent:
                     worker.tell(local.TakeBack(message.lease))
             case messages.Interrupt():
                 self._interrupt(message)
+            case messages.AttachKernel():
+                if worker := self._workers.get(message.worker):
+                    worker.tell(local.Attach())
             case messages.RetirePool():
                 self._retire_later(message.pool)
             case messages.Welcome():
@@ -492,6 +497,7 @@ class Agent:
         position = guilty.index if guilty is not None else -1
         also = tuple(LeaseId(one.lease) for one in running if one.lease != lease)
         timed_out = worker.timed_out is not None
+        rendezvous.remove_kernel(self._connection_file, worker.id)
         self._forget(worker)
         self._tell(
             messages.WorkerExited(
@@ -585,6 +591,7 @@ class Agent:
                 os.waitpid(-1, 0)
             except ChildProcessError:
                 break
+        rendezvous.remove_kernels(self._connection_file)
         self._socket.close()
         self._context.term()
 

@@ -210,6 +210,7 @@ class Ask(_Message, tag="ask"):
         "stop_app",
         "logs",
         "hooks",
+        "attach",
     ]
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
     -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
@@ -219,7 +220,8 @@ class Ask(_Message, tag="ask"):
     empty, for what is deployed now) -> list[DeploymentInfo], newest first; `stop_app`
     (subject: an app) ends its deployment -> DeploymentInfo; `logs` (subject: call) -> LogPage, the
     one behind `after`, and frames; `hooks` (subject: an instance's pool) -> the digest of the table
-    by which its hooks find functions, or an empty one."""
+    by which its hooks find functions, or an empty one; `attach` (subject: a worker, or a call that
+    runs) -> AttachedKernel, once the worker is a Jupyter kernel."""
     subject: str = ""
     filter: CallFilter | None = None
     after: int = 0
@@ -390,6 +392,17 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """starting, idle, busy, blocked or stopping."""
     start: str = ""
     """How it started: `forked`, or `fresh: <why>`."""
+
+
+class AttachedKernel(msgspec.Struct, frozen=True):
+    """The body that answers `attach`."""
+
+    worker: WorkerId
+    path: str
+    """The connection file."""
+    name: str
+    """The function that the worker runs."""
+    pid: int
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
@@ -563,6 +576,12 @@ class Interrupt(_Message, tag="interrupt"):
     grace_seconds: float = 5.0
 
 
+class AttachKernel(_Message, tag="attach_kernel"):
+    """Let the worker be a Jupyter kernel too; it answers the broker with `KernelAttached`."""
+
+    worker: WorkerId
+
+
 class RetirePool(_Message, tag="retire_pool"):
     """No worker of this pool will be asked for soon: its template and its objects may go.
 
@@ -692,6 +711,14 @@ class Returned(_Message, tag="returned"):
     stop: int
 
 
+class KernelAttached(_Message, tag="kernel_attached"):
+    """Worker -> broker: it is a Jupyter kernel whose connection file is `path`, or cannot be."""
+
+    path: str
+    error: str = ""
+    """Why it is none."""
+
+
 ToBroker = (
     Hello
     | Bye
@@ -718,6 +745,7 @@ ToBroker = (
     | InputEnded
     | InputLeft
     | Returned
+    | KernelAttached
     | Output
 )
 ToClient = (
@@ -743,6 +771,7 @@ ToHost = (
     | KillWorker
     | TakeBack
     | Interrupt
+    | AttachKernel
     | RetirePool
 )
 ToWorker = Welcome | Refused | Bye | StoreObject | Lease | Credit

@@ -16,6 +16,7 @@ pickle.
 from __future__ import annotations
 
 import builtins
+import functools
 import linecache
 import pickle
 import sys
@@ -85,6 +86,20 @@ class Binding:
             message = f"{self.name} was not bound to its snapshot"
             raise DeserializationError(message)
         return self._function
+
+    @property
+    def namespace(self) -> dict[str, Any]:
+        """The globals of the function, or of the module in which a class or callable is defined."""
+        function: Any = self._function
+        while isinstance(function, functools.partial):
+            function = function.func
+        while hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        found: dict[str, Any] | None = getattr(function, "__globals__", None)
+        if found is None:
+            main = sys.modules["__main__"]
+            found = vars(sys.modules.get(getattr(function, "__module__", None) or "", main))
+        return found
 
     def select(self, method: str) -> None:
         """Take up the method that a lease names; a function has none."""

@@ -21,6 +21,7 @@ from kernel_worker.wire import local
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from kernel_worker.worker.batching import Batching
     from kernel_worker.worker.channel import Channel
@@ -43,13 +44,15 @@ class Control:
         channel: Channel,
         executor: Executor | Concurrent | Batching,
         pipes: tuple[Pipe, ...],
+        attach: Callable[[], object],
     ) -> None:
-        """Serve the host agent on `end`."""
+        """Serve the host agent on `end`; `attach` makes the process a Jupyter kernel."""
         self.is_stopping = False
         """The host agent asked for the worker to end."""
         self._end = end
         self._channel = channel
         self._executor = executor
+        self._attach = attach
         self._pipes = {pipe.file: pipe for pipe in pipes}
         self._rouse = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._sleeps = False
@@ -118,6 +121,8 @@ class Control:
                 self._channel.wake()
             case local.TakeBack():
                 self._executor.take_back(message.lease)
+            case local.Attach():
+                self._attach()
             case local.Interrupt():
                 self._executor.interrupt(message.lease, message.index, message.kind)
             case _:

@@ -34,6 +34,11 @@ class Coroutines:
         finally:
             self._interrupts.cancel_task = None
 
+    @property
+    def known_loop(self) -> AbstractEventLoop | None:
+        """The loop, if there is one."""
+        return self._loop
+
     def loop(self) -> AbstractEventLoop:
         """Return the loop, which is this thread's."""
         return self._loop or self._make_loop()

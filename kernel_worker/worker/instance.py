@@ -56,6 +56,11 @@ class Instance:
         """The selected method, bound to the instance."""
         return self._methods[self._selected]
 
+    @property
+    def namespace(self) -> dict[str, Any]:
+        """The globals of the module in which the class is defined."""
+        return self._binding.namespace
+
     def bind(self, snapshot: bytes) -> None:
         """Set what the class captured; see `Binding.bind`."""
         self._binding.bind(snapshot)

@@ -111,7 +111,8 @@ def run(
     if start.spec.max_inputs > 1 or start.spec.max_batch_size:
         kind = Concurrent if start.spec.max_inputs > 1 else Batching
         runner = kind(executor, binding, page, channel, output)
-    control = Control(end, channel, runner, pipes)
+    attach = partial(_attach, start, binding, executor, channel)
+    control = Control(end, channel, runner, pipes, attach)
     output.rouse = control.rouse
     executor.streamer.hurry = control.hurry
     executor.interrupts.install()
@@ -232,6 +233,15 @@ def _raise_threads(cpu: float, threads: dict[str, str | None]) -> None:
     threadpool_limits(limits=count)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(count)
+
+
+def _attach(
+    start: local.ForkWorker, binding: Binding | Instance, executor: Executor, channel: Channel
+) -> None:
+    """Be a Jupyter kernel too; that is imported in its own thread, and only now."""
+    from kernel_worker.worker import attaching  # noqa: PLC0415  as said
+
+    attaching.attach(start, lambda: binding.namespace, executor.coroutines, channel)
 
 
 def _load_function(code: bytes, snapshot: bytes) -> Any:

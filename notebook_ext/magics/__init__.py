@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "unload"]
 
-_NAMES = {"cell": ("remote",), "line": ("remote_status", "remote_calls", "remote_cancel")}
+_NAMES = {
+    "cell": ("remote",),
+    "line": ("remote_status", "remote_calls", "remote_cancel", "remote_attach"),
+}
 _warned = False
 
 
@@ -27,7 +30,7 @@ def load(ipython: InteractiveShell) -> None:
     ipython.register_magics(lines.RemoteMagics)
     ipython.input_transformers_cleanup.append(cell.transform_lines)
     ipython.ast_transformers.append(cell.Decorating())
-    ipython.Completer.custom_matchers.append(lines.complete_remote)
+    ipython.Completer.custom_matchers += [lines.complete_remote, lines.complete_subject]
     ipython.events.register("post_run_cell", _settle)
     _warn_of_patched_loop()
 
@@ -37,6 +40,7 @@ def unload(ipython: InteractiveShell) -> None:
     if cell.transform_lines in ipython.input_transformers_cleanup:
         ipython.input_transformers_cleanup.remove(cell.transform_lines)
         ipython.Completer.custom_matchers.remove(lines.complete_remote)
+        ipython.Completer.custom_matchers.remove(lines.complete_subject)
         ipython.events.unregister("post_run_cell", _settle)
     transformers = ipython.ast_transformers
     transformers[:] = [each for each in transformers if not isinstance(each, cell.Decorating)]

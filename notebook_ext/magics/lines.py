@@ -22,6 +22,9 @@ from notebook_ext.widgets.status import CallsReport, StatusReport
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
 
+    from kernel_worker.wire.messages import Status
+    from notebook_ext.attaching import AttachedWorker
+
 
 @magics_class
 class RemoteMagics(Magics):
@@ -67,6 +70,45 @@ class RemoteMagics(Magics):
             raise UsageError(f"%remote_cancel: nobody knows the call {words[0]}") from error
         except Error as error:
             raise UsageError(f"%remote_cancel: {error}") from error
+
+    @line_magic
+    def remote_attach(self, line: str) -> AttachedWorker:
+        """Open a console on a live worker: `%remote_attach ta-…`, or `fc-…` for one that runs it.
+
+        The worker becomes a Jupyter kernel too, and goes on with its calls. What is shown says how
+        to attach: with `jupyter console`, or in JupyterLab. Tab offers the workers and calls.
+        """
+        from notebook_ext.attaching import attach  # noqa: PLC0415  rarely
+
+        words = line.split()
+        if len(words) != 1:
+            raise UsageError(
+                "%remote_attach: give one worker (ta-…) or call (fc-…): Tab lists them"
+            )
+        try:
+            return attach(words[0])
+        except Error as error:
+            raise UsageError(f"%remote_attach: {error}") from error
+
+
+@context_matcher()  # type: ignore[untyped-decorator]
+def complete_subject(context: CompletionContext) -> SimpleMatcherResult:
+    """Offer the workers and open calls behind `%remote_attach`."""
+    name, _, typed = context.line_with_cursor[: context.cursor_position].lstrip().partition(" ")
+    if name.lstrip("%") != "remote_attach" or " " in typed.strip():
+        return SimpleMatcherResult(completions=[])
+    typed = typed.strip()
+    try:
+        status = inquiry.status()
+    except Error:
+        status = None
+    found = [] if status is None else [*(w.worker for w in status.workers), *_running(status)]
+    completions = [SimpleCompletion(each, type="param") for each in found if each.startswith(typed)]
+    return SimpleMatcherResult(completions=completions, matched_fragment=typed, suppress=True)
+
+
+def _running(status: Status) -> list[str]:
+    return [call.call for call in status.calls if call.running]
 
 
 @context_matcher()  # type: ignore[untyped-decorator]

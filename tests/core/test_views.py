@@ -56,6 +56,18 @@ def test_recent_calls_are_those_that_somebody_made_newest_first() -> None:
     assert views[0].submitted_at > views[1].submitted_at
 
 
+def test_the_workers_of_a_call_are_those_that_hold_its_inputs() -> None:
+    simulation = Simulation(make_resources(2))
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 3)
+    assert simulation.core.workers_at(call) == []
+    simulation.run(0.1)
+    held = simulation.core.workers_at(call)
+    assert len(held) == 2
+    assert set(held) == {view.worker for view in simulation.core.status().workers}
+    assert simulation.core.workers_at(CallId("fc-nobody")) == []
+
+
 def test_the_ceiling_is_a_reason() -> None:
     simulation = Simulation()
     spec = make_spec(settings=PoolSettings(max_containers=1))

@@ -106,6 +106,8 @@ def listed(xs: list[int]) -> None: ...
 
 
 CASES = {
+    # attaching
+    "attach to what": Case(lambda: nb.attach("worker 3"), ("worker 3", "ta-", "fc-")),
     # options
     "unknown option": Case(option(tmeout=3), ("tmeout", "timeout")),
     "both spellings": Case(option(keep_warm=1, min_containers=2), ("min_containers=2",)),

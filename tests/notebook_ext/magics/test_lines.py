@@ -39,7 +39,17 @@ def test_without_a_broker_it_says_so_and_starts_none(
     assert "No broker is running" in repr(typed(magic))
 
 
-@pytest.mark.parametrize("line", ["%remote_status now", "%remote_calls x", "%remote_cancel"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "%remote_status now",
+        "%remote_calls x",
+        "%remote_cancel",
+        "%remote_attach",
+        "%remote_attach ta-1 ta-2",
+        "%remote_attach x",
+    ],
+)
 def test_wrong_arguments_are_one_line(typed: Typed, line: str) -> None:
     with pytest.raises(UsageError):
         typed(line)
