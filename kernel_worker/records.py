@@ -69,6 +69,15 @@ class CallCancelled(_Record, tag="call_cancelled"):
     call: CallId
 
 
+class InputsLeased(_Record, tag="inputs_leased"):
+    """Inputs `[start, stop)`, which must not run twice, go to a worker: they may have begun."""
+
+    call: CallId
+    start: int
+    stop: int
+    attempt: int
+
+
 class RangeSucceeded(_Record, tag="range_succeeded"):
     """Inputs `[start, stop)` succeeded. Stored beside it: the frames of values from `first` on."""
 
@@ -133,6 +142,7 @@ Record = (
     | InputsAdded
     | InputsClosed
     | CallCancelled
+    | InputsLeased
     | RangeSucceeded
     | InputEnded
     | AttemptFailed

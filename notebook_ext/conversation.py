@@ -99,18 +99,25 @@ class Conversation:
     def connected(self, incarnation: str) -> None:
         """A broker said welcome. To one that is new, say everything that is open."""
         known = incarnation == self._incarnation
+        if not known:
+            self._forget_broker()
         self._online = True
         self._incarnation = incarnation
         if not known:
-            self._out.clear()
             self._told.forget()
             self._say_everything()
 
     def lost(self) -> None:
         """The broker is gone. What is asked from now on is said to the next."""
+        self._forget_broker()
         self._online = False
         self._incarnation = ""
+
+    def _forget_broker(self) -> None:
         self._out.clear()
+        if self._online:
+            for opened in self._calls.values():
+                opened.told = opened.added
 
     def fail(self, error: str, message: str) -> None:
         """There will be no broker: tell everybody who waits."""
@@ -501,6 +508,8 @@ class Conversation:
                 self._end_here(opened)
             elif opened.items:
                 self._end_as(opened, Outcome.LOST, _cut_short(opened))
+            elif opened.said.attached and not opened.said.package.spec.rerun_on_crash:
+                self._say_once(opened)
             else:
                 self._say_again(opened)
         cancels, self._unsaid_cancels = self._unsaid_cancels, {}
@@ -513,6 +522,17 @@ class Conversation:
             self._say_question(question)
         for blocked in self._blocked.values():
             self._say(blocked)
+
+    def _say_once(self, opened: OpenCall) -> None:
+        """Submit what no broker has heard of: what one had may have run, and must not run twice."""
+        for low, high in opened.ended.missing(0, opened.told):
+            opened.end(low, high - low)
+            for index in range(low, high):
+                text = _may_have_run(opened, index)
+                opened.said.receiver.ended(Ended(index, 1, Outcome.LOST, 1, text, None))
+        if not opened.finished:
+            self._say_again(opened)
+        self._let_go(opened)
 
     def _say_again(self, opened: OpenCall) -> None:
         """Submit what has no outcome, numbered anew where that is not all."""
@@ -555,6 +575,13 @@ def _cut_short(opened: OpenCall) -> str:
     return (
         f"{opened.said.package.spec.name} had given {opened.items} items when the broker died; a "
         "generator runs again only where it has given none"
+    )
+
+
+def _may_have_run(opened: OpenCall, index: int) -> str:
+    return (
+        f"input {index} of {opened.said.package.spec.name}: the broker died while it had it, and "
+        "rerun_on_crash=False says that it must not run twice"
     )
 
 

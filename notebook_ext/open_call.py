@@ -46,6 +46,7 @@ class OpenCall:
         "left",
         "said",
         "terminate",
+        "told",
         "total",
         "wire",
     )
@@ -65,6 +66,8 @@ class OpenCall:
         """None while the broker numbers as we do."""
         self.cancelled = False
         self.terminate = False
+        self.told = 0
+        """So many inputs a broker had heard of that is gone."""
 
     def append(self, count: int, frames: Sequence[Frame]) -> Batch:
         """Add inputs; they are kept until they have outcomes."""

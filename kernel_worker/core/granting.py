@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from kernel_worker import records
 from kernel_worker.core import effects
 from kernel_worker.core.leases import (
     MAX_INPUTS,
@@ -133,6 +134,8 @@ def _grant(  # noqa: PLR0917  a lease is this
     worker.leases[lease.id] = lease
     state.note_waiting(call)
     state.settle(worker)
+    if not pool.spec.rerun_on_crash:
+        state.record(call, records.InputsLeased(call.id, start, stop, taken.attempt))
     state.emit(
         effects.GrantLease(
             worker.id, lease.id, call.id, start, stop, taken.attempt, group, group_size

@@ -297,6 +297,9 @@ def restore_record(state: State, record: records.Record) -> None:
             call.closed = True
         case records.CallCancelled():
             call.cancelled = True
+        case records.InputsLeased(start=start, stop=stop, attempt=attempt):
+            for index in range(start, stop):
+                call.life(index).leased = attempt
         case records.RangeSucceeded(start=start, stop=stop):
             _restore_ended(call, start, stop, Cause.SUCCEEDED)
         case records.InputEnded(index=index, count=count, outcome=outcome):
@@ -354,11 +357,19 @@ def restore_backlogs(state: State) -> None:
 
 
 def _end_cut_short(state: State, call: Call) -> None:
-    """End the generators that had given items: their worker went with the broker that is gone."""
-    for index in sorted(index for index, life in call.lives.items() if life.items):
-        items = call.has_given(index)
+    """End what ran and must not run again: its worker went with the broker that is gone.
+
+    Generators that had given items, and inputs that are executed at most once.
+    """
+    name = call.pool.spec.name
+    for index, life in sorted(call.lives.items()):
+        if life.items:
+            message = retries.cut_short_message(name, life.items, "the broker died")
+        elif life.leased == life.attempt:
+            message = retries.lost_message(name, index, "with the broker", 0)
+        else:
+            continue
         outcome = Outcome.CANCELLED if call.cancelled else Outcome.LOST
-        message = retries.cut_short_message(call.pool.spec.name, items, "the broker died")
         call.states.move(index, index + 1, Cause.GRANTED)
         call.states.move(index, index + 1, CAUSE_OF[outcome])
         attempt = call.attempt_of(index)

@@ -2,7 +2,7 @@
 -- `user_version` is the version of this schema, `application_id` says that the file is ours.
 
 PRAGMA application_id = 0x4e42584a;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 CREATE TABLE calls (
     id          INTEGER PRIMARY KEY,

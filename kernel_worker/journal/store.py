@@ -304,7 +304,7 @@ class Store:
             "UPDATE calls SET finished_at = ?, tally = ? WHERE id = ?",
             (entry.at, msgspec.msgpack.encode(entry.tally), call_id),
         )
-        self._delete_records(call_id, "kind = 'inputs_added'")
+        self._delete_records(call_id, "kind IN ('inputs_added', 'inputs_leased')")
         self._release_objects(call_id)
         self._ids.pop(entry.call, None)
 

@@ -98,6 +98,54 @@ def test_results_of_spawned_calls_are_found_again_after_kill_9_of_the_broker(
     assert value(kernel, "waits_for.remote('/')") == "found "
 
 
+def test_what_must_not_run_twice_does_not_when_the_broker_is_killed(
+    start_kernel: KernelStarter, own_place: Place, tmp_path: Path
+) -> None:
+    marks, gate = tmp_path / "marks", tmp_path / "gate"
+    kernel = start_kernel(tmp_path, own_place.variables)
+    typed(
+        kernel,
+        HEAD
+        + """
+import os, time
+@app.function(rerun_on_crash=False)
+def once(mark, gate):
+    with open(mark, 'a') as file:
+        file.write('.')
+    while not os.path.exists(gate):
+        time.sleep(0.02)
+    return 'done'
+""",
+    )
+    spawned, attached = f"{marks}-spawned", f"{marks}-attached"
+    typed(kernel, f"spawned = once.spawn({spawned!r}, {str(gate)!r})")
+    cell = kernel.begin(
+        f"""
+        try:
+            once.remote({attached!r}, {str(gate)!r})
+        except nb.exception.InternalFailure as error:
+            print(error)
+        """
+    )
+    wait_until(lambda: Path(spawned).exists() and Path(attached).exists(), what="both run")
+    os.kill(own_place.broker_pid(), signal.SIGKILL)
+    assert "rerun_on_crash=False says that it must not run twice" in kernel.finish(cell).stdout
+    gate.touch()
+    said = value(
+        kernel,
+        """
+        try:
+            said = spawned.get(timeout=30)
+        except nb.exception.InternalFailure as error:
+            said = str(error)
+        said
+        """,
+    )
+    assert "with the broker" in said
+    assert Path(spawned).read_text() == Path(attached).read_text() == "."
+    assert value(kernel, f"once.remote({attached!r}, {str(gate)!r})") == "done"
+
+
 def test_an_attached_map_survives_kill_9_of_the_broker(
     start_kernel: KernelStarter, own_place: Place, tmp_path: Path
 ) -> None:

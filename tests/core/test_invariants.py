@@ -504,7 +504,8 @@ class AnyHistory(RuleBasedStateMachine):
         other = Scheduler("r")
         told = other.restore(self.records, self.now)
         check(other)
-        ends = (records.CallCancelled, records.ItemsYielded)  # a generator that gave items ends
+        # A generator that gave items ends, and what must not run twice where it had begun.
+        ends = (records.CallCancelled, records.ItemsYielded, records.InputsLeased)
         cancelled = {one.call for one in self.records if isinstance(one, ends)}
         for effect in told:
             if isinstance(effect, effects.FinishCall):

@@ -166,6 +166,55 @@ def test_a_restart_remembers_failures_and_deaths() -> None:
     }
 
 
+def test_a_restart_runs_nothing_twice_that_must_not() -> None:
+    """What a worker had when the broker died is lost; what waited, or was to be retried, runs."""
+    simulation = Simulation()
+    spec = make_spec(rerun_on_crash=False, retries=RetryPolicy(1, 1.0, 0.0))
+    behaviour = {0: 0.01, 1: "hang", 2: "fail"}
+    pool = simulation.define(spec, lambda _, index, __: behaviour.get(index, 0.0))
+    call = simulation.submit(pool, 3, attached=False)
+    simulation.run(0.1)
+    leased = [fact for fact in facts(simulation) if isinstance(fact, records.InputsLeased)]
+    begun = {fact.start for fact in leased}
+    assert {0, 1} <= begun
+    for at, effect in enumerate(simulation.log):
+        if isinstance(effect, effects.GrantLease):
+            before = [getattr(one, "record", None) for one in simulation.log[:at]]
+            record = records.InputsLeased(call, effect.start, effect.stop, effect.attempt)
+            assert record in before, "the fact is there before the worker hears"
+    again = Scheduler("again")
+    told = again.restore(facts(simulation), 0.0)
+    check(again)
+    ended = [e.record for e in told if isinstance(e, effects.Record)]
+    assert [(end.index, end.outcome) for end in ended] == [(1, Outcome.LOST)]
+    assert "died under it (with the broker), and rerun_on_crash=False" in ended[0].message
+    found = again.call_info(call)
+    assert found is None or (found.succeeded, found.failed) == (1, 1)
+
+
+def test_what_failed_and_is_to_be_retried_has_not_begun_again() -> None:
+    core = Scheduler("again")
+    spec = make_spec(rerun_on_crash=False)
+    call = CallId("fc-1")
+    submitted = records.CallSubmitted(
+        call, spec, spec.code, spec.code, spec.code, CallContext(), (), (), 0.0
+    )
+    core.restore(
+        [
+            submitted,
+            records.InputsAdded(call, 0, 1),
+            records.InputsClosed(call, 1),
+            records.InputsLeased(call, 0, 1, 1),
+            records.AttemptFailed(call, 0, 1),
+        ],
+        0.0,
+    )
+    check(core)
+    found = core.call_info(call)
+    assert found is not None
+    assert (found.pending, found.failed) == (1, 0)
+
+
 def test_a_restart_runs_nothing_again_of_a_call_that_was_cancelled() -> None:
     simulation = Simulation()
     pool = simulation.define(make_spec(), lambda *_: "hang")

@@ -113,7 +113,7 @@ def _columns(db: sqlite3.Connection, table: str) -> list[str]:
 
 
 def test_a_step_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STEPS, SCHEMA_VERSION, (STEPS[SCHEMA_VERSION][0], "no SQL"))
+    monkeypatch.setitem(STEPS, SCHEMA_VERSION, (*STEPS[SCHEMA_VERSION], "no SQL"))
     db = sqlite3.connect(path, isolation_level=None)
     with pytest.raises(sqlite3.OperationalError):
         migrate(db, 1)

@@ -674,3 +674,47 @@ def test_an_object_whose_handle_lives_is_not_taken_back(monkeypatch: pytest.Monk
     dropped = [d for m in said(talk) if isinstance(m, messages.DropObjects) for d in m.digests]
     assert "p" in dropped
     assert "o" not in dropped
+
+
+def test_what_must_not_run_twice_is_not_said_to_another_broker() -> None:
+    talk = opened()
+    heard = Heard()
+    once = package()
+    once = replace(once, spec=msgspec.structs.replace(once.spec, rerun_on_crash=False))
+    talk.submit(submission("fc-1", heard, package=once), 2, inputs(1, 2), closed=False)
+    talk.receive(messages.Results(CALL, 0, 1, 0), values("a"))
+    talk.lost()
+    talk.add(CALL, 1, inputs(3))
+    talk.lost()
+    talk.connected("two")
+    ends = [(end.index, end.count, end.outcome) for end in heard.ends]
+    assert ends == [(1, 1, Outcome.LOST)]
+    assert "the broker died while it had it, and rerun_on_crash=False" in heard.ends[0].message
+    (again,) = [message for message in said(talk) if isinstance(message, messages.Submit)]
+    assert (again.count, again.closed) == (1, False)
+    talk.receive(messages.Results(CALL, 0, 1, 0), values("c"))
+    assert heard.results == {0: "a", 2: "c"}
+    talk.close(CALL)
+    assert talk.is_idle
+
+
+def test_a_broker_that_is_another_without_a_loss_between_is_another_all_the_same() -> None:
+    talk = opened()
+    heard = Heard()
+    once = package()
+    once = replace(once, spec=msgspec.structs.replace(once.spec, rerun_on_crash=False))
+    talk.submit(submission("fc-1", heard, package=once), 1, inputs(1), closed=True)
+    talk.connected("two")
+    assert [end.outcome for end in heard.ends] == [Outcome.LOST]
+    assert talk.is_idle
+    assert not [message for message in said(talk) if isinstance(message, messages.Submit)]
+
+
+def test_what_waits_for_its_first_broker_is_said_to_it() -> None:
+    talk = opened()
+    talk.lost()
+    once = package()
+    once = replace(once, spec=msgspec.structs.replace(once.spec, rerun_on_crash=False))
+    talk.submit(submission("fc-1", Heard(), package=once), 1, inputs(1), closed=True)
+    talk.connected("two")
+    assert names(said(talk))[-1] == "Submit"
