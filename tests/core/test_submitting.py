@@ -170,7 +170,7 @@ def test_a_restart_runs_nothing_twice_that_must_not() -> None:
     """What a worker had when the broker died is lost; what waited, or was to be retried, runs."""
     simulation = Simulation()
     spec = make_spec(rerun_on_crash=False, retries=RetryPolicy(1, 1.0, 0.0))
-    behaviour = {0: 0.01, 1: "hang", 2: "fail"}
+    behaviour: dict[int, float | str] = {0: 0.01, 1: "hang", 2: "fail"}
     pool = simulation.define(spec, lambda _, index, __: behaviour.get(index, 0.0))
     call = simulation.submit(pool, 3, attached=False)
     simulation.run(0.1)
@@ -185,7 +185,7 @@ def test_a_restart_runs_nothing_twice_that_must_not() -> None:
     again = Scheduler("again")
     told = again.restore(facts(simulation), 0.0)
     check(again)
-    ended = [e.record for e in told if isinstance(e, effects.Record)]
+    ended: list[Any] = [e.record for e in told if isinstance(e, effects.Record)]
     assert [(end.index, end.outcome) for end in ended] == [(1, Outcome.LOST)]
     assert "died under it (with the broker), and rerun_on_crash=False" in ended[0].message
     found = again.call_info(call)
