@@ -34,6 +34,7 @@ from notebook_ext.marks import batched, concurrent
 from notebook_ext.options import Retries
 from notebook_ext.secret import Secret
 from notebook_ext.stored import put
+from notebook_ext.unfinished import last_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +68,7 @@ __all__ = [
     "functions",
     "gather",
     "is_local",
+    "last_map",
     "method",
     "parameter",
     "put",

@@ -44,6 +44,10 @@ class Callee(Source, Generic[P, R]):
     is_generator = False
     """Whether it gives items (`remote_gen`) instead of a value (`remote`)."""
 
+    def newest(self) -> Callee[P, R]:
+        """Return what it is called on now: itself, or its redefinition."""
+        return self
+
     @twin
     def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> Waiting[R]:
         """Run on a worker, wait, and return the value or raise the original exception.
@@ -147,6 +151,8 @@ class Callee(Source, Generic[P, R]):
         """Run on workers for each item of the iterables zipped, and yield the results.
 
         It starts when it is first iterated, with `for` or `async for`, and can be iterated once.
+        Where it fails or is stopped, the exception and the map have `results`, `failed`,
+        `remaining` and `resume()`; see `unfinished.Unfinished`.
 
         Args:
             input_iterators: iterables, zipped to the shortest; they may be infinite, blocking or

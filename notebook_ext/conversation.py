@@ -138,8 +138,8 @@ class Conversation:
 
     def submit(
         self, said: Submission, count: int, frames: Sequence[Frame], *, closed: bool
-    ) -> None:
-        """Make a call with its first `count` inputs."""
+    ) -> OpenCall:
+        """Make a call with its first `count` inputs; return what is kept of it until it ends."""
         opened = OpenCall(said)
         self._calls[said.call] = opened
         if count:
@@ -150,6 +150,7 @@ class Conversation:
             self._say_submit(opened, count, frames, closed=closed)
         if opened.finished and said.attached:
             del self._calls[said.call]
+        return opened
 
     def add(self, call: CallId, count: int, frames: Sequence[Frame]) -> None:
         """Add inputs to an open call; nothing where it has ended."""

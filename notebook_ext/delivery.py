@@ -7,21 +7,17 @@ wait for.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
+from notebook_ext.spill import Spill, Spilled, Values
 from notebook_ext.submission import Ended
 from notebook_ext.twin import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from kernel_worker.wire.frames import Frame
+    from collections.abc import Callable, Iterator
 
 HELD_BYTES = 64 * 1024 * 1024
 """More than this is kept in a file."""
@@ -31,33 +27,32 @@ FULL_COUNT = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
-    """The values of `count` inputs, from `position` of a batch on."""
+class Skipped:
+    """Stands for results that are not wanted."""
 
     count: int
-    frames: Sequence[Frame]
-    position: int
 
 
-Piece = Values | Ended
-
-
-@dataclass(frozen=True, slots=True)
-class _Spilled:
-    count: int
-    position: int
-    offset: int
-    size: int
+Piece = Values | Ended | Skipped
 
 
 class Delivery:
     """One map's results, safe for one who puts and one who takes."""
 
-    def __init__(self, *, ordered: bool) -> None:
-        """Start with none; `ordered` gives them in the order of the inputs."""
+    def __init__(
+        self, *, ordered: bool, keep: Callable[[int, Values], object] | None = None
+    ) -> None:
+        """Start with none.
+
+        Args:
+            ordered: whether they are taken in the order of the inputs.
+            keep: called with results before they are taken: an interrupt at any moment finds them
+                kept, or here. So it may be called twice with the same.
+        """
         self._ordered = ordered
+        self._keep = keep
         self._lock = threading.Lock()
-        self._held: dict[int, Values | Ended | _Spilled] = {}
+        self._held: dict[int, Piece | Spilled] = {}
         self._arrivals: deque[int] = deque()
         self._next = 0
         self._given = 0
@@ -67,7 +62,7 @@ class Delivery:
         self._waiting: Waiting[None] | None = None
         self._held_bytes = 0
         self._held_count = 0
-        self._spill = _Spill()
+        self._spill = Spill()
 
     @property
     def is_full(self) -> bool:
@@ -76,17 +71,22 @@ class Delivery:
             return False
         return self._held_bytes > FULL_BYTES or self._held_count > FULL_COUNT
 
-    def put(self, start: int, piece: Piece) -> None:
-        """Add the results of `[start, start + piece.count)`; each index comes once."""
+    def put(self, start: int, piece: Piece | Spilled) -> bool:
+        """Add the results of `[start, start + piece.count)`; each index comes once.
+
+        Returns:
+            False where nobody takes anything any more; then nothing is added.
+        """
         with self._lock:
             if self._aborted:
-                return
+                return False
             self._held[start] = self._kept(piece)
             self._held_count += piece.count
             if not self._ordered:
                 self._arrivals.append(start)
             waiting = self._wake() if not self._ordered or start == self._next else None
         _release(waiting)
+        return True
 
     def finish(self, total: int, last: Callable[[], object] | None = None) -> None:
         """There are `total` results; `last` is called behind them, and may raise."""
@@ -114,16 +114,25 @@ class Delivery:
         __tracebackhide__ = True
         with self._lock:
             start = self._first()
-            if start is not None:
-                return start, self._taken(start)
             over = self._aborted or self._given == self._total
-            if not over:
+            if start is None and not over:
                 if self._waiting is None:
                     self._waiting = Waiting()
                 return self._waiting
+        if start is not None:
+            return start, self._taken(start)
         if self._last is not None:
             self._last()
         return None
+
+    def left(self) -> Iterator[tuple[int, Piece]]:
+        """Yield what nobody has taken, and let go of everything."""
+        with self._lock:
+            self._aborted = True
+            held, self._held = self._held, {}
+        for start, piece in held.items():
+            yield start, piece.read() if isinstance(piece, Spilled) else piece
+        self.close()
 
     def close(self) -> None:
         """Let go of everything."""
@@ -137,26 +146,34 @@ class Delivery:
     def _first(self) -> int | None:
         if self._ordered:
             return self._next if self._next in self._held else None
-        return self._arrivals.popleft() if self._arrivals else None
+        return self._arrivals[0] if self._arrivals else None
 
     def _taken(self, start: int) -> Piece:
-        piece = self._held.pop(start)
-        self._next = start + piece.count
-        self._given += piece.count
-        self._held_count -= piece.count
-        if isinstance(piece, _Spilled):
-            frames = self._spill.read(piece.offset, piece.size)
-            return Values(piece.count, frames, piece.position)
-        self._held_bytes -= _size(piece)
+        held = self._held[start]
+        piece = held.read() if isinstance(held, Spilled) else held
+        if self._keep is not None and isinstance(piece, Values):
+            self._keep(start, piece)
+        with self._lock:
+            del self._held[start]
+            if not self._ordered:
+                self._arrivals.popleft()
+            self._next = start + piece.count
+            self._given += piece.count
+            self._held_count -= piece.count
+            if not isinstance(held, Spilled):
+                self._held_bytes -= _size(held)
+            elif held.spill is self._spill:
+                self._spill.drop()
         return piece
 
-    def _kept(self, piece: Piece) -> Values | Ended | _Spilled:
+    def _kept(self, piece: Piece | Spilled) -> Piece | Spilled:
+        if isinstance(piece, Spilled):
+            return piece
         size = _size(piece)
-        if isinstance(piece, Ended) or self._held_bytes + size <= HELD_BYTES:
+        if not isinstance(piece, Values) or self._held_bytes + size <= HELD_BYTES:
             self._held_bytes += size
             return piece
-        offset, length = self._spill.write(piece.frames)
-        return _Spilled(piece.count, piece.position, offset, length)
+        return self._spill.write(piece)
 
     def _wake(self) -> Waiting[None] | None:
         waiting, self._waiting = self._waiting, None
@@ -173,43 +190,8 @@ def _nothing() -> None:
 
 
 def _size(piece: Piece) -> int:
+    if isinstance(piece, Skipped):
+        return 0
     if isinstance(piece, Ended):
         return 256 + len(piece.exception or b"")
-    return sum(map(len, piece.frames))
-
-
-class _Spill:
-    """A file without a name; emptied whenever all in it was read."""
-
-    def __init__(self) -> None:
-        self._file: Any = None
-        self._unread = 0
-        self._end = 0
-
-    def write(self, frames: Sequence[Frame]) -> tuple[int, int]:
-        """Append a batch; return where it lies and its length in bytes."""
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="notebook-ext-")  # noqa: SIM115  kept open
-        data = msgspec.msgpack.encode(list(frames))
-        offset = self._end
-        self._file.seek(offset)
-        self._file.write(data)
-        self._end += len(data)
-        self._unread += 1
-        return offset, len(data)
-
-    def read(self, offset: int, size: int) -> list[bytes]:
-        """Return a batch; once."""
-        self._file.seek(offset)
-        frames = msgspec.msgpack.decode(self._file.read(size), type=list[bytes])
-        self._unread -= 1
-        if not self._unread:
-            self._file.truncate(0)
-            self._end = 0
-        return frames
-
-    def close(self) -> None:
-        """Remove the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    return piece.size_bytes

@@ -16,16 +16,16 @@ import itertools
 import math
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernel_worker.errors import InvalidError, SerializationError
 from kernel_worker.wire import payload
 from kernel_worker.wire.frames import FORM_ARGS
 from notebook_ext.companions import Companions, gathering
-from notebook_ext.twin import Waiting
+from notebook_ext.twin import Waiting, done
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from kernel_worker.wire.frames import Frame
 
@@ -41,6 +41,19 @@ FEW = 256
 
 _READY = (list, tuple, range, set, frozenset, dict, str, bytes, bytearray)
 """Iterables that cannot block and run no code of users."""
+
+
+class Part(NamedTuple):
+    """A batch of inputs for the map that resumes this one."""
+
+    runs: list[tuple[int, int]]
+    """`(start, count)` of neighbours, as the user numbers them."""
+    frames: Sequence[Frame]
+
+    @property
+    def size(self) -> int:
+        """How many inputs there are."""
+        return sum(count for _, count in self.runs)
 
 
 class Gate:
@@ -126,7 +139,9 @@ class Feed:
             ready: called, in the thread that pulls, when there is something to take.
             limit_bytes: how large the arguments of one input may be, pickled.
         """
-        self._sources = sources
+        self.sources = sources
+        self._iterator: Iterator[tuple[Any, ...]] | None = None
+        self._async_iterators: list[AsyncIterator[Any]] | None = None
         self._spread = spread
         self._gate = gate
         self._ready = ready
@@ -141,23 +156,21 @@ class Feed:
         """Whether all has been pulled …"""
         self.error: BaseException | None = None
         """… or the iterables raised this."""
+        self.exhausted = False
+        """Whether the iterables have no more."""
+        self.begun: Waiting[None] = done(None)
+        """Done once what a map takes over from another is known."""
+        self.over: Waiting[None] = Waiting()
+        """Done once nothing is pulled any more."""
 
     def pull(self) -> None:
         """Pull everything, in this thread."""
         __tracebackhide__ = True
         try:
-            if self.is_async:
-                import asyncio  # noqa: PLC0415  rarely
-
-                asyncio.run(self._pull_async())
-            elif all(type(source) in _READY for source in self._sources):
-                self._pull_chunks()
-            else:
-                self._pull_items()
+            self._pull()
         except BaseException as error:  # noqa: BLE001  raised again where the results are taken
             self.error = error
-        self.finished = True
-        self._ready()
+        self._end()
 
     async def pull_in_loop(self) -> None:
         """Pull everything, in the running task."""
@@ -166,8 +179,11 @@ class Feed:
             await self._pull_async()
         except BaseException as error:  # noqa: BLE001  as in `pull`
             self.error = error
-        self.finished = True
-        self._ready()
+        self._end()
+
+    def skip(self) -> None:
+        """Pull nothing: nobody wants it any more."""
+        self._end()
 
     def take(self) -> tuple[int, list[Frame]] | None:
         """Return the next batch, or None where nothing should be sent now; in the I/O thread."""
@@ -193,11 +209,68 @@ class Feed:
         """Whether everything that was pulled has been taken."""
         return not (self._batches or len(self._writer))
 
+    # ---- for the map that resumes this one ------------------------------------------------------
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the sources cannot block, run no code of users, and stay as they are."""
+        return all(type(source) in _READY for source in self.sources)
+
+    @property
+    def next_index(self) -> int:
+        """The number of the input that would be pulled next."""
+        return self._gate.pulled
+
+    def leftover(
+        self, sent: int, ours: Callable[[int, int], Iterable[tuple[int, int, int]]]
+    ) -> list[Part]:
+        """Return what was pulled and not sent, and forget it; only once this is over.
+
+        Args:
+            sent: how many inputs were sent.
+            ours: how the user numbers inputs of the call.
+        """
+        batches = [*self._batches]
+        self._batches.clear()
+        while waiting := len(self._writer):
+            batches.append(self._writer.take(min(waiting, BATCH_COUNT)))
+        parts = []
+        for count, frames in batches:
+            parts.append(Part([(at, size) for _, at, size in ours(sent, count)], frames))
+            sent += count
+        return parts
+
+    def take_up(self, other: Feed) -> None:
+        """Go on pulling where another has stopped."""
+        self._iterator = other._iterator
+        self._async_iterators = other._async_iterators
+
     # ---- pulling --------------------------------------------------------------------------------
+
+    def _pull(self) -> None:
+        __tracebackhide__ = True
+        if self.is_async:
+            import asyncio  # noqa: PLC0415  rarely
+
+            asyncio.run(self._pull_async())
+            if not self.exhausted:  # what the loop had open ended with it
+                raise InvalidError(
+                    "an async iterable that was read by a blocking loop cannot be read on; give a "
+                    "new one, or take the results with `async for`."
+                )
+        elif self.is_plain:
+            self._pull_chunks()
+        else:
+            self._pull_items()
+
+    def _end(self) -> None:
+        self.finished = True
+        self.over.complete(_nothing)
+        self._ready()
 
     def _pull_chunks(self) -> None:
         __tracebackhide__ = True
-        inputs = self._inputs([iter(source) for source in self._sources])
+        inputs = self._inputs()
         size = 1  # how large the inputs are shows when the first is pickled
         while not self._gate.closed:
             self._wait()
@@ -209,6 +282,7 @@ class Feed:
                     self._add(chunk)
                 raise
             if not chunk:
+                self.exhausted = True
                 return
             self._add(chunk)
             mean = max(self._gate.item_bytes, 1.0)
@@ -217,18 +291,23 @@ class Feed:
     def _pull_items(self) -> None:
         __tracebackhide__ = True
         gate, writer = self._gate, self._writer
-        for item in self._inputs([iter(source) for source in self._sources]):
+        if gate.closed:
+            return
+        for item in self._inputs():
+            self._add_one(item)
             if gate.closed:
                 return
-            self._add_one(item)
             if not gate.is_open:
                 self._wait()
             elif len(writer) % BATCH_COUNT == 0:
                 self._ready()
+        self.exhausted = True
 
     async def _pull_async(self) -> None:
         __tracebackhide__ = True
-        iterators = [_as_async(source) for source in self._sources]
+        if self._async_iterators is None:
+            self._async_iterators = [_as_async(source) for source in self.sources]
+        iterators = self._async_iterators
         while not self._gate.closed:
             waiting = self._gate.wait_for()
             if waiting is not None:
@@ -237,13 +316,17 @@ class Feed:
             try:
                 item = [await anext(iterator) for iterator in iterators]
             except StopAsyncIteration:
+                self.exhausted = True
                 return
             self._add_one(tuple(item[0]) if self._spread else tuple(item))
 
-    def _inputs(self, iterators: Sequence[Iterator[Any]]) -> Iterator[tuple[Any, ...]]:
-        if self._spread:
-            return map(_as_arguments, iterators[0])
-        return zip(*iterators, strict=False)
+    def _inputs(self) -> Iterator[tuple[Any, ...]]:
+        if self._iterator is None:
+            iterators = [iter(source) for source in self.sources]
+            spread = self._spread
+            plain = map(_as_arguments, iterators[0]) if spread else zip(*iterators, strict=False)
+            self._iterator = plain
+        return self._iterator
 
     def _add(self, chunk: list[tuple[Any, ...]]) -> None:
         """Add a batch; of one that cannot be pickled, the inputs before the culprit."""

@@ -91,6 +91,10 @@ class Function(Callee[P, R], Pooled):
         function.is_generator = is_generator
         return function
 
+    def newest(self) -> Function[P, R]:
+        """Return the function that its cell defines now."""
+        return _known.get(self._key, self)
+
     from_name: ClassVar[FromName] = FromName()
     """See `notebook_ext.looked_up.FromName`."""
     lookup: ClassVar[Lookup] = Lookup()

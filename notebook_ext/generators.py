@@ -23,9 +23,10 @@ from kernel_worker.errors import InvalidError
 from kernel_worker.model import NoValue
 from kernel_worker.wire import payload
 from notebook_ext import dropping
-from notebook_ext.delivery import Delivery, Values
+from notebook_ext.delivery import Delivery
 from notebook_ext.outcome import value_at
 from notebook_ext.receivers import Answer, open_result, raise_rejection
+from notebook_ext.spill import Values
 from notebook_ext.twin import Waiting
 
 if TYPE_CHECKING:

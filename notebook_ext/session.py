@@ -20,10 +20,10 @@ import msgspec
 from kernel_worker import context, rendezvous
 from kernel_worker.errors import ConnectionError  # noqa: A004  ours
 from kernel_worker.model import CallId, ClientId, WorkerId
-from kernel_worker.wire import frames as wire_frames
-from kernel_worker.wire import messages, payload
+from kernel_worker.wire import messages
 from notebook_ext import exception, stored
 from notebook_ext.config import current as current_settings
+from notebook_ext.cutting import cut
 from notebook_ext.link import Link
 from notebook_ext.output import CallOutput, Printer
 from notebook_ext.submission import Package
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kernel_worker.rendezvous import Connection
     from kernel_worker.settings import Settings
     from kernel_worker.wire.frames import Frame
+    from notebook_ext.open_call import OpenCall
     from notebook_ext.submission import Receiver, Submission
 
 
@@ -111,9 +112,9 @@ class Session:
 
     def submit_now(
         self, said: Submission, count: int, frames: Sequence[Frame], *, closed: bool
-    ) -> None:
-        """Do as `submit`; in the I/O thread only."""
-        self._conversation.submit(said, count, frames, closed=closed)
+    ) -> OpenCall:
+        """Do as `submit`, and return what is known of the call; in the I/O thread only."""
+        return self._conversation.submit(said, count, frames, closed=closed)
 
     def add(self, call: CallId, count: int, frames: Sequence[Frame]) -> None:
         """Add inputs to an open call; in the I/O thread only."""
@@ -262,16 +263,6 @@ class Session:
         if found is None:
             raise ConnectionError(f"The broker of this worker is gone: {identity.connection_file}")
         return found
-
-
-def cut(frames: Sequence[Frame], start: int, stop: int) -> list[Frame]:
-    """Return the batch of the items `[start, stop)` of a batch, and of these alone."""
-    head = wire_frames.header(frames)
-    if not head.whole:
-        return wire_frames.cut(frames, start, stop)[1]
-    # Plain values: no code of users runs here.
-    reader = payload.BatchReader(frames)
-    return payload.encode_batch([reader[at] for at in range(start, stop)], head.form)
 
 
 def read_reply(reply: messages.Reply, frames: list[bytes], answer: Any) -> Any:

@@ -8,7 +8,7 @@ from kernel_worker.model import CallId, Digest, FunctionKey, FunctionSpec, PoolI
 from kernel_worker.wire import messages, payload
 from kernel_worker.wire.frames import FORM_ARGS, FORM_VALUE
 from notebook_ext.conversation import Conversation
-from notebook_ext.session import cut
+from notebook_ext.cutting import cut
 from notebook_ext.submission import Ended, Package, Submission
 
 

@@ -8,7 +8,8 @@ from kernel_worker.model import Outcome
 from kernel_worker.wire import payload
 from kernel_worker.wire.frames import FORM_VALUE
 from notebook_ext import delivery as rooms
-from notebook_ext.delivery import Delivery, Values
+from notebook_ext.delivery import Delivery, Skipped
+from notebook_ext.spill import Values
 from notebook_ext.submission import Ended
 from notebook_ext.twin import Waiting
 
@@ -24,7 +25,7 @@ def taken(delivery: Delivery) -> list[object]:
         start, got = item
         if isinstance(got, Ended):
             found.append((start, got.outcome))
-        else:
+        elif isinstance(got, Values):
             reader = payload.BatchReader(got.frames)
             found += [reader[got.position + at] for at in range(got.count)]
     return found
@@ -43,8 +44,29 @@ def test_in_order() -> None:
     assert taken(delivery) == ["a", "b", "c"]
     delivery.put(3, Ended(3, 2, Outcome.CANCELLED, 0, "", None))
     assert taken(delivery) == [(3, Outcome.CANCELLED)]
-    delivery.finish(5)
+    delivery.put(5, Skipped(2))
+    assert delivery.take() == (5, Skipped(2))
+    delivery.finish(7)
     assert delivery.take() is None
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_interrupt_finds_results_kept_or_here(ordered: bool) -> None:
+    kept: list[int] = []
+
+    def keep(start: int, values: Values) -> None:
+        kept.append(start)
+        if start == 1 and kept.count(1) == 1:
+            raise KeyboardInterrupt
+
+    delivery = Delivery(ordered=ordered, keep=keep)
+    for start in range(3):
+        delivery.put(start, piece(start))
+    assert isinstance(delivery.take(), tuple)
+    with pytest.raises(KeyboardInterrupt):
+        delivery.take()
+    assert [start for start, _ in delivery.left()] == [1, 2]
+    assert kept == [0, 1]
 
 
 def test_as_they_are_done() -> None:
@@ -94,8 +116,10 @@ def test_what_is_too_much_lies_in_a_file(monkeypatch: pytest.MonkeyPatch) -> Non
     assert taken(delivery) == [bytes([at]) * 200 for at in range(100)]
     assert delivery._spill._end == 0
     delivery.put(101, piece(bytes(2000)))
-    delivery.close()
+    delivery.put(102, piece(b"a"))
+    assert [(start, piece.count) for start, piece in delivery.left()] == [(101, 1), (102, 1)]
     assert delivery.take() is None
+    assert not delivery.put(103, piece(b"b"))
 
 
 def test_full_while_the_loop_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

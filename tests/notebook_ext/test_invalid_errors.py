@@ -10,7 +10,7 @@ import ast
 import functools
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,9 @@ from kernel_worker.model import FunctionKey, WorkerId
 from kernel_worker.wire import instances
 from notebook_ext import cloud, entrypoint, process, script
 from notebook_ext.exception import InvalidError
+from notebook_ext.feed import Feed, Gate
+from notebook_ext.refeed import Refeed
+from notebook_ext.unfinished import Unfinished
 from tests.core.simulation import make_spec
 
 ROOM = Path(nb.__file__).parent
@@ -92,6 +95,49 @@ def option(**given: Any) -> Callable[[], object]:
 def twice(run: Any) -> object:
     list(run)
     return list(run)
+
+
+def left_by(**kept: int) -> Unfinished[Any]:
+    """Return what a map leaves of which an input failed."""
+    mapped = f.map([])
+    assert list(mapped) == []
+    left = mapped.unfinished
+    assert left is not None
+    left.run.facts.failed = 1
+    for name, value in kept.items():
+        setattr(left.run.kept, name, value)
+    return left
+
+
+def not_iterated() -> object:
+    mapped = f.map([])
+    try:
+        return mapped.results
+    finally:
+        list(mapped)
+
+
+def whole() -> object:
+    mapped = f.map([])
+    return list(mapped) or mapped.resume()
+
+
+def taken_over() -> None:
+    run = left_by().run
+    run.feed.error = LookupError("no more")
+    gate = Gate(lambda: False)
+    feed = Refeed(run, str, spread=False, gate=gate, ready=gate.look)
+    for waiting in feed._steps():
+        waiting.join()
+
+
+def read_in_part() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    gate = Gate(lambda: False)
+    gate.close()
+    Feed([numbers()], spread=False, gate=gate, ready=gate.look)._pull()
 
 
 def several(*, with_functions: bool) -> script.Script:
@@ -166,6 +212,12 @@ CASES = {
     "map of nothing": Case(lambda: f.map(), ("map",)),  # noqa: PLW0108
     "map of what does not iterate": Case(lambda: f.map(3), ("argument 1", "3")),
     "map's kwargs": Case(lambda: f.map([1], kwargs=[2]), ("kwargs=[2]",)),  # type: ignore[arg-type]
+    "a map's results too early": Case(not_iterated, ("f.map",)),
+    "nothing to resume": Case(whole, ("f.map",)),
+    "too many failures": Case(lambda: left_by(forgot_failures=3).resume(), ("f.map", "3 more")),
+    "too many results": Case(lambda: left_by(forgot_values=1).resume(), ("f.map",)),
+    "an iterable that raised": Case(taken_over, ("f.map", "LookupError: no more")),
+    "an async iterable, read in part": Case(read_in_part, ("async",)),
     "map twice": Case(lambda: twice(f.map([])), ("f.map",)),
     "starmap of no tuples": Case(lambda: list(f.starmap([3])), ("starmap", "3")),
     "spawn_map of nothing": Case(lambda: f.spawn_map(), ("spawn_map",)),  # noqa: PLW0108

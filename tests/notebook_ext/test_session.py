@@ -14,8 +14,9 @@ from kernel_worker.wire import messages, payload
 from kernel_worker.wire.frames import FORM_ARGS
 from notebook_ext import process
 from notebook_ext.config import config
+from notebook_ext.cutting import cut
 from notebook_ext.exception import ClientClosed, ConnectionError, NotFoundError  # noqa: A004
-from notebook_ext.session import Session, cut
+from notebook_ext.session import Session
 from tests.waiting import PATIENCE, wait_until
 
 

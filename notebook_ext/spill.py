@@ -1,0 +1,103 @@
+"""A file without a name, for encoded batches that are too much for memory."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from notebook_ext import dropping
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernel_worker.wire.frames import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The values of `count` inputs, from `position` of a batch on."""
+
+    count: int
+    frames: Sequence[Frame]
+    position: int
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the batch is."""
+        return sum(map(len, self.frames))
+
+    def read(self) -> Values:
+        """Return it."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Spilled:
+    """Values that lie in a file."""
+
+    count: int
+    position: int
+    spill: Spill
+    offset: int
+    size_bytes: int
+
+    def read(self) -> Values:
+        """Return what lies there."""
+        return Values(self.count, self.spill.read(self.offset, self.size_bytes), self.position)
+
+
+class Spill:
+    """The file, safe for several threads; removed when nobody refers to it any more."""
+
+    def __init__(self) -> None:
+        """Start with no file."""
+        self._lock = threading.Lock()
+        self._file: Any = None
+        self._unread = 0
+        self._end = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is."""
+        return self._end
+
+    def write(self, values: Values) -> Spilled:
+        """Append a batch; return what stands for it."""
+        data = msgspec.msgpack.encode(list(values.frames))
+        with self._lock:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="notebook-ext-")  # noqa: SIM115  kept open
+                dropping.when_dropped(self, self._file.close)
+            offset = self._end
+            self._file.seek(offset)
+            self._file.write(data)
+            self._end += len(data)
+            self._unread += 1
+        return Spilled(values.count, values.position, self, offset, len(data))
+
+    def read(self, offset: int, size_bytes: int) -> list[bytes]:
+        """Return a batch."""
+        with self._lock:
+            self._file.seek(offset)
+            data = self._file.read(size_bytes)
+        return msgspec.msgpack.decode(data, type=list[bytes])
+
+    def drop(self) -> None:
+        """Say that a batch will not be read again; the file is emptied with the last of them."""
+        with self._lock:
+            self._unread -= 1
+            if not self._unread:
+                self._file.truncate(0)
+                self._end = 0
+
+    def close(self) -> None:
+        """Remove the file."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            self._end = self._unread = 0
