@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -39,8 +40,9 @@ _CLOSED = (
     "This process closed its connection to the broker while the call waited. Calls that are waited "
     "for end with it: call again, which connects anew. Spawned calls go on: nb.calls() lists them."
 )
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
-_SNDMORE = int(zmq.SNDMORE)
+_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
+_MOST_MESSAGES = 256
+"""So many are taken in one turn."""
 _PAUSE_SECONDS = 0.1
 
 
@@ -70,6 +72,8 @@ class Link:
         self._wake = _WakeUp()
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
+        self._send_frame: Callable[..., object] = _unsent
+        self._appetite = 1
         self._poller = zmq.Poller()
         self._poller.register(self._wake.descriptor, zmq.POLLIN)
         self._process: int | None = None
@@ -105,7 +109,7 @@ class Link:
     @property
     def is_alive(self) -> bool:
         """Whether the thread takes wishes."""
-        return not self._closing and self._thread.is_alive()
+        return not self._closing  # which is what the thread's end sets, whatever ends it
 
     # ---- the loop -------------------------------------------------------------------------------
 
@@ -146,19 +150,27 @@ class Link:
     def _send(self) -> None:
         if not self.conversation.online or self._socket is None:
             return
+        send = self._send_frame
         for frames in self.conversation.take():
             last = len(frames) - 1
-            for at, frame in enumerate(frames):
-                more = _SNDMORE if at < last else 0
-                small = len(frame) < LARGE_BYTES
-                self._socket.send(frame, more, copy=small)
+            for frame in frames[:last]:
+                send(frame, _SNDMORE, len(frame) < LARGE_BYTES)
+            send(frames[last], 0, len(frames[last]) < LARGE_BYTES)
 
     def _receive(self) -> None:
-        socket = self._socket
-        while socket is not None and socket is self._socket:
-            if not int(socket.getsockopt(_EVENTS)) & _POLLIN:
+        """Take what is there: at first as much as was there the last time, and twice that next.
+
+        To find that there is no more costs more than another poll.
+        """
+        socket, appetite = self._socket, self._appetite
+        self._appetite = min(2 * appetite, _MOST_MESSAGES)
+        while appetite and socket is not None and socket is self._socket:
+            appetite -= 1
+            try:
+                frame = socket.recv(_NOBLOCK, False)
+            except zmq.Again:
+                self._appetite = 1
                 return
-            frame = socket.recv(0, False)
             frames = [frame.bytes]
             while frame.more:  # it knows: to ask the socket is slow
                 frame = socket.recv(0, False)
@@ -221,6 +233,8 @@ class Link:
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.connect(connection.address)
         self._socket = socket
+        # Without the method between, which looks at options of other kinds of sockets.
+        self._send_frame = super(zmq.Socket, socket).send
         self._poller.register(socket, zmq.POLLIN)
         self._watch(connection)
         socket.send(messages.encode(self._hello))
@@ -239,8 +253,9 @@ class Link:
             self._poller.register(self._process, zmq.POLLIN)
 
     def _broker_died(self) -> None:
-        # What it said before it died counts: it may hold outcomes.
+        self._appetite = sys.maxsize  # what it said before it died counts: it may hold outcomes
         self._receive()
+        self._appetite = 1
         self._hang_up()
         self.conversation.lost()
 
@@ -280,6 +295,10 @@ class Link:
         else:
             socket.close(linger=0)
         self.conversation.lost()
+
+
+def _unsent(*_: object) -> None:
+    """Where there is no socket, nothing is sent."""
 
 
 class _WakeUp:

@@ -78,7 +78,7 @@ class Commit:
     @property
     def is_waiting(self) -> bool:
         """Whether any fact is on its way to the disk; otherwise no effect has to wait."""
-        return bool(self._gate)
+        return bool(self._gate.waiting)
 
     def holds(self, effect: effects.Effect, frames: Sequence[Frame]) -> bool:
         """Return whether `effect` has to wait; then `release` will return it."""

@@ -58,17 +58,15 @@ class Gate:
     """The effects that wait for the journal, per call."""
 
     def __init__(self) -> None:
-        self._waiting: dict[CallId, _Waiting] = {}
+        self.waiting: dict[CallId, _Waiting] = {}
+        """Calls with facts under way; where there are none, no effect has to wait."""
         self._leases: dict[LeaseId, CallId] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
 
     def expect(self, call: CallId, token: int) -> None:
         """Hold back what follows about `call` until `token` is committed."""
-        waiting = self._waiting.get(call)
+        waiting = self.waiting.get(call)
         if waiting is None:
-            self._waiting[call] = _Waiting(token)
+            self.waiting[call] = _Waiting(token)
         else:
             waiting.token = token
 
@@ -79,7 +77,7 @@ class Gate:
             call = effect.call
         elif isinstance(effect, AboutLease):
             call = self._leases.get(effect.lease)
-        waiting = self._waiting.get(call) if call is not None else None
+        waiting = self.waiting.get(call) if call is not None else None
         if waiting is None:
             return False
         waiting.held.append(Held(waiting.token, effect, frames))
@@ -93,7 +91,7 @@ class Gate:
         But for those of groups: a part of the group may be at its worker.
         """
         taken: dict[LeaseId, effects.GrantLease] = {}
-        for waiting in self._waiting.values():
+        for waiting in self.waiting.values():
             kept: deque[Held] = deque()
             for held in waiting.held:
                 effect = held.effect
@@ -108,12 +106,12 @@ class Gate:
     def release(self, token: int) -> list[Held]:
         """Return what may be performed now that `token` is committed, in order for each call."""
         released: list[Held] = []
-        for call, waiting in list(self._waiting.items()):
+        for call, waiting in list(self.waiting.items()):
             while waiting.held and waiting.held[0].token <= token:
                 held = waiting.held.popleft()
                 if isinstance(held.effect, effects.GrantLease):
                     self._leases.pop(held.effect.lease, None)
                 released.append(held)
             if waiting.token <= token:
-                del self._waiting[call]
+                del self.waiting[call]
         return released

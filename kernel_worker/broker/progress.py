@@ -35,6 +35,8 @@ class ProgressReports:
         """Serve `broker`."""
         self._broker = broker
         self._is_set = False
+        self._is_soon = False
+        """Whether the next look is no later than a new attached call needs it."""
         self._spawned: list[tuple[float, CallId]] = []
         """A heap: when to look at which spawned call."""
 
@@ -51,7 +53,9 @@ class ProgressReports:
 
     def expect(self) -> None:
         """An attached call has come in."""
-        self._is_set = True
+        if self._is_soon:
+            return
+        self._is_set = self._is_soon = True
         self._broker.timers.set_if_earlier(_TIMER, self._broker.now() + FIRST_SECONDS, self._look)
 
     def _look(self) -> None:
@@ -65,6 +69,7 @@ class ProgressReports:
         while self._spawned and self._spawned[0][0] <= now:
             self._give_reason(heapq.heappop(self._spawned)[1], now)
         self._is_set = bool(open_calls or self._spawned)
+        self._is_soon = bool(open_calls)
         if self._is_set:
             spent = time.perf_counter() - begun
             due = now + max(INTERVAL_SECONDS, _SHARE * spent)

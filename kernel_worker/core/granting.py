@@ -45,6 +45,22 @@ def grant_all(state: State) -> None:
     _take_back(state)
 
 
+def granted_at_once(state: State, call: Call) -> bool:
+    """Grant the one input of a call that has just come, where nothing waits and a worker is idle.
+
+    Whose turn it is needs no order then: what is decided is what `grant_all` would.
+    """
+    pool = call.pool
+    if state.backlogged or pool.is_shared or call.parent is not None or not call.attached:
+        return False
+    worker = _free_worker(pool) if pool.idle else None
+    if worker is None:
+        return False
+    state.join_turns(call)
+    _grant(state, call, worker, 1)
+    return True
+
+
 def _choose(state: State) -> tuple[Pool, Worker, Call] | None:
     best: tuple[Pool, Worker, Call] | None = None
     best_rank = (0, 0.0)

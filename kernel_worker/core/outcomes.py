@@ -47,7 +47,8 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
     if start >= stop:
         return
     call = lease.call
-    _give_back_skipped(state, lease, start)
+    if lease.next < start:
+        _give_back_skipped(state, lease, start)
     elapsed = event.elapsed_seconds * (stop - start) / event.count
     _measure(lease, stop - start, elapsed)
     call.states.move(start, stop, Cause.SUCCEEDED)

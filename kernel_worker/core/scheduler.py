@@ -141,8 +141,10 @@ class Scheduler:
         return state
 
     def _end(self, state: State) -> list[Effect]:
-        for key in state.timers.pop_due(state.now):
-            self._fire(key)
+        due = state.timers.next_due()
+        if due is not None and due <= state.now:
+            for key in state.timers.pop_due(state.now):
+                self._fire(key)
         if state.called:
             granting.grant_all(state)
         if state.dirty or state.backlogged:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kernel_worker.core.calls import Call
     from kernel_worker.core.hosts import Host
     from kernel_worker.core.leases import Lease
+    from kernel_worker.core.tracing import Remembered
     from kernel_worker.model import (
         CallId,
         ClientId,
@@ -63,7 +64,7 @@ class State:
         """Pools whose number of workers is to be looked at in this turn."""
         self.virtual_seconds = 0.0
         """The share that the pool which was served last had had."""
-        self.recent: dict[CallId, Call] = {}
+        self.recent: dict[CallId, Remembered] = {}
         """Attached roots that ended lately, the oldest first: their graphs can still be had."""
         self.recent_bytes = 0
         self.newly_waiting: list[Call] = []
@@ -142,16 +143,22 @@ class State:
         pool = call.pool
         if pool.is_shared:
             self._note_queued(call)
-        if pool.id not in self.backlogged:
-            pool.served_seconds = max(pool.served_seconds, self.virtual_seconds)
-            self.backlogged[pool.id] = pool
+        self.join_turns(call)
+        self.backlogged[pool.id] = pool
         if not call.in_turn:
             call.in_turn = True
-            call.served_seconds = max(call.served_seconds, pool.virtual_seconds)
             self._turn_count += 1
             heapq.heappush(pool.turns, (call.served_seconds, self._turn_count, call))
         self.note_waiting(call)
         self.touch(pool)
+
+    def join_turns(self, call: Call) -> None:
+        """Let a call, and its pool, that had nothing waiting start where the others are."""
+        pool = call.pool
+        if pool.id not in self.backlogged and pool.served_seconds < self.virtual_seconds:
+            pool.served_seconds = self.virtual_seconds
+        if not call.in_turn and call.served_seconds < pool.virtual_seconds:
+            call.served_seconds = pool.virtual_seconds
 
     def _note_queued(self, call: Call) -> None:
         call.added_at = self.now

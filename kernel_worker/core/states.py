@@ -94,21 +94,24 @@ class InputStates:
         states = self._bytes
         if low < high and (low + 1 == high or states.count(states[low], low, high) == high - low):
             state = states[low]
-            self._set(low, high, state, step(state, cause))
+            target = step(state, cause)
+            if low + 1 == high:
+                states[low] = target
+            else:
+                states[low:high] = bytes((target,)) * (high - low)
+            self._count(high - low, state, target)
         else:
             runs = self.runs(start, stop)
             targets = [step(state, cause) for _, _, state in runs]
             for (first, last, state), target in zip(runs, targets, strict=True):
-                self._set(first - self._forgotten, last - self._forgotten, state, target)
+                size = last - first
+                at = first - self._forgotten
+                states[at : at + size] = bytes((target,)) * size
+                self._count(size, state, target)
         if len(states) >= _BLOCK:
             self._trim()
 
-    def _set(self, low: int, high: int, state: int, target: int) -> None:
-        count = high - low
-        if count == 1:
-            self._bytes[low] = target
-        else:
-            self._bytes[low:high] = bytes((target,)) * count
+    def _count(self, count: int, state: int, target: int) -> None:
         counts = self.counts
         if state:
             counts[state] -= count

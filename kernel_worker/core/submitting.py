@@ -11,6 +11,7 @@ from kernel_worker.core import effects, retries
 from kernel_worker.core.calls import Call
 from kernel_worker.core.cancelling import cancel_call, end_waiting
 from kernel_worker.core.ending import finish_if_over, report_end
+from kernel_worker.core.granting import granted_at_once
 from kernel_worker.core.hosts import describe
 from kernel_worker.core.nesting import depth_of, impossible_chain
 from kernel_worker.core.tracing import place_in_tree
@@ -243,7 +244,7 @@ def _add(state: State, call: Call, start: int, count: int, *, indivisible: bool)
         state.record(call, records.InputsAdded(call.id, start, count))
     if call.cancelled:
         end_waiting(state, call, Outcome.CANCELLED)
-    else:
+    elif count > 1 or not granted_at_once(state, call):
         state.await_turn(call)
 
 

@@ -21,7 +21,7 @@ import msgspec
 
 from kernel_worker import records, traces
 from kernel_worker.core import effects
-from kernel_worker.model import CallId, Outcome
+from kernel_worker.model import CallId, FunctionSpec, Outcome, ParentInput
 from kernel_worker.traces import CallTrace
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kernel_worker.core.leases import Lease
     from kernel_worker.core.pools import Worker
     from kernel_worker.core.state import State
+    from kernel_worker.model import WorkerId
 
 RECENT_CALLS: Final = 256
 """So many attached calls that have ended, and were nested in none, are remembered …"""
@@ -39,6 +40,21 @@ TREE_BYTES: Final = 16_000_000
 
 _NONE = CallId("")
 _encode = msgspec.msgpack.Encoder().encode
+
+
+class Remembered(msgspec.Struct, eq=False):
+    """An attached call that has ended, and the root of a tree; nothing else of it stays."""
+
+    id: CallId
+    root: CallId
+    parent: ParentInput | None
+    spec: FunctionSpec
+    submitted_at: float
+    total: int
+    trace: bytearray
+    history: list[bytes]
+    """The encoded `CallTrace`s of attached calls in its tree that have ended."""
+    history_bytes: int
 
 
 class Ran(NamedTuple):
@@ -118,7 +134,7 @@ def root_of(state: State, call: CallId) -> CallId | None:
 
 def tree_of(state: State, root: CallId) -> list[bytes]:
     """Return what is known here of a tree: `CallTrace`s, encoded."""
-    calls = [call for call in state.calls.values() if call.root == root]
+    calls: list[Call | Remembered] = [call for call in state.calls.values() if call.root == root]
     if root in state.recent:
         calls.append(state.recent[root])
     found = [_encode(_trace_of(state, call)) for call in calls]
@@ -127,8 +143,19 @@ def tree_of(state: State, root: CallId) -> list[bytes]:
     return found
 
 
-def _trace_of(state: State, call: Call) -> CallTrace:
-    spec, parent = call.pool.spec, call.parent
+def _trace_of(state: State, call: Call | Remembered) -> CallTrace:
+    running: tuple[tuple[WorkerId, int, int, int, float], ...] = ()
+    attempts: tuple[tuple[int, int], ...] = ()
+    if isinstance(call, Remembered):
+        spec, total = call.spec, call.total
+    else:
+        spec, total = call.pool.spec, call.states.end
+        running = tuple(
+            (lease.worker.id, lease.next, lease.stop, lease.attempt, lease.granted_at)
+            for lease in call.leases.values()
+        )
+        attempts = tuple(sorted((index, life.attempt) for index, life in call.lives.items()))
+    parent = call.parent
     return CallTrace(
         call=call.id,
         parent=_NONE if parent is None else parent.call,
@@ -136,20 +163,27 @@ def _trace_of(state: State, call: Call) -> CallTrace:
         name=spec.name,
         module=spec.module,
         submitted_at=call.submitted_at,
-        total=call.states.end,
+        total=total,
         workers=f"ta-{state.prefix}",
         rows=bytes(call.trace),
-        running=tuple(
-            (lease.worker.id, lease.next, lease.stop, lease.attempt, lease.granted_at)
-            for lease in call.leases.values()
-        ),
-        attempts=tuple(sorted((index, life.attempt) for index, life in call.lives.items())),
+        running=running,
+        attempts=attempts,
     )
 
 
 def _remember(state: State, call: Call) -> None:
     recent = state.recent
-    recent[call.id] = call
+    recent[call.id] = Remembered(
+        call.id,
+        call.root,
+        call.parent,
+        call.pool.spec,
+        call.submitted_at,
+        call.states.end,
+        call.trace,
+        call.history,
+        call.history_bytes,
+    )
     state.recent_bytes += len(call.trace) + call.history_bytes
     while len(recent) > RECENT_CALLS or (state.recent_bytes > RECENT_BYTES and len(recent) > 1):
         oldest = recent.pop(next(iter(recent)))

@@ -60,6 +60,9 @@ def header(frames: Sequence[Frame]) -> BatchHeader:
     if not frames or len(frames[0]) < _HEADER.size:
         message = f"no batch header in {len(frames)} frames"
         raise ProtocolError(message)
+    one = _ONES.get(bytes(frames[0])) if len(frames[0]) == _HEADER.size else None
+    if one is not None:
+        return one
     kind, form, zero, count = _HEADER.unpack_from(frames[0])
     if kind > _ITEMISED or form > FORM_VALUE or zero:
         message = f"no batch header: kind {kind}, form {form}, reserved {zero}"
@@ -77,6 +80,8 @@ def check(frames: Sequence[Frame], count: int) -> BatchHeader:
     if found.count != count:
         message = f"the batch says {found.count} items, its message {count}"
         raise ProtocolError(message)
+    if count == 1 and found.whole and len(frames) == 2 and len(frames[0]) == _HEADER.size:  # noqa: PLR2004  header and pickle
+        return found
     expected = _HEADER.size + (0 if found.whole else _ENTRY_BYTES * (count + 1))
     if len(frames) < 2 or len(frames[0]) != expected:  # noqa: PLR2004  header and pickles
         message = f"a batch of {count} in {len(frames)} frames, the first of {len(frames[0])} bytes"
@@ -166,6 +171,10 @@ def itemised_header(form: int, offsets: Sequence[int], positions: Sequence[int])
             struct.pack(f"<{rows}I", *positions),
         )
     )
+
+
+_ONES = {whole_header(form, 1): BatchHeader(whole=True, form=form, count=1) for form in range(3)}
+"""The headers of whole batches of one item, which calls and their values mostly are."""
 
 
 def _check_run(run: Sequence[int], end: int, what: str) -> None:

@@ -22,7 +22,7 @@ import zmq
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from kernel_worker.wire.frames import Frame
@@ -48,6 +48,8 @@ class Channel:
         self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self._socket.setsockopt(zmq.SNDHWM, _MAX_MESSAGES)
         self._socket.connect(address)
+        # Without the method between, which looks at options of other kinds of sockets.
+        self._send_frame: Callable[..., object] = super(zmq.Socket, self._socket).send
         self._lock = threading.Lock()
         self._posted: deque[list[Frame]] = deque()
         self._received: deque[list[bytes]] = deque()
@@ -156,7 +158,7 @@ class Channel:
             self._send_frames(self._posted.popleft())
 
     def _send_frames(self, frames: Sequence[Frame]) -> None:
-        send, last = self._socket.send, len(frames) - 1
+        send, last = self._send_frame, len(frames) - 1
         for at in range(last):
             send(frames[at], _MORE, len(frames[at]) < _LARGE_BYTES)
         send(frames[last], 0, len(frames[last]) < _LARGE_BYTES)

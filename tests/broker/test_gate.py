@@ -16,10 +16,10 @@ FINISH = effects.FinishCall(ONE)
 
 def test_what_has_no_fact_under_way_passes() -> None:
     gate = Gate()
-    assert not gate
+    assert not gate.waiting
     assert not gate.holds(ACCEPT, ())
     gate.expect(TWO, 1)
-    assert gate
+    assert gate.waiting
     assert not any(gate.holds(effect, ()) for effect in (ACCEPT, GRANT, TAKE_BACK, STOP, FINISH))
 
 
@@ -37,7 +37,7 @@ def test_what_relies_on_a_fact_waits_for_it() -> None:
     assert first[0].frames == [b"payload"]
     assert gate.holds(ACCEPT, ())
     assert [held.effect for held in gate.release(2)] == [TAKE_BACK, FINISH, ACCEPT]
-    assert not gate
+    assert not gate.waiting
     assert not gate.holds(TAKE_BACK, ())
 
 
