@@ -144,3 +144,18 @@ def test_a_lease_that_could_not_be_sent_goes_behind_whoever_had_less() -> None:
     simulation.feed(events.InputsReturned(grant.worker, grant.lease, grant.start, grant.stop))
     granted = [e.call for e in simulation.log if isinstance(e, effects.GrantLease)]
     assert granted[-1] == waiting
+
+
+def test_what_comes_while_nothing_waits_is_granted_at_once_and_owes_as_if_it_had_waited() -> None:
+    simulation = Simulation(make_resources(cpu=1))
+    long, late = (simulation.define(make_spec(name), 1.0) for name in "fg")
+    simulation.run_call(simulation.submit(late, 1))
+    simulation.run_call(simulation.submit(long, 5))
+    pools, before = simulation.core._state.pools, len(grants(simulation))
+    assert pools[late].served_seconds < pools[long].served_seconds
+    call = simulation.submit(late, 1)
+    assert [grant.call for grant in grants(simulation)[before:]] == [call]
+    assert pools[late].served_seconds >= simulation.core._state.virtual_seconds
+    second = simulation.submit(late, 1)  # the CPU is taken: it waits
+    assert [grant.call for grant in grants(simulation)[before:]] == [call]
+    simulation.run_call(second)
