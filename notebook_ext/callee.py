@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kernel_worker.context import RunningInput
+    from kernel_worker.model import Digest
     from kernel_worker.wire.frames import Frame
     from notebook_ext.session import Session
 
@@ -79,6 +80,8 @@ class Callee(Source, Generic[P, R]):
                 answer,
                 context=self._context(),
                 parent=parent,
+                raw=self._replayable,
+                snapshot_now=self._snapshot_now,
                 companions=companions,
             ),
             1,
@@ -233,8 +236,18 @@ class Callee(Source, Generic[P, R]):
             context=self._context(),
             parent=running.as_parent() if running is not None else None,
             objects=objects,
+            raw=self._replayable,
+            snapshot_now=self._snapshot_now,
             companions=companions,
         )
+
+    @property
+    def _replayable(self) -> Any:
+        """What runs it here, as it is now, with the arguments of a remote call."""
+        return None
+
+    def _snapshot_now(self) -> Digest:
+        return self.read().snapshot
 
     def _spawned(
         self,
@@ -253,7 +266,7 @@ class Callee(Source, Generic[P, R]):
         said.attached = False
         said.streams = self.is_generator
         session.submit(said, count, frames)
-        call.follow(session, Outcomes(output, self._name, count))
+        call.follow(session, Outcomes(output, self._name, count, said, frames))
         waiting: Waiting[FunctionCall[R]] = acceptance.waiting
         return waiting
 

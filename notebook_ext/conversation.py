@@ -336,6 +336,7 @@ class Conversation:
                     exception,
                     inputs,
                     low - batch.start if batch is not None else 0,
+                    opened.said,
                 )
                 opened.said.receiver.ended(end)
         self._let_go(opened)

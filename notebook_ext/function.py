@@ -167,6 +167,10 @@ class Function(Callee[P, R], Pooled):
         mark = digest_of(repr((options.changes_pool(), options.settings)).encode())[:8]
         return Function(self.get_raw_f(), self._app, options, f"~{mark}")
 
+    @property
+    def _replayable(self) -> Any:
+        return self._raw
+
     def get_raw_f(self) -> Callable[P, Any]:
         """Return the plain function.
 

@@ -274,7 +274,8 @@ def _again(
 def _ended(run: MapRun, start: int, end: Ended, *, returns: bool, wraps: bool) -> Iterator[Any]:
     __tracebackhide__ = True
     for index in range(start, start + end.count):
-        error = exception_of(end, run.name, note=map_note(end, index, run.name, run.facts.title))
+        note = map_note(end, index, run.name, run.facts.title)
+        error = exception_of(end, run.name, note=note, index=index)
         if not returns:
             raise error
         wrap = wraps and isinstance(error, Exception)

@@ -19,6 +19,7 @@ from kernel_worker.errors import (
 from kernel_worker.model import Outcome
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import payload
+from notebook_ext.replay import equip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,17 +40,21 @@ def value_at(frames: Sequence[Frame], position: int) -> object:
     return payload.BatchReader(frames)[position]
 
 
-def exception_of(end: Ended, name: str, *, note: str = "") -> BaseException:
+def exception_of(
+    end: Ended, name: str, *, note: str = "", index: int | None = None
+) -> BaseException:
     """Return the exception that stands for an input that did not succeed.
 
     Args:
         end: how it ended.
         name: the function's, for messages.
         note: added to the exception, if not empty.
+        index: which input it is, where `end` speaks of several.
     """
     error = _error(end, name)
     if note:
         error.add_note(note)
+    equip(error, end, end.index if index is None else index, name)
     return error
 
 

@@ -6,6 +6,7 @@ Receivers run in the I/O thread. They keep frames as they came; whoever waits un
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ from kernel_worker.errors import InvalidError
 from kernel_worker.model import NoValue, Outcome
 from notebook_ext import exception
 from notebook_ext.outcome import exception_of, value_at
-from notebook_ext.submission import Ended
+from notebook_ext.submission import Ended, Submission
 from notebook_ext.twin import Waiting
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from kernel_worker.wire.messages import CallProgress
     from notebook_ext.output import CallOutput
 
+REPLAYED_BYTES = 64 * 1024
+"""Of a spawned call, so many bytes of arguments are kept, so that a failed one can be replayed."""
 Result = tuple["Sequence[Frame]", int] | Ended
 """How one input ended: a batch and the value's position in it, or what went wrong."""
 
@@ -132,10 +135,19 @@ class Outcomes(Answer):
     still writes.
     """
 
-    def __init__(self, output: CallOutput, name: str, count: int | None = None) -> None:
-        """Start with none, of `count` inputs where that is known."""
+    def __init__(
+        self,
+        output: CallOutput,
+        name: str,
+        count: int | None = None,
+        said: Submission | None = None,
+        inputs: Sequence[Frame] = (),
+    ) -> None:
+        """Start with none, of `count` inputs where that is known; `said` with `inputs` made it."""
         super().__init__(output)
         self._name = name
+        is_small = sum(map(len, inputs)) <= REPLAYED_BYTES
+        self._said, self._inputs = (said, inputs) if is_small else (None, ())
         self._left = count
         self._leave: Callable[[], object] | None = None
         self._lock = threading.Lock()
@@ -173,6 +185,8 @@ class Outcomes(Answer):
 
     def ended(self, end: Ended) -> None:
         """Keep how they ended."""
+        if self._said is not None:
+            end = replace(end, said=self._said, inputs=self._inputs, position=end.index)
         with self._lock:
             if self._leave is not None:
                 pass

@@ -6,7 +6,7 @@ Values and one protocol: nothing here does anything.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kernel_worker.model import (
     CallContext,
@@ -20,7 +20,7 @@ from kernel_worker.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from kernel_worker.wire.frames import Frame
     from kernel_worker.wire.messages import CallProgress
@@ -70,6 +70,8 @@ class Ended:
     """The batch that holds the input (for people: what were its arguments), if it is at hand …"""
     position: int = 0
     """… and where in it."""
+    said: Submission | None = None
+    """The call, where it was made by this process and is at hand: for replays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,10 @@ class Submission:
     """Objects of this call alone (its shared arguments)."""
     streams: bool = False
     """Its one input runs a generator."""
+    raw: Callable[..., Any] | None = None
+    """What runs the function here, where that can be: for replays …"""
+    snapshot_now: Callable[[], Digest] | None = None
+    """… and what reads what it captures as that is now."""
     companions: dict[FunctionKey, Package] = field(default_factory=dict)
     """Functions that are among the arguments; those of a map's inputs are added as it goes."""
 

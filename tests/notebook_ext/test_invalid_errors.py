@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import pickle
 import re
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -20,12 +21,14 @@ import pytest
 
 import notebook_ext as nb
 from kernel_worker import context
-from kernel_worker.model import FunctionKey, WorkerId
+from kernel_worker.model import FunctionKey, Outcome, WorkerId
 from kernel_worker.wire import instances
 from notebook_ext import cloud, entrypoint, process, script
 from notebook_ext.exception import InvalidError
 from notebook_ext.feed import Feed, Gate
 from notebook_ext.refeed import Refeed
+from notebook_ext.replay import Replay
+from notebook_ext.submission import Ended
 from notebook_ext.unfinished import Unfinished
 from tests.core.simulation import make_spec
 
@@ -151,7 +154,18 @@ def several(*, with_functions: bool) -> script.Script:
 def listed(xs: list[int]) -> None: ...
 
 
+def replayed_elsewhere() -> object:
+    replay = Replay(Ended(0, 1, Outcome.FAILED, 1, "", None), 0, "f")
+    return replay()
+
+
 CASES = {
+    # replays
+    "a replay of what is not here": Case(replayed_elsewhere, ("f", "f.local(")),
+    "a replay that travelled": Case(
+        pickle.loads(pickle.dumps(Replay(Ended(0, 1, Outcome.LOST, 1, "", None), 0, "f"))),
+        ("f.local(",),
+    ),
     # attaching
     "attach to what": Case(lambda: nb.attach("worker 3"), ("worker 3", "ta-", "fc-")),
     # options
