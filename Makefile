@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Not PYTHON: where that is set, it is the interpreter to make .venv with.
 VENV_PYTHON := $(BIN)/python
 
-.PHONY: help setup quick demo lab test lint format pytest chaos coverage screenshot bench wheel clean
+.PHONY: help setup quick demo lab test lint format pytest chaos fuzz coverage screenshot bench wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -37,8 +37,11 @@ format: setup ## let ruff mend what it can
 pytest: setup ## all tests, the quick ones first
 	$(VENV_PYTHON) -m pytest
 
-chaos: setup ## the tests that press and kill at random moments
-	$(VENV_PYTHON) -m pytest -m chaos
+chaos: setup ## press and kill at random moments, for about 7 minutes
+	$(VENV_PYTHON) -m pytest -m chaos -s
+
+fuzz: setup ## a million mutated messages, and thousands of cut journals
+	$(VENV_PYTHON) -m pytest -m fuzz
 
 # Without the random histories: what is covered must not depend on chance. And without the long
 # simulations, which take minutes where every line is counted.

@@ -45,6 +45,9 @@ MAX_SOCKET_PATH_BYTES = 100
 _LOG_TAIL_BYTES = 4000
 _LOG_LIMIT_BYTES = 1_000_000
 _CLAIM_SECONDS = 0.25
+READY = b"ready"
+FAILED = b"failed"
+"""What a broker says to whoever started it."""
 _STARTS = 3
 _PAUSE_SECONDS = 0.005
 
@@ -245,10 +248,10 @@ def _namespace() -> str:
 def _start(settings: Settings, directory: Path, deadline: float) -> Connection:
     """Start a broker; again where something killed it, which then has said nothing."""
     for tries_left in range(_STARTS - 1, -1, -1):
-        said = _log_size(directory)
-        if _has_started(settings, directory, deadline):
+        word = _launch(settings, directory, deadline)
+        if word == READY:
             break
-        if not tries_left or _log_size(directory) != said:
+        if not tries_left or word == FAILED:
             raise _start_error("the broker died while it started", directory)
     found = read_connection(directory / "connection.json")
     if found is None:
@@ -256,13 +259,8 @@ def _start(settings: Settings, directory: Path, deadline: float) -> Connection:
     return found
 
 
-def _log_size(directory: Path) -> int:
-    log = directory / "broker.log"
-    return log.stat().st_size if log.exists() else 0
-
-
-def _has_started(settings: Settings, directory: Path, deadline: float) -> bool:
-    """Start a broker and return whether it listens, or died."""
+def _launch(settings: Settings, directory: Path, deadline: float) -> bytes:
+    """Start a broker and return what it says: READY, FAILED, or nothing where it was killed."""
     import subprocess  # noqa: PLC0415  only the one client in many that starts a broker
 
     ready, answer = os.pipe()
@@ -282,19 +280,19 @@ def _has_started(settings: Settings, directory: Path, deadline: float) -> bool:
             pass  # it forks at once, so that the broker is nobody's child
         os.close(answer)
         answer = -1
-        return _is_ready(ready, directory, deadline)
+        return _first_word(ready, directory, deadline)
     finally:
         for descriptor in (ready, log, answer):
             if descriptor >= 0:
                 os.close(descriptor)
 
 
-def _is_ready(ready: int, directory: Path, deadline: float) -> bool:
+def _first_word(ready: int, directory: Path, deadline: float) -> bytes:
     poller = select.poll()
     poller.register(ready, select.POLLIN | select.POLLHUP)
     if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
         raise _start_error("the broker did not come up in time", directory)
-    return bool(os.read(ready, 16))
+    return os.read(ready, 16)
 
 
 def _start_error(what: str, directory: Path) -> ConnectionError:

@@ -1,6 +1,7 @@
 """`python -m kernel_worker.broker`: the broker's process. Clients start it (`rendezvous`).
 
-Started with `--ready-fd` it detaches itself, and says through that descriptor that it listens.
+Started with `--ready-fd` it detaches itself, and says through that descriptor that it listens, or
+that it cannot (its log says why). Where it was killed before that, nothing is said.
 Configured by `NOTEBOOK_EXT_*` environment variables alone.
 """
 
@@ -31,17 +32,20 @@ def main() -> int:
     )
     for handler in logging.getLogger().handlers:
         handler.addFilter(LogLimit())
+    starter = _Starter(arguments.ready_fd)
     try:
-        return _serve(arguments.ready_fd, with_agent=not arguments.no_host)
+        return _serve(starter, with_agent=not arguments.no_host)
     except Error as error:  # what it says is enough for whoever reads the end of the log
         _log.error("the broker ends: %s", error)
-        return 1
     except Exception:  # noqa: BLE001  its log is all that anybody will see
         _log.exception("the broker ends")
-        return 1
+    from kernel_worker import rendezvous  # noqa: PLC0415  as below
+
+    starter.tell(rendezvous.FAILED)
+    return 1
 
 
-def _serve(ready: int, *, with_agent: bool) -> int:
+def _serve(starter: _Starter, *, with_agent: bool) -> int:
     from kernel_worker import rendezvous, settings  # noqa: PLC0415  after the fork
     from kernel_worker.journal.thread import Journal  # noqa: PLC0415
 
@@ -50,7 +54,7 @@ def _serve(ready: int, *, with_agent: bool) -> int:
     lock = rendezvous.claim(directory)
     if lock is None:
         _log.info("another broker lives in %s", directory)
-        _say_ready(ready)
+        starter.tell(rendezvous.READY)
         return 0
     journal = Journal(rendezvous.journal_path(configured), configured.result_ttl_seconds)
     from kernel_worker.broker.loop import Broker  # noqa: PLC0415  while the journal opens
@@ -68,7 +72,7 @@ def _serve(ready: int, *, with_agent: bool) -> int:
         broker = Broker(configured, connection, journal, with_agent=with_agent)
         rendezvous.publish(connection)
         _log.info("listens on %s", connection.address)
-        _say_ready(ready)
+        starter.tell(rendezvous.READY)
         broker.run()
     finally:
         path.unlink(missing_ok=True)
@@ -76,10 +80,18 @@ def _serve(ready: int, *, with_agent: bool) -> int:
     return 0
 
 
-def _say_ready(ready: int) -> None:
-    if ready >= 0:
-        os.write(ready, b"ready")
-        os.close(ready)
+class _Starter:
+    """Whoever started the broker and waits for one word."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def tell(self, word: bytes) -> None:
+        """Say `word`, unless something was said before."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.write(descriptor, word)
+            os.close(descriptor)
 
 
 if __name__ == "__main__":

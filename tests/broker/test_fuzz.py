@@ -124,7 +124,7 @@ def test_whatever_is_said_the_broker_works_on(
     _attack(running(), speakers, MUTANTS)
 
 
-@pytest.mark.chaos
+@pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 def test_a_million_mutants(running: Callable[..., RunningBroker], speakers: list[Speaker]) -> None:
     _attack(running(), speakers, MANY_MUTANTS)

@@ -135,7 +135,7 @@ def test_any_cut_leaves_a_prefix_of_the_transactions(journal: Cuttable, tmp_path
         _cut(journal, chance, tmp_path / str(number))
 
 
-@pytest.mark.chaos
+@pytest.mark.fuzz
 @pytest.mark.timeout(600)
 def test_thousands_of_cuts(journal: Cuttable, tmp_path: Path) -> None:
     chance = random.Random(random.randrange(2**32))  # the printed seed of the run repeats it

@@ -1,0 +1,189 @@
+"""The load of the chaos test: a script that makes calls of every kind until it is told to stop.
+
+Usage: `python chaos_load.py DIRECTORY`. Every execution of an input leaves a line in
+DIRECTORY/ran-KIND; a file DIRECTORY/stop ends the load. It prints, as JSON, per kind how many
+inputs it gave, how many came back right, and what the others raised. Anything that is wrong ends
+it with a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import notebook_ext as nb
+
+DIRECTORY = sys.argv[1]
+INPUTS = 40
+
+app = nb.App("chaos")
+
+
+def ran(kind: str, key: int) -> None:
+    with Path(DIRECTORY, f"ran-{kind}").open("a") as file:
+        file.write(f"{key}\n")
+
+
+@app.function()
+def triple(kind: str, key: int) -> int:
+    ran(kind, key)
+    time.sleep(0.01)
+    return key * 3
+
+
+@app.function(retries=nb.Retries(10, initial_delay=0.0))
+def second_try(key: int) -> int:
+    ran("retried", key)
+    mark = Path(DIRECTORY, f"mark-{key}")
+    if not mark.exists():
+        mark.touch()
+        raise ValueError(key)
+    mark.unlink()
+    return key * 3
+
+
+@app.function()
+def tree(key: int) -> int:
+    """Give three times the sum of two keys, each worked on by a call of its own."""
+    ran("nested", key)
+    return sum(triple.starmap([("leaf", 2 * key), ("leaf", 2 * key + 1)]))
+
+
+@app.function()
+def count(key: int, items: int) -> Iterator[int]:
+    ran("streamed", key)
+    for item in range(items):
+        time.sleep(0.002)
+        yield key + item
+
+
+@app.function(rerun_on_crash=False)
+def once(key: int) -> int:
+    ran("once", key)
+    time.sleep(0.01)
+    return key * 3
+
+
+class Tally:
+    """What became of the inputs of one kind."""
+
+    def __init__(self) -> None:
+        self.given = 0
+        self.right = 0
+        self.failures: dict[str, int] = {}
+
+    def keys(self, number: int = INPUTS) -> range:
+        self.given += number
+        return range(self.given - number, self.given)
+
+    def check(self, keys: range, values: list[object]) -> None:
+        assert len(values) == len(keys), f"{len(values)} outcomes of {len(keys)} inputs"
+        for key, value in zip(keys, values, strict=True):
+            if isinstance(value, BaseException):
+                self.note(value)
+            else:
+                assert value == key * 3, f"{value} of {key}"
+                self.right += 1
+
+    def note(self, error: BaseException) -> None:
+        cause = getattr(error, "exc", error)
+        assert isinstance(cause, nb.exception.InternalFailure), repr(error)
+        reason = next((word for word in ("3 times", "twice", "given") if word in str(cause)), "?")
+        assert reason != "?", str(cause)
+        self.failures[reason] = self.failures.get(reason, 0) + 1
+
+
+def attached(tally: Tally) -> None:
+    keys = tally.keys()
+    pairs = [("attached", key) for key in keys]
+    tally.check(keys, list(triple.starmap(pairs, return_exceptions=True)))
+
+
+def spawned(tally: Tally) -> None:
+    keys = tally.keys()
+    call = triple.spawn_map(["spawned"] * len(keys), keys)
+    found = nb.FunctionCall.from_id(call.object_id)
+    tally.check(keys, _results(found, len(keys)))
+
+
+def retried(tally: Tally) -> None:
+    keys = tally.keys(10)
+    tally.check(keys, list(second_try.map(keys, return_exceptions=True)))
+
+
+def nested(tally: Tally) -> None:
+    for key in tally.keys(5):
+        try:
+            value = tree.spawn(key).get()
+        except nb.exception.InternalFailure as error:
+            tally.note(error)
+            continue
+        assert value == 3 * (4 * key + 1), value
+        tally.right += 1
+
+
+def streamed(tally: Tally) -> None:
+    (key,) = tally.keys(1)
+    items: list[int] = []
+    try:
+        items.extend(count.remote_gen(key, 50))
+    except nb.exception.InternalFailure as error:
+        tally.note(error)
+    else:
+        tally.right += 1
+        assert len(items) == 50
+    assert items == list(range(key, key + len(items)))
+
+
+def at_most_once(tally: Tally) -> None:
+    keys = tally.keys(20)
+    if keys.start % 40:
+        tally.check(keys, list(once.map(keys, return_exceptions=True)))
+    else:
+        tally.check(keys, _results(once.spawn_map(keys), len(keys)))
+
+
+def _results(call: nb.FunctionCall[int], number: int) -> list[object]:
+    results: list[object] = []
+    for index in range(number):
+        try:
+            results.append(call.get(index=index))
+        except nb.exception.InternalFailure as error:
+            results.append(error)
+    return results
+
+
+KINDS = (attached, spawned, retried, nested, streamed, at_most_once)
+
+
+def main() -> int:
+    tallies = {kind.__name__: Tally() for kind in KINDS}
+    broken: list[str] = []
+
+    def go_on(kind: Callable[[Tally], None]) -> None:
+        try:
+            while not Path(DIRECTORY, "stop").exists() and not broken:
+                kind(tallies[kind.__name__])
+        except BaseException:  # noqa: BLE001  is shown at the end
+            broken.append(traceback.format_exc())
+
+    threads = [threading.Thread(target=go_on, args=(kind,)) for kind in KINDS]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("\n".join(broken), file=sys.stderr)  # noqa: T201  a script
+    print(json.dumps({name: vars(tally) for name, tally in tallies.items()}))  # noqa: T201
+    return bool(broken)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)
