@@ -52,8 +52,8 @@ coverage: setup ## the pure rooms by their own test files, every branch
 	  --deselect tests/core/test_scaling.py::test_a_hundred_functions_share_two_cores_and_none_starves \
 	  --deselect tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns
 
-screenshot: setup ## take docs/quickstart.png anew
-	$(VENV_PYTHON) -m tests.browser.screenshot notebooks/quickstart.ipynb docs/quickstart.png
+screenshot: setup ## take docs/pictures/quickstart.png anew
+	$(VENV_PYTHON) -m tests.browser.screenshot notebooks/quickstart.ipynb docs/pictures/quickstart.png
 
 bench: setup ## measure against the peers: a table and a JSON
 	$(VENV_PYTHON) -m pip install --quiet --editable ".[bench]"

@@ -209,7 +209,7 @@ class FunctionCall(Generic[R]):
 
     @stream
     def logs(self) -> Logs:
-        """Return what the call has written so far: `LogRecord`s, a line each, to iterate.
+        """Return what the call has written so far, to iterate: a `LogRecord` for each line.
 
         With `for` or `async for`; printing it shows everything. Up to 64 MiB of a call are kept,
         for as long as its results, and can be read from any process of this user.

@@ -2,9 +2,9 @@
 
     python -m tools.run_notebook notebooks/quickstart.ipynb
 
-With `--save` the file gets the outputs (paths below the clone made relative); else it is left as it
-is. The kernel, its broker and all that they write live in a
-directory of this run's own, which is removed at the end together with what runs in it.
+With `--save` the file gets the outputs (paths below the clone made relative, notices of waits left
+out); else it is left as it is. The kernel, its broker and all that they write live in a directory
+of this run's own, which is removed at the end together with what runs in it.
 Exits with 1 if a cell failed that is not tagged `raises-exception`.
 """
 
@@ -106,11 +106,23 @@ def run(path: Path, *, save: bool) -> bool:
         client.terminal.rule(f"\n{path.name}: the last cell above failed", colour=31)
         return False
     if save:
+        _forget_waits(notebook)
         saved: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
         path.write_text(saved.replace(f"{Path.cwd()}/", "") + "\n")
     seconds = time.monotonic() - started
     client.terminal.rule(f"\n{path.name}: every cell ran, in {seconds:.0f} s", colour=32)
     return True
+
+
+def _forget_waits(notebook: nbformat.NotebookNode) -> None:
+    """Leave the notices out that say what a call waited for: another time it waits for nothing."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in cell.outputs if not _is_notice(each)]
+
+
+def _is_notice(output: nbformat.NotebookNode) -> bool:
+    return bool(output.output_type == "stream" and output.text.startswith("notebook_ext: waits: "))
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Takes the README's picture: a notebook run in JupyterLab, its progress display in view.
 
-    python -m tests.browser.screenshot notebooks/quickstart.ipynb docs/quickstart.png
+    python -m tests.browser.screenshot notebooks/quickstart.ipynb docs/pictures/quickstart.png
 
 Everything but the picture lies in a directory that goes away.
 """

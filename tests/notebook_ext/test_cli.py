@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,3 +65,9 @@ def test_an_error_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_version_is_the_packages(run: Run) -> None:
     assert run("--version").output.startswith("notebook-ext, version 0.")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "notebook_ext", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("notebook-ext, version ")
