@@ -45,21 +45,27 @@ class _Dropped:
         self.queue: SimpleQueue[Tie | Callable[[], object]] = SimpleQueue()
         self.put = self.queue.put
         self.ties: dict[int, Tie] = {}
-        self._started = threading.Lock()
+        self._runs = threading.Lock()
 
     def start(self) -> None:
-        """Start the thread, unless it runs."""
-        if self._started.acquire(blocking=False):
+        """Start the thread, unless it runs.
+
+        It says so itself: an interrupt here, between a note of the start and the start, would leave
+        everything undone for ever. If two are started, one of them leaves.
+        """
+        if not self._runs.locked():
             threading.Thread(target=self._run, name="notebook-ext dropped", daemon=True).start()
 
     def finish(self) -> None:
         """Wait, at exit, until what is to be done has been done."""
-        if self._started.locked():
+        if self._runs.locked() or not self.queue.empty():
             all_done = threading.Event()
             self.put(all_done.set)
             all_done.wait(_EXIT_SECONDS)
 
     def _run(self) -> None:
+        if not self._runs.acquire(blocking=False):
+            return
         while True:
             self._do(self.queue.get())
 

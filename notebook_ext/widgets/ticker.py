@@ -9,6 +9,10 @@ The thread exists only while there is something to do: it starts with the first 
 ends some seconds after the last. `show` is on the way of every map: it costs microseconds, and a
 sleeping thread is woken only for what must be drawn before it would wake by itself.
 
+What the caller's thread does here, no interrupt can break: it makes no use of `Condition`, nor of
+`Event`, whose lock is taken by Python code that a stop button may leave with the lock taken; and it
+starts no thread (`dropping` does).
+
 Nothing here raises into the caller, and what fails is dropped: a display must never be the reason
 why a map fails. What is shown is drawn once more when the interpreter exits. Whoever runs in this
 thread must not wait for anything: every other display would wait too.
@@ -24,7 +28,11 @@ import os
 import threading
 import time
 from collections import deque
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from notebook_ext import dropping
+from notebook_ext.twin import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +75,7 @@ class _Drawn:
 
     def __init__(self, ticked: Ticked) -> None:
         self.ticked = ticked
-        self.first = threading.Event()
+        self.first: Waiting[None] = Waiting()
         self._context = contextvars.copy_context()
 
     def tick(self, now: float, *, last: bool = False) -> bool:
@@ -79,7 +87,7 @@ class _Drawn:
             _log.debug("a display failed and is gone", exc_info=True)
             return False
         finally:
-            self.first.set()
+            self.first.complete(_nothing)
 
     def _tick(self, now: float, last: bool) -> bool:  # noqa: FBT001  called through a context
         return self.ticked.tick(now, last=last)
@@ -92,9 +100,9 @@ class Ticker:
         """Start nothing yet."""
         self._arrived: deque[_Drawn] = deque()
         self._posted: deque[Callable[[], object]] = deque()
-        self._settling: deque[threading.Event] = deque()
+        self._settling: deque[Waiting[None]] = deque()
         self._shown = False
-        self._wake = threading.Event()
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._wakes_at = 0.0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -124,15 +132,17 @@ class Ticker:
         """Wait until everything that is shown has been drawn as it stands now."""
         if self._thread is None or not self._shown:
             return
-        drawn = threading.Event()
+        drawn: Waiting[None] = Waiting()
         self._settling.append(drawn)
-        self._wake.set()
+        self._wake.put(None)
         drawn.wait(limit_seconds)
 
     def close(self) -> None:
         """Draw everything once more and end the thread."""
         self._closed = True
-        self._wake.set()
+        self._wake.put(None)
+        if self._arrived or self._posted:
+            self._start()  # it may be on its way
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join(EXIT_SECONDS)
@@ -145,16 +155,23 @@ class Ticker:
     def _attend(self, at: float) -> None:
         """Have a thread that looks at the queues no later than `at`."""
         with self._lock:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(
-                    target=self._run, name="notebook-ext-ui", daemon=True
-                )
-                self._thread.start()
+            is_missing = self._thread is None and not self._closed
+        if is_missing:
+            dropping.aside(self._start)
         if not self._known_at_exit:
             self._known_at_exit = True
             atexit.register(self.close)
         if at < self._wakes_at:
-            self._wake.set()
+            self._wake.put(None)
+
+    def _start(self) -> None:
+        """Start the thread, in one that no interrupt comes to."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="notebook-ext-ui", daemon=True
+                )
+                self._thread.start()
 
     # ---- in the thread --------------------------------------------------------------------------
 
@@ -170,7 +187,7 @@ class Ticker:
                 drawn = self._tick(drawn, now)
                 next_tick = now + TICK_SECONDS
                 for done in settling:
-                    done.set()
+                    done.complete(_nothing)
             if not self._waited(drawn, next_tick):
                 return
         self._do_posted()
@@ -200,8 +217,11 @@ class Ticker:
         else:
             self._wakes_at = now + LINGER_SECONDS
         if not (self._arrived or self._posted or self._settling or self._closed):
-            self._wake.wait(max(self._wakes_at - now, 0.0))
-        self._wake.clear()
+            with contextlib.suppress(Empty):
+                self._wake.get(timeout=max(self._wakes_at - now, 0.0))
+        with contextlib.suppress(Empty):
+            while True:
+                self._wake.get_nowait()
         if drawn or self._closed or time.monotonic() < self._wakes_at:
             return True
         with self._lock:
@@ -218,6 +238,10 @@ def _drain(queue: deque[T]) -> list[T]:
         while True:
             items.append(queue.popleft())
     return items
+
+
+def _nothing() -> None:
+    """What a waiting gives that only says that something was drawn."""
 
 
 _ticker = Ticker()

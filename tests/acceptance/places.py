@@ -38,6 +38,13 @@ class Place:
         assert broker is not None, "no broker runs"
         return broker.pid
 
+    def kill_broker(self) -> None:
+        """Kill the broker, unless it has left by itself since its last client did."""
+        broker = self.broker()
+        if broker is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(broker.pid, signal.SIGKILL)
+
     def processes(self) -> dict[int, str]:
         """Return pid and command line of the processes that were started with `variables`."""
         return leftovers.processes(self.runtime_dir)

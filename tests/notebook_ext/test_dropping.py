@@ -48,6 +48,23 @@ def test_what_fails_is_logged_and_the_thread_lives_on(caplog: pytest.LogCaptureF
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_an_interrupt_as_its_thread_starts_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stop button in the first map: the next one would wait for ever."""
+    dropped = dropping._Dropped()
+    done = threading.Event()
+
+    def interrupted(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            dropped.start()
+    dropped.put(done.set)
+    dropped.start()
+    assert done.wait(10 * PATIENCE)
+
+
 def test_at_exit_it_still_happens() -> None:
     script = (
         "from notebook_ext import dropping\n"

@@ -315,7 +315,7 @@ def test_calls_are_found_again_after_the_kernel_and_the_broker_are_gone(
         "try:\n    bad.get()\nexcept KeyError:\n    pass\n[done.object_id, bad.object_id]",
     )
     first.close()
-    os.kill(own_place.broker_pid(), signal.SIGKILL)
+    own_place.kill_broker()
     second = start_kernel(variables=own_place.variables)
     found = value(
         second,

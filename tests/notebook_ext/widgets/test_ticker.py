@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from notebook_ext import dropping
 from notebook_ext.widgets import ticker as ticker_
 from notebook_ext.widgets import watched
 from notebook_ext.widgets.facts import MapFacts
@@ -212,3 +213,30 @@ def test_the_thread_ends_when_nothing_is_shown_and_starts_again(
         facts.end()
         wait_until(lambda: not ticker.runs, 10)
     assert [view.finished.is_set() for view in screen.views] == [True, True]
+
+
+def test_no_interrupt_breaks_it(
+    ticker: Ticker, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an interrupt breaks is entered by Python code: a `Condition`, and so an `Event`.
+
+    The first map of a process starts a thread in the caller's, which `dropping` can stand.
+    """
+    dropping.aside(lambda: None)
+    enter = threading.Condition.__enter__
+
+    def interrupted(condition: threading.Condition) -> bool:
+        entered = enter(condition)
+        if threading.get_ident() == threading.main_thread().ident:
+            raise KeyboardInterrupt  # with its lock taken
+        return entered
+
+    facts = Mapped()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Condition, "__enter__", interrupted)
+        ticker.show(Watched(facts, screen.open, after_seconds=0), wait_seconds=10)
+        assert len(screen.views) == 1
+        facts.end()
+        ticker.settle(10)
+        assert screen.views[0].reports[-1].state == "done"
+        ticker.post(lambda: None)
