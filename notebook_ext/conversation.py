@@ -192,6 +192,15 @@ class Conversation:
         elif opened is None:
             self._unsaid_cancels[call] = terminate
 
+    def pause(self, call: CallId, paused: bool = True) -> None:  # noqa: FBT001, FBT002  posted
+        """Start no further input of an open call, or (`paused` False) go on with it."""
+        opened = self._calls.get(call)
+        if opened is None or opened.cancelled or opened.paused is paused:
+            return
+        opened.paused = paused
+        if self._online:
+            self._say(messages.PauseCall(call, paused))
+
     def drop_object(self, digest: Digest) -> None:
         """Take an object back, unless an open call still needs it."""
         if not any(digest in opened.said.needs for opened in self._calls.values()):
@@ -557,6 +566,8 @@ class Conversation:
             self._say(message, self._inputs(opened, low, high))
         if closed and not single:
             self._say(messages.CloseInputs(opened.said.call, self._wire_count(opened)))
+        if opened.paused:
+            self._say(messages.PauseCall(opened.said.call))
         if opened.cancelled:
             self._say(messages.CancelCall(opened.said.call, opened.terminate))
 

@@ -44,6 +44,7 @@ class OpenCall:
         "ended",
         "items",
         "left",
+        "paused",
         "said",
         "terminate",
         "told",
@@ -64,6 +65,7 @@ class OpenCall:
         self.ended = Spans()
         self.wire: Renumbering | None = None
         """None while the broker numbers as we do."""
+        self.paused = False
         self.cancelled = False
         self.terminate = False
         self.told = 0

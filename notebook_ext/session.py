@@ -128,6 +128,10 @@ class Session:
         """End a call."""
         self._link.post(self._cancel, call, terminate)
 
+    def pause(self, call: CallId, *, paused: bool) -> None:
+        """Start no further input of a call, or go on with it."""
+        self._link.post(self._conversation.pause, call, paused)
+
     def drop_object(self, digest: Digest) -> None:
         """Let the broker drop an object that was put."""
         self._link.post(self._conversation.drop_object, digest)

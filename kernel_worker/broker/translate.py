@@ -99,6 +99,10 @@ class Translator:
                 return self._close_inputs(client, call, total)
             case messages.CancelCall(call=call, terminate=terminate):
                 return events.CallCancelled(call, terminate) if call in self._calls else None
+            case messages.PauseCall(call=call, paused=paused):
+                if not self._is_of(call, client):
+                    return None
+                return events.CallPaused(call) if paused else events.CallUnpaused(call)
             case messages.Define(spec=spec, derived=derived):
                 missing = self._objects.missing(spec.objects)
                 if missing:

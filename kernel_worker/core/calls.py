@@ -51,6 +51,8 @@ class Call(msgspec.Struct, eq=False):
     pools: tuple[PoolId, ...] = ()
     closed: bool = False
     cancelled: bool = False
+    paused: bool = False
+    """Nothing of it is granted: what waits is not counted in its pool's backlog."""
     states: InputStates = msgspec.field(default_factory=InputStates)
     backlog: Backlog = msgspec.field(default_factory=Backlog)
     lives: dict[int, Life] = {}
@@ -152,6 +154,11 @@ class Call(msgspec.Struct, eq=False):
     def is_over(self) -> bool:
         """Whether every input has an outcome and no more come."""
         return self.closed and self.states.live == 0
+
+    @property
+    def eligible(self) -> int:
+        """How many inputs may be granted now: those that wait, unless it is paused."""
+        return 0 if self.paused else self.backlog.count
 
     @property
     def running(self) -> int:

@@ -114,7 +114,7 @@ def _end_waiting(
 ) -> None:
     cause = Cause.CANCEL_REQUESTED if outcome is Outcome.CANCELLED else Cause.INIT_FAILED
     pending = call.backlog.drain()
-    state.add_backlog(call.pool, -sum(waiting.stop - waiting.start for waiting in pending))
+    state.add_backlog(call, -sum(waiting.stop - waiting.start for waiting in pending))
     ends = [(waiting.start, waiting.stop, waiting.attempt) for waiting in pending]
     ends += [(i, i + 1, call.attempt_of(i)) for _, i in call.delays]
     call.delays.clear()

@@ -115,6 +115,18 @@ class CallCancelled(_Event):
     terminate: bool
 
 
+class CallPaused(_Event):
+    """The user asked that no further input of the call start."""
+
+    call: CallId
+
+
+class CallUnpaused(_Event):
+    """The user asked that the call go on."""
+
+    call: CallId
+
+
 class PoolConfigured(_Event):
     """The user changed a pool's settings; None leaves one as it is."""
 
@@ -255,6 +267,8 @@ Event = (
     | InputsAdded
     | InputsClosed
     | CallCancelled
+    | CallPaused
+    | CallUnpaused
     | PoolConfigured
     | WorkerStarted
     | WorkerReady

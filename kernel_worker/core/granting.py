@@ -127,7 +127,7 @@ def _grant(  # noqa: PLR0917  a lease is this
         pool.virtual_seconds = call.served_seconds
     taken = call.backlog.take(limit)
     start, stop = taken.start, taken.stop
-    state.add_backlog(pool, start - stop)
+    state.add_backlog(call, start - stop)
     call.states.move(start, stop, Cause.GRANTED)
     seconds = call.seconds_per_input
     charge = _UNKNOWN_CHARGE_SECONDS if seconds is None else seconds
@@ -204,7 +204,7 @@ def _take_back(state: State) -> None:
             lease
             for worker in pool.busy.values()
             for lease in worker.leases.values()
-            if _unstarted(lease) > 0
+            if unstarted(lease) > 0
         ]
         if held:
             _take_back_for(state, pool, held)
@@ -227,7 +227,7 @@ def _take_back_for(state: State, pool: Pool, held: list[Lease]) -> None:
             state.timers.set_if_earlier(("take back", pool.id), due)
 
 
-def _unstarted(lease: Lease) -> int:
+def unstarted(lease: Lease) -> int:
     """Return how many inputs of a lease should not have started."""
     first = next(iter(lease.worker.leases.values())) is lease
     return lease.outstanding - first

@@ -63,10 +63,10 @@ def _backlog_is_what_is_pending(state: State) -> str:
         count = sum(one.stop - one.start for one in call.backlog)
         if waiting != pending or call.backlog.count != count:
             return f"{call.id}: {waiting} wait, {pending} are PENDING"
-        if waiting and not call.in_turn:
+        if call.eligible and not call.in_turn:
             return f"{call.id} waits and has no turn"
     for pool in state.pools.values():
-        if pool.backlog != sum(call.backlog.count for call in pool.calls.values()):
+        if pool.backlog != sum(call.eligible for call in pool.calls.values()):
             return f"{pool.id} counts {pool.backlog}"
         if bool(pool.backlog) != (pool.id in state.backlogged):
             return f"{pool.id} is misfiled"

@@ -16,6 +16,7 @@ from kernel_worker.core import (
     granting,
     nesting,
     outcomes,
+    pausing,
     scaling,
     submitting,
     tracing,
@@ -179,6 +180,10 @@ class Scheduler:
                 submitting.inputs_closed(state, event)
             case events.CallCancelled():
                 self._cancel(event)
+            case events.CallPaused(call=call_id):
+                pausing.pause(state, call_id)
+            case events.CallUnpaused(call=call_id):
+                pausing.go_on(state, call_id)
             case events.WorkerBlocked():
                 nesting.worker_blocked(state, event)
             case events.WorkerResumed():

@@ -38,7 +38,7 @@ def next_shared(state: State, pool: Pool) -> tuple[Worker, Call] | None:
 
 def _in_order(state: State, pool: Pool) -> Iterator[Call]:
     """Yield the calls that a blocked input waits for, the deepest first, then the one in turn."""
-    nested = [call for call in pool.nested.values() if call.backlog.count]
+    nested = [call for call in pool.nested.values() if call.eligible]
     yield from sorted(nested, key=lambda call: -call.depth)
     call = state.next_in_turn(pool)
     if call is not None:
@@ -119,7 +119,7 @@ def group_of(pool: Pool, lead: Call) -> list[tuple[Call, int]]:
     others = [
         call
         for call in pool.calls.values()
-        if call.backlog.count and call is not lead and call.kinship == lead.kinship
+        if call.eligible and call is not lead and call.kinship == lead.kinship
     ]
     others.sort(key=lambda call: call.served_seconds)
     group: list[tuple[Call, int]] = []

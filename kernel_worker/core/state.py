@@ -140,6 +140,8 @@ class State:
 
     def await_turn(self, call: Call) -> None:
         """Give a call with a backlog its place in the order of turns; call after adding to it."""
+        if call.paused:
+            return
         pool = call.pool
         if pool.is_shared:
             self._note_queued(call)
@@ -213,7 +215,7 @@ class State:
         """Return the call of the pool whose turn it is, or None; stale places are dropped."""
         while pool.turns:
             served, order, call = pool.turns[0]
-            if not call.backlog.count:
+            if not call.eligible:
                 heapq.heappop(pool.turns)
                 call.in_turn = False
             elif served < call.served_seconds:
@@ -224,11 +226,14 @@ class State:
 
     def next_nested(self, pool: Pool) -> Call | None:
         """Return the deepest call of the pool for which a blocked worker waits, or None."""
-        waiting = [call for call in pool.nested.values() if call.backlog.count]
+        waiting = [call for call in pool.nested.values() if call.eligible]
         return max(waiting, key=lambda call: call.depth, default=None)
 
-    def add_backlog(self, pool: Pool, count: int) -> None:
+    def add_backlog(self, call: Call, count: int) -> None:
         """Count `count` inputs more (or less) that are PENDING."""
+        if call.paused:
+            return
+        pool = call.pool
         pool.backlog += count
         if not pool.backlog:
             self.backlogged.pop(pool.id, None)
@@ -236,12 +241,12 @@ class State:
     def requeue(self, call: Call, start: int, stop: int) -> None:
         """Put inputs that have just become PENDING again before all others."""
         call.requeue(start, stop)
-        self.add_backlog(call.pool, stop - start)
+        self.add_backlog(call, stop - start)
         self.await_turn(call)
 
     def note_waiting(self, call: Call) -> None:
         """Remember since when the call waits with nothing running."""
-        if call.backlog.count and not call.leases:
+        if call.eligible and not call.leases:
             if call.waiting_since is None:
                 call.waiting_since = self.now
                 self.newly_waiting.append(call)

@@ -239,7 +239,7 @@ def _submitted_record(
 def _add(state: State, call: Call, start: int, count: int, *, indivisible: bool) -> None:
     if count <= 0 or not call.add(start, count, indivisible=indivisible):
         return
-    state.add_backlog(call.pool, count)
+    state.add_backlog(call, count)
     if not call.attached:
         state.record(call, records.InputsAdded(call.id, start, count))
     if call.cancelled:

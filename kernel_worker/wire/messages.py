@@ -148,6 +148,13 @@ class CancelCall(_Message, tag="cancel_call"):
     """Kill the workers that run it instead of asking them."""
 
 
+class PauseCall(_Message, tag="pause_call"):
+    """The user asks that no further input of the call start (or that it go on)."""
+
+    call: CallId
+    paused: bool = True
+
+
 class AttachCall(_Message, tag="attach_call"):
     """Tell me the outcomes of this spawned call, those known and those to come."""
 
@@ -728,6 +735,7 @@ ToBroker = (
     | AddInputs
     | CloseInputs
     | CancelCall
+    | PauseCall
     | AttachCall
     | DropObjects
     | ConfigurePool

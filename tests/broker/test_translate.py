@@ -152,8 +152,20 @@ def test_calls_of_others_are_not_to_be_touched(door: Door) -> None:
     for message in (messages.CloseInputs(CALL, 0), messages.AddInputs(CALL, 0, 1)):
         with pytest.raises(ProtocolError, match="another client"):
             door.translator.from_client(other, message, inputs(1))
+    with pytest.raises(ProtocolError, match="another client"):
+        door.translator.from_client(other, messages.PauseCall(CALL), [])
     cancel = door.translator.from_client(other, messages.CancelCall(CALL), [])
     assert cancel == events.CallCancelled(CALL, terminate=False)
+
+
+def test_a_call_is_paused_and_goes_on(door: Door) -> None:
+    early = door.translator.from_client(door.client, messages.PauseCall(CALL), [])
+    assert early is None, "nobody knows it"
+    door.submit(0)
+    pause = door.translator.from_client(door.client, messages.PauseCall(CALL), [])
+    assert pause == events.CallPaused(CALL)
+    go_on = door.translator.from_client(door.client, messages.PauseCall(CALL, paused=False), [])
+    assert go_on == events.CallUnpaused(CALL)
 
 
 def test_who_waits_must_be_a_worker_of_ours(door: Door) -> None:

@@ -219,6 +219,12 @@ class AnyHistory(RuleBasedStateMachine):
         call = list(self.submitted)[pick % len(self.submitted)]
         self.feed(events.CallCancelled(call, terminate))
 
+    @precondition(lambda self: self.submitted)
+    @rule(pick=picks, goes_on=st.booleans())
+    def pause_call(self, pick: int, goes_on: bool) -> None:
+        call = list(self.submitted)[pick % len(self.submitted)]
+        self.feed(events.CallUnpaused(call) if goes_on else events.CallPaused(call))
+
     @rule(client=st.sampled_from(CLIENTS))
     def lose_client(self, client: ClientId) -> None:
         self.feed(events.ClientLost(client))
@@ -461,6 +467,8 @@ class AnyHistory(RuleBasedStateMachine):
             self.feed(events.PoolConfigured(CLIENTS[0], spec.pool, 0, 4, 0, 0.0))
         for call, count in list(self.open.items()):
             self.feed(events.InputsClosed(call, count))
+        for call in self.submitted:
+            self.feed(events.CallUnpaused(call))
         for _ in range(2_000):
             if not self.core.status().calls:
                 break

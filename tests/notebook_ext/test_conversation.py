@@ -181,6 +181,30 @@ def test_cancelling_is_said_and_ends_the_inputs() -> None:
     assert talk.is_idle
 
 
+def test_a_pause_is_said_once_and_again_to_a_new_broker() -> None:
+    talk = opened()
+    talk.submit(submission("fc-1", Heard()), 2, inputs(1, 2), closed=False)
+    said(talk)
+    talk.pause(CALL)
+    talk.pause(CALL)
+    assert said(talk) == [messages.PauseCall(CALL)]
+    talk.lost()
+    talk.connected("two")
+    assert said(talk)[-1] == messages.PauseCall(CALL)
+    talk.pause(CALL, False)
+    assert said(talk) == [messages.PauseCall(CALL, paused=False)]
+    talk.lost()
+    talk.pause(CALL)
+    assert said(talk) == []
+    talk.connected("three")
+    assert said(talk)[-1] == messages.PauseCall(CALL)
+    talk.cancel(CALL)
+    talk.pause(CALL, False)
+    talk.pause(CallId("fc-nope"))
+    assert said(talk)[0] == messages.CancelCall(CALL)
+    assert said(talk) == []
+
+
 def test_an_attached_call_cancelled_offline_ends_here() -> None:
     talk = opened()
     heard = Heard()
