@@ -201,6 +201,11 @@ class Conversation:
         if self._online:
             self._say(messages.PauseCall(call, paused))
 
+    def missing(self, call: CallId, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return the parts of `[start, stop)` of an open call that have no outcome."""
+        opened = self._calls.get(call)
+        return [] if opened is None else opened.ended.missing(start, stop)
+
     def drop_object(self, digest: Digest) -> None:
         """Take an object back, unless an open call still needs it."""
         if not any(digest in opened.said.needs for opened in self._calls.values()):

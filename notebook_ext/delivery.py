@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kernel_worker.model import Outcome
 from notebook_ext.spill import Spill, Spilled, Values
 from notebook_ext.submission import Ended
 from notebook_ext.twin import Waiting
@@ -62,6 +63,10 @@ class Delivery:
         self._waiting: Waiting[None] | None = None
         self._held_bytes = 0
         self._held_count = 0
+        self._taking: int | None = None
+        """What is being taken, or was last."""
+        self.failures = 0
+        """How many inputs that failed wait to be taken."""
         self._spill = Spill()
 
     @property
@@ -82,6 +87,7 @@ class Delivery:
                 return False
             self._held[start] = self._kept(piece)
             self._held_count += piece.count
+            self.failures += piece.count * _is_failure(piece)
             if not self._ordered:
                 self._arrivals.append(start)
             waiting = self._wake() if not self._ordered or start == self._next else None
@@ -119,11 +125,25 @@ class Delivery:
                 if self._waiting is None:
                     self._waiting = Waiting()
                 return self._waiting
+            self._taking = start
         if start is not None:
             return start, self._taken(start)
         if self._last is not None:
             self._last()
         return None
+
+    def take_failures(self) -> list[Ended]:
+        """Take back what failed and nobody has taken; their new outcomes are to be put."""
+        with self._lock:
+            held, taking = self._held, self._taking
+            found = [at for at in held if at != taking and _is_failure(held[at])]
+            pieces = [held.pop(start) for start in found]
+            self._arrivals = deque(start for start in self._arrivals if start in held)
+            self.failures -= sum(piece.count for piece in pieces)
+            self._held_count -= sum(piece.count for piece in pieces)
+            failures = [piece for piece in pieces if isinstance(piece, Ended)]
+            self._held_bytes -= sum(map(_size, failures))
+        return failures
 
     def left(self) -> Iterator[tuple[int, Piece]]:
         """Yield what nobody has taken, and let go of everything."""
@@ -138,6 +158,7 @@ class Delivery:
         """Let go of everything."""
         with self._lock:
             self._aborted = True
+            self.failures = 0
             self._held.clear()
             self._arrivals.clear()
             self._spill.close()
@@ -160,6 +181,7 @@ class Delivery:
             self._next = start + piece.count
             self._given += piece.count
             self._held_count -= piece.count
+            self.failures -= piece.count * _is_failure(piece)
             if not isinstance(held, Spilled):
                 self._held_bytes -= _size(held)
             elif held.spill is self._spill:
@@ -187,6 +209,10 @@ def _release(waiting: Waiting[None] | None) -> None:
 
 def _nothing() -> None:
     """What a waiting gives that only says that something changed."""
+
+
+def _is_failure(piece: object) -> bool:
+    return isinstance(piece, Ended) and piece.outcome is not Outcome.CANCELLED
 
 
 def _size(piece: Piece) -> int:

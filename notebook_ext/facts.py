@@ -34,10 +34,17 @@ class MapFacts:
         self.failed = 0
         self.cancelled = 0
         self.retried = 0
+        """How many attempts were made beyond the first ones, as the function's `retries` say …"""
+        self.again = 0
+        """… and how many failed inputs the user had run again."""
         self.running = 0
         self.workers = 0
         self.waiting_for = ""
         """Why nothing runs; empty where it does not wait."""
+        self.paused = False
+        """Whether the user has asked that nothing more of it start."""
+        self.was_cancelled = False
+        """Whether the user has asked for its end: however it ends, that is why."""
         self.first_error: tuple[int, str] | None = None
         """The index of the first input that failed, and its error in words."""
         self.started_at = time.monotonic()
@@ -76,13 +83,22 @@ class MapFacts:
             self.failed += count
         self.note(start, start + count, state)
 
+    def retry(self, start: int, count: int) -> None:
+        """Note that the inputs `[start, start + count)`, which had failed, run again."""
+        self.failed -= count
+        self.again += count
+        if self.first_error is not None and not self.failed:
+            self.first_error = None
+        self.note(start, start + count, QUEUED)
+
     def finish(self, state: State) -> None:
         """Nothing changes any more; the first state given stays."""
         if self.finished_at is None:
             self.finished_at = time.monotonic()
             self.running = 0
             self.waiting_for = ""
-            self.state = state
+            self.paused = False
+            self.state = "cancelled" if self.was_cancelled else state
 
     def _condense(self) -> None:
         """Keep only the last state of each input, as ranges."""

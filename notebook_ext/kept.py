@@ -86,6 +86,12 @@ class Kept:
             self._batches.add(id(end.inputs))
             self._failures[end.index] = end
 
+    def drop_failure(self, end: Ended) -> None:
+        """An input that failed runs again."""
+        with self._lock:
+            for index in range(end.index, end.index + end.count):
+                self._failures.pop(index, None)
+
     def forget(self) -> None:
         """Let go of the results."""
         with self._lock:

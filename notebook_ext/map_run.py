@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kernel_worker.errors import RequestSizeError, SerializationError
+from kernel_worker.errors import CallCancelledError, RequestSizeError, SerializationError
 from kernel_worker.model import Outcome
 from notebook_ext import dropping, facts, process, unfinished
 from notebook_ext.config import current
@@ -25,6 +25,7 @@ from notebook_ext.kept import Kept
 from notebook_ext.outcome import exception_of, map_note
 from notebook_ext.receivers import Answer, raise_rejection
 from notebook_ext.refeed import Places, Refeed
+from notebook_ext.retrying import Retries
 from notebook_ext.spill import Values
 from notebook_ext.twin import Waiting
 
@@ -100,11 +101,16 @@ class MapRun(Answer):
         if resumes is not None:
             self._said.companions.update(resumes.feed.companions)
         self.call = self._said.call
+        self.retries = Retries(self, self._said)
         self.sent = 0
         """So many inputs were given to the session."""
         self._open: OpenCall | None = None
         self._started = False
         self._closed = False
+        self._held: tuple[tuple[int, int], ...] = ()
+        """What workers held of it when that was heard last."""
+        self._stands: dict[bool, CallProgress] = {}
+        """What was heard last of the call, and of its inputs that run again."""
         self.is_shown = False
         """Whether a display says how it stands; else a notice says what it waits for."""
 
@@ -146,6 +152,24 @@ class MapRun(Answer):
         """Translate the call's inputs to how the user numbers them: `(offset, index, count)`."""
         return ((0, start, count),) if self._places is None else self._places.pieces(start, count)
 
+    def cancel(self) -> None:
+        """End it because its user asked for that; in the I/O thread.
+
+        What has no outcome ends as cancelled. Where inputs were still to be pulled, the iteration
+        ends with a `CallCancelledError` behind them.
+        """
+        if self.gate.closed or self.facts.finished_at is not None:
+            return
+        self.gate.close()
+        self._note_unanswered()
+        if not self._closed:
+            error = self.feed.error
+            if not self.feed.finished:
+                error = CallCancelledError(f"{self.facts.title} was cancelled.")
+            self._close(error)
+        self.session.cancel(self.call)
+        self.retries.cancel()
+
     def announce(self, running: RunningInput, begins: bool) -> None:  # noqa: FBT001  a callback
         """Say that an input of this worker begins, or ends, to wait for this map."""
         self.session.announce(running, begins, (self.call,))
@@ -173,18 +197,40 @@ class MapRun(Answer):
         for _, ours, _ in self.ours(index, 1):
             super().wrote(ours, stream, text, withheld)
 
+    def wrote_again(self, index: int, stream: str, text: bytes, withheld: int) -> None:
+        """Show what an input writes that runs again."""
+        super().wrote(index, stream, text, withheld)
+
     def progressed(self, progress: CallProgress) -> None:
         """How it stands."""
-        stands = self.facts
-        stands.running = progress.running
-        stands.retried = progress.retried
-        stands.workers = progress.workers
-        stands.waiting_for = progress.waiting_for
+        self._stand(progress, again=False)
         if not self.is_shown:
             super().progressed(progress)
+        for start, stop in self._held:  # what was taken back from a worker waits again
+            for low, high in self.session.missing(self.call, start, stop):
+                self._note(low, high, facts.QUEUED)
+        self._held = progress.started
         for start, stop in progress.started:
-            for _, ours, size in self.ours(start, stop - start):
-                stands.note(ours, ours + size, facts.RUNNING)
+            self._note(start, stop, facts.RUNNING)
+
+    def progressed_again(self, progress: CallProgress, started: Sequence[int]) -> None:
+        """How inputs stand that run again in a call of their own."""
+        self._stand(progress, again=True)
+        for index in started:
+            self.facts.note(index, index + 1, facts.RUNNING)
+
+    def _stand(self, last: CallProgress, *, again: bool) -> None:
+        self._stands[again] = last
+        stands, all_told = self.facts, self._stands.values()
+        unanswered = self.sent - self.gate.ended
+        stands.running = min(sum(each.running for each in all_told), unanswered)
+        stands.retried = sum(each.retried for each in all_told)
+        stands.workers = min(sum(each.workers for each in all_told), stands.running)
+        stands.waiting_for = last.waiting_for
+
+    def _note(self, start: int, stop: int, state: int) -> None:
+        for _, ours, size in self.ours(start, stop - start):
+            self.facts.note(ours, ours + size, state)
 
     def pump(self) -> None:
         """Send what should be sent now."""
@@ -194,24 +240,22 @@ class MapRun(Answer):
             count, frames = batch
             self._send(count, frames)
         if self.feed.finished and self.feed.is_empty:
-            self._close()
+            self._close(self.feed.error)
 
     def _send(self, count: int, frames: Any) -> None:
-        for _, ours, size in self.ours(self.sent, count):
-            self.facts.note(ours, ours + size, facts.QUEUED)
+        self._note(self.sent, self.sent + count, facts.QUEUED)
         self.sent += count
         if self._open is not None:
             self.session.add(self.call, count, frames)
         else:
             self._open = self.session.submit_now(self._said, count, frames, closed=False)
 
-    def _close(self) -> None:
+    def _close(self, error: BaseException | None) -> None:
         self._closed = True
         if self._open is not None:
             self.session.close_inputs(self.call)
         total = self.sent if self._places is None else self._places.total(self.sent)
         self.facts.total = total
-        error = self.feed.error
         if isinstance(error, SerializationError | RequestSizeError):
             error.add_note(f"in input {total} of {self.facts.title}")
         last = partial(_raise, error) if error is not None else None
@@ -235,6 +279,7 @@ class MapRun(Answer):
         self._note_unanswered()
         if self._open is not None:
             self.session.cancel(self.call)
+        self.retries.cancel()
         self._look_for_end()
 
     def settle(self) -> None:
@@ -276,19 +321,38 @@ class MapRun(Answer):
 
     def _succeed(self, start: int, count: int, position: int, frames: list[bytes]) -> None:
         for offset, ours, size in self.ours(start, count):
-            self.facts.count(ours, size, facts.DONE)
-            self.kept.note(ours, size)
-            if self.drain is None:
-                values = Values(size, frames, position + offset)
-                if not self.delivery.put(ours, values):
-                    self.kept.keep(ours, values)
+            self._succeed_here(ours, size, position + offset, frames)
+        if self.drain is None:
+            self.gate.note_size(count, sum(map(len, frames)))
+        self._answered(count)
+
+    def _succeed_here(self, index: int, count: int, position: int, frames: list[bytes]) -> None:
+        self.facts.count(index, count, facts.DONE)
+        self.kept.note(index, count)
         if self.drain is not None:
             self.drain.add(count)
-        else:
-            self.gate.note_size(count, sum(map(len, frames)))
-        self.gate.ended += count
-        self._look_for_end()
-        self._look()
+            return
+        values = Values(count, frames, position)
+        if not self.delivery.put(index, values):
+            self.kept.keep(index, values)
+
+    def succeeded_again(self, index: int, position: int, frames: list[bytes]) -> None:
+        """An input that had failed succeeded; it is numbered as the user does."""
+        self._output.after(self._succeed_here, index, 1, position, frames)
+        self._output.after(self._answered, 1)
+
+    def ended_again(self, end: Ended) -> None:
+        """It failed again, or was cancelled."""
+        self._output.after(self._end_here, end)
+        self._output.after(self._answered, 1)
+
+    def take_back(self, end: Ended) -> None:
+        """Forget how an input ended: it runs again."""
+        self.facts.retry(end.index, end.count)
+        self.kept.drop_failure(end)
+        self.gate.ended -= end.count
+        if self.drain is not None:
+            self.drain.add(-end.count)
 
     def _end(self, end: Ended) -> None:
         for offset, ours, size in self.ours(end.index, end.count):
@@ -297,9 +361,7 @@ class MapRun(Answer):
             else:
                 position = end.position + offset
                 self._end_here(replace(end, index=ours, count=size, position=position))
-        self.gate.ended += end.count
-        self._look_for_end()
-        self._look()
+        self._answered(end.count)
 
     def _end_here(self, end: Ended) -> None:
         cancelled = end.outcome is Outcome.CANCELLED
@@ -307,12 +369,17 @@ class MapRun(Answer):
         if not cancelled:
             self.kept.fail(end)
             if self.facts.first_error is None:
-                self.facts.first_error = (end.index, _words(end))
+                self.facts.first_error = (end.index, facts.words_of(end))
         if self.drain is not None:
             self.drain.fail_at(partial(_raise_at, end, self.name, self.facts.title))
             self.drain.add(end.count)
         else:
             self.delivery.put(end.index, end)
+
+    def _answered(self, count: int) -> None:
+        self.gate.ended += count
+        self._look_for_end()
+        self._look()
 
     def _look_for_end(self) -> None:
         if self._closed and self.gate.ended == self.sent:
@@ -418,15 +485,6 @@ def _raise_leaving(raising: Callable[[], Any], left: Unfinished[Any]) -> None:
 def _start_thread(context: contextvars.Context, feed: Feed, name: str) -> None:
     title = f"notebook-ext map {name}"
     threading.Thread(target=context.run, args=(feed.pull,), name=title, daemon=True).start()
-
-
-def _words(end: Ended) -> str:
-    """Return what went wrong; no code of users runs."""
-    if end.exception is not None:
-        from kernel_worker.wire import failures  # noqa: PLC0415  only where something failed
-
-        return failures.summary(end.exception)
-    return end.message or end.outcome.name.lower()
 
 
 def _raise(error: BaseException) -> None:

@@ -24,6 +24,7 @@ from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
 from kernel_worker.wire import payload
 from notebook_ext import dropping, exception, unfinished
+from notebook_ext.controls import MapControls
 from notebook_ext.feed import check_sources
 from notebook_ext.map_run import Drain, MapRun
 from notebook_ext.outcome import exception_of, map_note
@@ -344,7 +345,7 @@ def _show(run: MapRun) -> None:
     with contextlib.suppress(ImportError):
         from notebook_ext import widgets  # noqa: PLC0415  with the first map
 
-        widgets.watch(run.facts)
+        widgets.watch(run.facts, MapControls(run))
         run.is_shown = widgets.has_view()
 
 

@@ -120,6 +120,10 @@ class Session:
         """Add inputs to an open call; in the I/O thread only."""
         self._conversation.add(call, count, frames)
 
+    def missing(self, call: CallId, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return the parts of `[start, stop)` that have no outcome; in the I/O thread only."""
+        return self._conversation.missing(call, start, stop)
+
     def close_inputs(self, call: CallId) -> None:
         """The call gets no more inputs; in the I/O thread only."""
         self._conversation.close(call)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kernel_worker import context
-from notebook_ext.widgets.facts import MapFacts
+from notebook_ext.widgets.facts import MapControls, MapFacts
 from notebook_ext.widgets.line import LineView
 from notebook_ext.widgets.ticker import settle, show
 from notebook_ext.widgets.watched import Watched
@@ -20,30 +21,31 @@ from notebook_ext.widgets.watched import Watched
 if TYPE_CHECKING:
     from notebook_ext.widgets.watched import View
 
-__all__ = ["MapFacts", "has_view", "settle", "watch"]
+__all__ = ["MapControls", "MapFacts", "has_view", "settle", "watch"]
 
 
-def watch(facts: MapFacts) -> None:
+def watch(facts: MapFacts, controls: MapControls | None = None) -> None:
     """Show how a map stands, from half a second after now on, in the cell that calls this.
 
     Returns at once and never raises.
 
     Args:
         facts: What the map keeps up to date; see `MapFacts`.
+        controls: What its buttons do; without them there are none.
     """
     try:
-        show(Watched(facts, choose_view))
+        show(Watched(facts, partial(choose_view, controls=controls)))
     except Exception:
         logging.getLogger("notebook_ext").debug("no progress display", exc_info=True)
 
 
-def choose_view(facts: MapFacts) -> View | None:
+def choose_view(facts: MapFacts, controls: MapControls | None = None) -> View | None:
     """Return a new display for `facts`, or None where there is nobody to show it to."""
     wish = _configured()
     if wish == "off" or context.worker_identity is not None:
         return None
     if wish == "widget" or (wish == "auto" and _in_kernel()):
-        return _widget(facts)
+        return _widget(facts, controls)
     stream = sys.stderr
     if stream is None:
         return None
@@ -61,12 +63,12 @@ def has_view() -> bool:
     return wish in {"widget", "text"} or _in_kernel() or (stream is not None and stream.isatty())
 
 
-def _widget(facts: MapFacts) -> View | None:
+def _widget(facts: MapFacts, controls: MapControls | None) -> View | None:
     try:
         from notebook_ext.widgets.progress import ProgressView  # noqa: PLC0415  imported when used
     except ImportError:
         return LineView(sys.stderr, rewrites=True)
-    return ProgressView(facts)
+    return ProgressView(facts, controls)
 
 
 def _in_kernel() -> bool:

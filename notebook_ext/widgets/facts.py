@@ -67,6 +67,18 @@ class MapFacts(Protocol):
         """Return why nothing runs, or an empty string."""
 
     @property
+    def again(self) -> int:
+        """Return how many failed inputs the user had run again."""
+
+    @property
+    def paused(self) -> bool:
+        """Return whether nothing more of it starts, because the user wants that."""
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Return whether the user has asked for its end."""
+
+    @property
     def first_error(self) -> object:
         """Return (index, text) of the first failure, or None."""
 
@@ -84,6 +96,23 @@ class MapFacts(Protocol):
 
     def take_changes(self) -> Sequence[tuple[int, int, int]]:
         """Return the ranges [start, stop) that changed since the last look, and their new state."""
+
+
+class MapControls(Protocol):
+    """What the user can do to a map that runs; returns at once, from any thread."""
+
+    @property
+    def retryable(self) -> int:
+        """Return how many failed inputs can run again."""
+
+    def cancel(self) -> None:
+        """End the map."""
+
+    def pause(self, *, paused: bool) -> None:
+        """Start nothing more of it, or go on."""
+
+    def retry_failed(self) -> None:
+        """Run its failed inputs again."""
 
 
 def error_of(facts: MapFacts) -> tuple[int | None, str] | None:

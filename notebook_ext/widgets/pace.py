@@ -33,7 +33,8 @@ class Pace:
     def rate(self) -> float:
         """Return the inputs finished per second over the last few seconds."""
         (first, before), (last, after) = self._samples[0], self._samples[-1]
-        return (after - before) / (last - first) if last > first else 0.0
+        # What runs again was finished before: the number may fall.
+        return max(after - before, 0) / (last - first) if last > first else 0.0
 
     def eta_seconds(self, remaining: int | None) -> float | None:
         """Return how many seconds `remaining` inputs will take, or None if nobody can know."""

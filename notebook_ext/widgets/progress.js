@@ -2,15 +2,59 @@
 
 const SEGMENTS = ["done", "failed", "cancelled", "running"];
 
+/** The buttons of a map that runs. */
+class Actions {
+  constructor(model, title) {
+    this.model = model;
+    this.el = node("span", "nbx-actions");
+    this.el.setAttribute("role", "group");
+    this.el.setAttribute("aria-label", `Actions for ${title}`);
+    this.pause = button(model, "Pause", () => ({ op: "pause", paused: !this.stats.paused }));
+    this.retry = button(model, "Retry failed", () => ({ op: "retry" }));
+    this.cancel = button(model, "Cancel", () => ({ op: "cancel" }));
+    this.el.append(this.pause, this.retry, this.cancel);
+  }
+
+  /** Show what can be done now; return whether the focus was on what has gone. */
+  show(stats) {
+    this.stats = stats;
+    const had = this.el.contains(document.activeElement);
+    const hint = this.model.get("hint");
+    this.el.hidden = !stats.controls;
+    this.name(this.pause, stats.paused ? "Resume" : "Pause");
+    this.name(this.retry, stats.retryable ? `Retry failed (${stats.retryable})` : "Retry failed");
+    this.name(this.cancel, stats.ending ? "Cancelling…" : "Cancel");
+    this.retry.hidden = !stats.failed;
+    const going = !stats.ending && !hint;
+    able(this.pause, going, hint || "It is being cancelled");
+    able(this.cancel, going, hint || "It is being cancelled");
+    able(
+      this.retry,
+      going && stats.retryable > 0,
+      hint || (stats.ending ? "It is being cancelled" : "Your code has had these failures already"),
+    );
+    return had && (this.el.hidden || document.activeElement.hidden);
+  }
+
+  name(made, label) {
+    if (made.textContent !== label) made.textContent = label;
+  }
+}
+
 /** Everything around the canvas: the numbers, the bar, the legend, the first error. */
 class Panel {
-  constructor(el, title) {
+  constructor(el, model) {
+    const title = model.get("title");
     this.title = title;
+    this.model = model;
+    this.actions = new Actions(model, title);
+    this.described = -Infinity;
     const head = node("div", "nbx-head");
     this.headline = node("span", "nbx-headline");
     this.percent = node("span", "nbx-percent");
     this.timing = node("span", "nbx-timing");
     head.append(node("span", "nbx-title", title), this.percent, this.headline, this.timing);
+    head.append(this.actions.el);
     head.firstChild.title = title;
     this.bar = node("div", "nbx-bar");
     this.bar.setAttribute("role", "progressbar");
@@ -23,9 +67,9 @@ class Panel {
     this.tip.setAttribute("aria-live", "polite");
     this.waiting = node("div", "nbx-waiting nbx-is-running");
     this.error = node("div", "nbx-error nbx-is-failed");
-    this.spoken = node("span", "nbx-spoken");
-    this.spoken.setAttribute("role", "status");
-    this.parts = [head, this.bar, this.foot, this.waiting, this.error, this.spoken];
+    this.notice = node("div", "nbx-notice");
+    this.spoken = new Spoken(15);
+    this.parts = [head, this.bar, this.foot, this.waiting, this.error, this.notice, this.spoken.el];
     el.classList.add("nbx", "nbx-progress");
   }
 
@@ -47,8 +91,19 @@ class Panel {
     this.more.textContent = extra.join(" · ");
     this.reveal(this.waiting, stats.waiting_for && `waits: ${stats.waiting_for}`);
     this.reveal(this.error, stats.error);
-    const said = stats.state && !running ? `${this.title}: ${stats.state}, ${stats.summary}` : "";
-    if (this.spoken.textContent !== said) this.spoken.textContent = said;
+    this.reveal(this.notice, this.model.get("notice"));
+    this.speak(stats, running);
+    return this.actions.show(stats);
+  }
+
+  /** What a screen reader reads out: how it stands now and then, at once what has changed. */
+  speak(stats, running) {
+    if (!stats.state) return;
+    const word = stats.ending ? "cancelling" : stats.paused ? "paused" : stats.state;
+    const standing = running ? stats.percent || stats.headline : stats.state;
+    const news = this.word !== undefined && this.word !== word;
+    this.word = word;
+    this.spoken.say(`${this.title}: ${standing}, ${stats.summary}`, news);
   }
 
   showBar(stats) {
@@ -60,6 +115,9 @@ class Panel {
       const part = endless && stats.state === "running" ? 0 : (stats[name] ?? 0) / (whole || 1);
       this.segments[i].style.width = `${100 * part}%`;
     });
+    const now = performance.now();
+    if (stats.state === "running" && now < this.described + 1000) return;
+    this.described = now; // readers that follow every change would speak without end
     this.bar.setAttribute("aria-valuetext", `${stats.headline ?? ""}, ${stats.summary ?? ""}`);
     this.bar.setAttribute("aria-valuemin", "0");
     if (endless) return;
@@ -89,14 +147,14 @@ export default () => {
     },
 
     render({ model, el }) {
-      const panel = new Panel(el, model.get("title"));
+      const panel = new Panel(el, model);
       const cells = new StripCanvas(el, strip);
       const [head, bar, ...below] = panel.parts;
       el.append(head, bar, cells.canvas, ...below);
       let asked = 0;
       const draw = () => {
         asked = 0;
-        panel.show(strip.stats);
+        if (panel.show(strip.stats)) cells.canvas.focus();
         cells.canvas.setAttribute("aria-label", `State of every input: ${strip.stats.summary ?? ""}`);
         cells.draw();
       };
@@ -122,8 +180,11 @@ export default () => {
         ask();
       });
       strip.views.add(ask);
+      model.on("change:notice change:hint", ask);
       ask();
       return () => {
+        panel.spoken.close();
+        model.off("change:notice change:hint", ask);
         strip.views.delete(ask);
         resized.disconnect();
         themed();

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import html
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import traitlets
 
+from notebook_ext.widgets.facts import FINAL_STATES
 from notebook_ext.widgets.live import LiveWidget, front_end
 from notebook_ext.widgets.picture import to_html
 from notebook_ext.widgets.strip import Strip
 
 if TYPE_CHECKING:
-    from notebook_ext.widgets.facts import MapFacts
+    from notebook_ext.widgets.facts import MapControls, MapFacts
     from notebook_ext.widgets.report import Report
 
 SNAPSHOT_SECONDS: Final = 2.0
@@ -41,13 +42,18 @@ class ProgressWidget(LiveWidget):
 class ProgressView:
     """Keeps one widget in step with one map. Used by the ticker's thread only."""
 
-    def __init__(self, facts: MapFacts) -> None:
+    def __init__(self, facts: MapFacts, controls: MapControls | None = None) -> None:
         """Display a new widget in the cell whose context this runs in."""
         self._strip = Strip()
+        self._controls = controls
         self._widget = ProgressWidget(f"Progress of {facts.title}", title=facts.title)
         title = html.escape(facts.title)
         self._widget.picture = f"<div>{title}: was running when this was saved</div>"
         self._snapshot_at = 0.0
+        if controls is not None:
+            self._widget.on("cancel", lambda _: controls.cancel())
+            self._widget.on("pause", lambda said: controls.pause(paused=bool(said["paused"])))
+            self._widget.on("retry", lambda _: controls.retry_failed())
 
     def update(self, facts: MapFacts, report: Report) -> None:
         """Send what has changed."""
@@ -74,15 +80,22 @@ class ProgressView:
         if report.total is not None:
             self._strip.extend_to(report.total)
 
+    def _stats(self, report: Report) -> dict[str, Any]:
+        controls = self._controls
+        ended = report.state in FINAL_STATES
+        retryable = 0 if controls is None or ended else controls.retryable
+        has_buttons = controls is not None and not ended
+        return report.as_traits() | {"controls": has_buttons, "retryable": retryable}
+
     def _send_delta(self, report: Report, delta: bytes) -> None:
         strip = self._strip
-        content = {"stats": report.as_traits(), "base": strip.base, "count": len(strip)}
+        content = {"stats": self._stats(report), "base": strip.base, "count": len(strip)}
         self._widget.send({"op": "tick", **content}, buffers=[delta])
 
     def _send_all(self, report: Report) -> None:
         widget, strip = self._widget, self._strip
         with widget.hold_sync():
-            widget.stats = report.as_traits()
+            widget.stats = self._stats(report)
             widget.base = strip.base
             widget.count = len(strip)
             widget.snapshot = strip.snapshot()

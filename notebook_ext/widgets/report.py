@@ -31,6 +31,10 @@ class Report:
     rate: float
     eta: float | None
     error: tuple[int | None, str] | None
+    again: int = 0
+    paused: bool = False
+    ending: bool = False
+    """The user has cancelled it, and it has not ended yet."""
 
     @property
     def finished(self) -> int:
@@ -56,9 +60,11 @@ class Report:
             "headline": self.headline(),
             "timing": self.timing(),
             "percent": self.percent(),
-            "retried": self.retried,
+            "retried": self.retried + self.again,
             "workers": self.workers,
             "waiting_for": self.waiting_for,
+            "paused": self.paused,
+            "ending": self.ending,
             "error": self.error_line() if self.error is not None else "",
             "summary": self.summary(),
         }
@@ -72,6 +78,10 @@ class Report:
         """Return the finished part in percent, or how it ended if it was not finished."""
         if self.state in ("failed", "cancelled"):
             return self.state
+        if self.ending:
+            return "cancelling"
+        if self.paused:
+            return "paused"
         if self.fraction is None:
             return ""
         return f"{int(self.fraction * 100)} %"
@@ -84,14 +94,14 @@ class Report:
             return f"{elapsed} · {format_rate(average)}" if average else elapsed
         parts = [format_rate(self.rate)] if self.rate else []
         parts.append(elapsed)
-        if self.eta is not None:
+        if self.eta is not None and not self.paused:
             parts.append(f"{format_seconds(self.eta)} left")
         return " · ".join(parts)
 
     def summary(self) -> str:
         """Return the counts that are not zero: `138 done, 4 failed, 3 retried`."""
         counts = [(self.done, "done"), (self.running, "running"), (self.failed, "failed")]
-        counts += [(self.cancelled, "cancelled"), (self.retried, "retried")]
+        counts += [(self.cancelled, "cancelled"), (self.retried + self.again, "retried")]
         words = [f"{count:,} {word}" for count, word in counts if count]
         if self.workers and self.state == "running":
             words.append(f"{self.workers} worker{'s' if self.workers > 1 else ''}")
@@ -128,4 +138,7 @@ def report_on(facts: MapFacts, pace: Pace, now: float) -> Report:
         rate=pace.rate,
         eta=pace.eta_seconds(remaining),
         error=facts_.error_of(facts),
+        again=facts.again,
+        paused=facts.paused,
+        ending=facts.was_cancelled and state not in facts_.FINAL_STATES,
     )

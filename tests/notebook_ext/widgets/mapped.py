@@ -16,6 +16,8 @@ class Mapped:
         self.done = self.failed = self.cancelled = self.retried = 0
         self.running = self.workers = 0
         self.waiting_for = ""
+        self.again = 0
+        self.paused = self.was_cancelled = False
         self.first_error: object = None
         self.started_at = time.monotonic()
         self.finished_at: float | None = None
