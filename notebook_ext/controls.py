@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class MapControls:
     """Cancel, pause and retry one map."""
 
+    can_pause = True
+
     def __init__(self, run: MapRun) -> None:
         """Control `run`."""
         self._run = weakref.ref(run)

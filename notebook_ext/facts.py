@@ -9,7 +9,10 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from notebook_ext.submission import Ended
 
 PENDING, QUEUED, RUNNING, DONE, FAILED, CANCELLED = range(6)
 """What `take_changes` says of an input."""
@@ -117,3 +120,12 @@ class MapFacts:
             self._changes.append((at, at + size, state))
             at += size
         self._records = len(self._changes) < _CHANGES // 2
+
+
+def words_of(end: Ended) -> str:
+    """Return what went wrong; no code of users runs."""
+    if end.exception is not None:
+        from kernel_worker.wire import failures  # noqa: PLC0415  only where something failed
+
+        return failures.summary(end.exception)
+    return end.message or end.outcome.name.lower()

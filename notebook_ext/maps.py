@@ -25,8 +25,9 @@ from kernel_worker.errors import InvalidError
 from kernel_worker.wire import payload
 from notebook_ext import dropping, exception, unfinished
 from notebook_ext.controls import MapControls
+from notebook_ext.drain import Drain
 from notebook_ext.feed import check_sources
-from notebook_ext.map_run import Drain, MapRun
+from notebook_ext.map_run import MapRun
 from notebook_ext.outcome import exception_of, map_note
 from notebook_ext.spill import Values
 from notebook_ext.submission import Ended

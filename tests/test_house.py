@@ -22,6 +22,9 @@ SHOWN_BY = {
     "acceptance/test_deaths.py": "notebook_ext: link",
     "acceptance/test_failures.py": "kernel_worker: errors · notebook_ext: exception",
     "acceptance/test_magics.py": "notebook_ext/widgets: facts",
+    "acceptance/test_progress_buttons.py": (
+        "notebook_ext: followed · notebook_ext/magics: watching"
+    ),
     "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival",
     "acceptance/test_plain_cells.py": "notebook_ext: autoscaler functions",
     "core/test_invariants.py": "kernel_worker/core: ending scheduler state",
@@ -31,6 +34,7 @@ SHOWN_BY = {
     "notebook_ext/magics/test_cell_names.py": "notebook_ext/magics: cell_scopes cell_state",
     "notebook_ext/test_conversation.py": "notebook_ext: open_call submission told",
     "notebook_ext/widgets/test_ticker.py": "notebook_ext/widgets: watched",
+    "notebook_ext/test_controls.py": "notebook_ext: retrying",
     "notebook_ext/test_function.py": "notebook_ext: arguments callee package receivers source",
     "notebook_ext/test_maps.py": "notebook_ext: map_run",
     "test_capture.py": "notebook_ext/capture: *",

@@ -9,7 +9,7 @@ import asyncio
 import warnings
 from typing import TYPE_CHECKING
 
-from notebook_ext.magics import cell, lines
+from notebook_ext.magics import cell, lines, watching
 from notebook_ext.widgets import settle
 
 if TYPE_CHECKING:
@@ -19,7 +19,13 @@ __all__ = ["load", "unload"]
 
 _NAMES = {
     "cell": ("remote",),
-    "line": ("remote_status", "remote_calls", "remote_cancel", "remote_attach"),
+    "line": (
+        "remote_status",
+        "remote_calls",
+        "remote_cancel",
+        "remote_attach",
+        "remote_progress",
+    ),
 }
 _warned = False
 
@@ -28,6 +34,7 @@ def load(ipython: InteractiveShell) -> None:
     """Add the magics to `ipython`."""
     unload(ipython)
     ipython.register_magics(lines.RemoteMagics)
+    ipython.register_magics(watching.ProgressMagics)
     ipython.input_transformers_cleanup.append(cell.transform_lines)
     ipython.ast_transformers.append(cell.Decorating())
     ipython.Completer.custom_matchers += [lines.complete_remote, lines.complete_subject]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kernel_worker import context
 from notebook_ext.widgets.facts import MapControls, MapFacts
@@ -21,7 +21,10 @@ from notebook_ext.widgets.watched import Watched
 if TYPE_CHECKING:
     from notebook_ext.widgets.watched import View
 
-__all__ = ["MapControls", "MapFacts", "has_view", "settle", "watch"]
+__all__ = ["MapControls", "MapFacts", "has_view", "settle", "show_again", "watch"]
+
+
+_SHOWN_IN_SECONDS: Final = 5.0
 
 
 def watch(facts: MapFacts, controls: MapControls | None = None) -> None:
@@ -39,17 +42,38 @@ def watch(facts: MapFacts, controls: MapControls | None = None) -> None:
         logging.getLogger("notebook_ext").debug("no progress display", exc_info=True)
 
 
-def choose_view(facts: MapFacts, controls: MapControls | None = None) -> View | None:
-    """Return a new display for `facts`, or None where there is nobody to show it to."""
-    wish = _configured()
+def show_again(facts: MapFacts, controls: MapControls | None = None) -> None:
+    """Show how a map or a call stands now, here, whether it still runs or has ended.
+
+    Returns when it is shown.
+
+    Args:
+        facts: How it stands.
+        controls: What its buttons do.
+    """
+    open_view = partial(choose_view, controls=controls, wish="")
+    show(Watched(facts, open_view, after_seconds=0), wait_seconds=_SHOWN_IN_SECONDS)
+
+
+def choose_view(
+    facts: MapFacts, controls: MapControls | None = None, wish: str | None = None
+) -> View | None:
+    """Return a new display for `facts`, or None where there is nobody to show it to.
+
+    Args:
+        facts: What is shown.
+        controls: What its buttons do.
+        wish: `widget`, `text` or `off`; None for what is configured, empty for what fits here.
+    """
+    wish = _configured() if wish is None else wish
     if wish == "off" or context.worker_identity is not None:
         return None
-    if wish == "widget" or (wish == "auto" and _in_kernel()):
+    if wish == "widget" or (wish in {"", "auto"} and _in_kernel()):
         return _widget(facts, controls)
     stream = sys.stderr
     if stream is None:
         return None
-    if wish == "text":
+    if wish in {"", "text"}:
         return LineView(stream, rewrites=stream.isatty() or _in_kernel())
     return LineView(stream, rewrites=True) if stream.isatty() else None
 

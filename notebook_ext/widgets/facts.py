@@ -102,6 +102,10 @@ class MapControls(Protocol):
     """What the user can do to a map that runs; returns at once, from any thread."""
 
     @property
+    def can_pause(self) -> bool:
+        """Return whether `pause` does anything."""
+
+    @property
     def retryable(self) -> int:
         """Return how many failed inputs can run again."""
 

@@ -24,7 +24,8 @@ class Actions {
     this.name(this.pause, stats.paused ? "Resume" : "Pause");
     this.name(this.retry, stats.retryable ? `Retry failed (${stats.retryable})` : "Retry failed");
     this.name(this.cancel, stats.ending ? "Cancelling…" : "Cancel");
-    this.retry.hidden = !stats.failed;
+    this.pause.hidden = !stats.can_pause;
+    this.retry.hidden = !stats.failed || !stats.can_pause;
     const going = !stats.ending && !hint;
     able(this.pause, going, hint || "It is being cancelled");
     able(this.cancel, going, hint || "It is being cancelled");

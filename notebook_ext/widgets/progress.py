@@ -85,7 +85,12 @@ class ProgressView:
         ended = report.state in FINAL_STATES
         retryable = 0 if controls is None or ended else controls.retryable
         has_buttons = controls is not None and not ended
-        return report.as_traits() | {"controls": has_buttons, "retryable": retryable}
+        can_pause = controls is not None and controls.can_pause
+        return report.as_traits() | {
+            "controls": has_buttons,
+            "can_pause": can_pause,
+            "retryable": retryable,
+        }
 
     def _send_delta(self, report: Report, delta: bytes) -> None:
         strip = self._strip

@@ -122,6 +122,15 @@ def test_a_pool_that_cannot_be_set_up_ends_what_is_paused_too() -> None:
     check(simulation.core)
 
 
+def test_a_call_of_which_nothing_waits_is_paused_and_goes_on() -> None:
+    simulation = Simulation()
+    call = simulation.submit(simulation.define(make_spec(), 1.0), 2)
+    simulation.run(0.5)
+    simulation.feed(events.CallPaused(call))
+    simulation.feed(events.CallUnpaused(call))
+    assert simulation.run_call(call) < 2
+
+
 def test_a_call_that_nobody_knows_is_not_paused() -> None:
     simulation = Simulation()
     simulation.feed(events.CallPaused(CallId("fc-nope")))

@@ -201,6 +201,8 @@ def test_a_pause_is_said_once_and_again_to_a_new_broker() -> None:
     talk.cancel(CALL)
     talk.pause(CALL, False)
     talk.pause(CallId("fc-nope"))
+    assert talk.missing(CALL, 0, 2) == [(0, 2)]
+    assert talk.missing(CallId("fc-nope"), 0, 2) == []
     assert said(talk)[0] == messages.CancelCall(CALL)
     assert said(talk) == []
 
