@@ -56,8 +56,8 @@ class Retries:
             run.take_back(end)
         retry = Retry(run, failures)
         self._calls.append(retry)
-        retry.submit(replace(self._said, call=run.session.new_call(), receiver=retry))
-        self.pause(self._paused)
+        said = replace(self._said, call=run.session.new_call(), receiver=retry)
+        retry.submit(said, paused=self._paused)
 
     def _taken_back(self) -> list[Ended]:
         run = self._run
@@ -92,16 +92,16 @@ class Retry:
         self._failures = failures
         self._starts = [0, *accumulate(end.count for end in failures)]
 
-    def submit(self, said: Submission) -> None:
-        """Make the call."""
+    def submit(self, said: Submission, *, paused: bool) -> None:
+        """Make the call; nothing of it starts while it is paused."""
         session = self._run.session
         self.call = said.call
-        for at, end in enumerate(self._failures):
+        session.submit_now(said, 0, (), closed=False)
+        if paused:
+            session.pause_now(said.call)
+        for end in self._failures:
             frames = cut(end.inputs, end.position, end.position + end.count)
-            if at:
-                session.add(said.call, end.count, frames)
-            else:
-                session.submit_now(said, end.count, frames, closed=False)
+            session.add(said.call, end.count, frames)
         session.close_inputs(said.call)
 
     def accepted(self) -> None:

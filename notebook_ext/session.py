@@ -124,6 +124,10 @@ class Session:
         """Return the parts of `[start, stop)` that have no outcome; in the I/O thread only."""
         return self._conversation.missing(call, start, stop)
 
+    def pause_now(self, call: CallId) -> None:
+        """Start no input of a call until it is told to go on; in the I/O thread only."""
+        self._conversation.pause(call)
+
     def close_inputs(self, call: CallId) -> None:
         """The call gets no more inputs; in the I/O thread only."""
         self._conversation.close(call)

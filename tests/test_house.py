@@ -36,7 +36,7 @@ SHOWN_BY = {
     "notebook_ext/widgets/test_ticker.py": "notebook_ext/widgets: watched",
     "notebook_ext/test_controls.py": "notebook_ext: retrying",
     "notebook_ext/test_function.py": "notebook_ext: arguments callee package receivers source",
-    "notebook_ext/test_maps.py": "notebook_ext: map_run",
+    "notebook_ext/test_maps.py": "notebook_ext: drain map_run",
     "test_capture.py": "notebook_ext/capture: *",
     "worker/test_run.py": "kernel_worker/worker: channel control coroutines main work",
 }
