@@ -271,7 +271,7 @@ def test_progress_facts(
     add: nb.Function[..., int], bad: nb.Function[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[Any] = []
-    monkeypatch.setattr(widgets, "watch", shown.append)
+    monkeypatch.setattr(widgets, "watch", lambda facts, _controls: shown.append(facts))
     assert list(add.map(range(10))) == list(range(1, 11))
     (facts,) = shown
     assert (facts.total, facts.done, facts.state) == (10, 10, "done")
