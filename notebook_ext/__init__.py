@@ -26,6 +26,7 @@ from notebook_ext.call import FunctionCall
 from notebook_ext.calls import CallStatus, calls
 from notebook_ext.cls import Cls
 from notebook_ext.config import config
+from notebook_ext.events import CallEvent, events
 from notebook_ext.exception import Error
 from notebook_ext.function import Function
 from notebook_ext.gather import gather
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "CallEvent",
     "CallStatus",
     "Cls",
     "Error",
@@ -63,6 +65,7 @@ __all__ = [
     "current_input_id",
     "enable_output",
     "enter",
+    "events",
     "exception",
     "exit",
     "functions",

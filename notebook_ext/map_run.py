@@ -148,6 +148,11 @@ class MapRun(Answer):
         self._started = True
         return asyncio.get_running_loop().create_task(self.feed.pull_in_loop())
 
+    @property
+    def is_renumbered(self) -> bool:
+        """Whether the user numbers the inputs otherwise than the call does."""
+        return self._places is not None
+
     def ours(self, start: int, count: int) -> Iterable[tuple[int, int, int]]:
         """Translate the call's inputs to how the user numbers them: `(offset, index, count)`."""
         return ((0, start, count),) if self._places is None else self._places.pieces(start, count)

@@ -109,22 +109,22 @@ class Map(Generic[R]):
         Raises:
             InvalidError: it was not iterated yet. So do `failed`, `remaining` and `resume`.
         """
-        return self._left().results
+        return self.left().results
 
     @property
     def failed(self) -> unfinished.Failures:
         """The exceptions of the inputs that failed, by index."""
-        return self._left().failed
+        return self.left().failed
 
     @property
     def remaining(self) -> unfinished.Remaining:
         """The indices of the inputs that neither succeeded nor failed."""
-        return self._left().remaining
+        return self.left().remaining
 
     @stream
     def resume(self, *, only_missing: bool = False) -> Map[R]:
         """Return a map that runs what failed and what remains; see `Unfinished.resume`."""
-        return self._left().resume(only_missing=only_missing)
+        return self.left().resume(only_missing=only_missing)
 
     def drained(self, *, ignore_exceptions: bool) -> Waiting[None]:
         """Run it for its side effects; the result is None or the first failure."""
@@ -154,7 +154,12 @@ class Map(Generic[R]):
         self._iterated = True
         dropping.release(self._unused)
 
-    def _left(self) -> Unfinished[R]:
+    def left(self) -> Unfinished[R]:
+        """Return what it leaves, now or once it has ended.
+
+        Raises:
+            InvalidError: it was not iterated yet.
+        """
         if self.unfinished is None:
             raise InvalidError(f"{self._name}(...) was not iterated yet: use list(...), or `for`.")
         return self.unfinished

@@ -209,6 +209,11 @@ class Session:
         """Ask for everything that is known of the tree that a call belongs to."""
         return self.ask("graph", call, messages.Graph)
 
+    def events(self, call: CallId, after: int) -> Waiting[tuple[messages.EventPage, list[bytes]]]:
+        """Ask for what is new of a call beyond `after`."""
+        message = messages.Ask(next(self._requests), "events", call, after=after)
+        return self._question(message, messages.EventPage, None)
+
     def logs(self, call: CallId, after: int) -> Waiting[tuple[messages.LogPage, list[bytes]]]:
         """Ask for what a call has written beyond `after`."""
         message = messages.Ask(next(self._requests), "logs", call, after=after)
@@ -277,6 +282,9 @@ class Session:
         return found
 
 
+_WITH_FRAMES = (messages.Graph, messages.LogPage, messages.EventPage)
+
+
 def read_reply(reply: messages.Reply, frames: list[bytes], answer: Any) -> Any:
     """Return the body of a reply as `answer`, or raise what it says."""
     __tracebackhide__ = True
@@ -286,4 +294,4 @@ def read_reply(reply: messages.Reply, frames: list[bytes], answer: Any) -> Any:
     if answer is bytes:
         return frames[0]
     body = msgspec.msgpack.decode(reply.body, type=answer)
-    return (body, frames) if answer in (messages.Graph, messages.LogPage) else body
+    return (body, frames) if answer in _WITH_FRAMES else body

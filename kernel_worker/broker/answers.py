@@ -56,6 +56,8 @@ class Answers:
                 self._lookups.recent(client, ask)
             case "graph":
                 self._lookups.graph(client, ask)
+            case "events":
+                self._lookups.events(client, ask)
             case "logs":
                 self._logs.flush()
                 self._lookups.logs(client, ask)

@@ -15,6 +15,7 @@ import msgspec
 
 from kernel_worker.errors import Error, NotFoundError, OutputExpiredError
 from kernel_worker.model import CallId, Outcome
+from kernel_worker.traces import ROW_BYTES, CallTrace
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FACTS_PER_LOOK = 20_000
 """So many records of a tree are read in one turn of the journal's thread."""
+ROW_BYTES_PER_LOOK = FACTS_PER_LOOK * ROW_BYTES
 LOG_BYTES_PER_LOOK = 4 * 1024 * 1024
 MOST_CALLS = 10_000
 """So many are listed at most, whatever is asked for."""
@@ -154,6 +156,36 @@ class Lookups:
 
         self._look(lambda store: store.tree(root), begin)
 
+    def events(self, client: Client, ask: messages.Ask) -> None:
+        """Tell what is new of one call."""
+        call = CallId(ask.subject)
+        view = self._broker.scheduler.call_info(call)
+        part = self._broker.scheduler.call_trace(call, ask.after, ROW_BYTES_PER_LOOK)
+        is_open = view is not None
+        if part is not None and (view is None or view.attached):
+            page = messages.EventPage(part.after, part.more, is_open, part.trace.submitted_at)
+            self._reply(client, ask, page, _frames([part.trace], []))
+            return
+        if not (is_open or call in self._broker.ended_calls or call in self._broker.calls):
+            self._fail(client, ask, NotFoundError(f"nobody knows the call {call}"))
+            return
+
+        def look(store: Store) -> tuple[list[bytes], int, bool, EndedCall | None]:
+            facts = store.call_facts(call, ask.after, FACTS_PER_LOOK)
+            return (*facts, store.ended_call(call))
+
+        def tell(found: tuple[list[bytes], int, bool, EndedCall | None]) -> None:
+            bodies, after, more, ended = found
+            if ended is not None and ended.expired:
+                text = f"what became of {call} was kept for its time to live and is gone"
+                self._fail(client, ask, OutputExpiredError(text))
+                return
+            since = view.submitted_at if view is not None else ended.submitted_at if ended else 0.0
+            page = messages.EventPage(after, more, is_open, since)
+            self._reply(client, ask, page, _frames([part.trace] if part else [], bodies))
+
+        self._look(look, tell)
+
     def logs(self, client: Client, ask: messages.Ask) -> None:
         """Tell a part of what a call has written."""
         call_id = CallId(ask.subject)
@@ -206,6 +238,12 @@ class Lookups:
     def _say(self, client: Client, reply: messages.Reply, frames: Sequence[bytes] = ()) -> None:
         if self._broker.peers.clients.get(client.id) is client:
             self._broker.send(client.routing, messages.encode(reply), frames)
+
+
+def _frames(traces: list[CallTrace], bodies: list[bytes]) -> list[bytes]:
+    """Return the frames of an `EventPage`."""
+    raw = [msgspec.Raw(body) for body in bodies]
+    return [msgspec.msgpack.encode(traces), msgspec.msgpack.encode(raw)]
 
 
 def _nothing(_: Store) -> None:

@@ -98,6 +98,16 @@ class Scheduler:
         """Return the root of the tree that a call belongs to, or None where it is not known."""
         return tracing.root_of(self._state, call)
 
+    def call_trace(self, call: CallId, after: int, limit: int) -> tracing.Part | None:
+        """Return a part of the trace of a call; None where it is not known here.
+
+        Args:
+            call: which one.
+            after: how many bytes of rows are not wanted; `Part.after` of the part before.
+            limit: how many bytes of rows are wanted at most.
+        """
+        return tracing.part_of(self._state, call, after, limit)
+
     def call_tree(self, root: CallId) -> list[bytes]:
         """Return what the core knows of a tree of calls: `traces.CallTrace`s, encoded."""
         return tracing.tree_of(self._state, root)

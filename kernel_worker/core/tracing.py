@@ -35,6 +35,7 @@ RECENT_CALLS: Final = 256
 """So many attached calls that have ended, and were nested in none, are remembered …"""
 RECENT_BYTES: Final = 16_000_000
 """… as long as their traces are no larger together (the last one always is)."""
+TOLD_AGAIN_BYTES: Final = 64_000
 TREE_BYTES: Final = 16_000_000
 """So much is kept of the nested calls of one tree that have ended."""
 
@@ -62,6 +63,16 @@ class Ran(NamedTuple):
 
     worker: Worker
     began_at: float
+
+
+class Part(NamedTuple):
+    """A call, and some rows of its trace."""
+
+    trace: CallTrace
+    after: int
+    """How many bytes of rows are not wanted with the next part."""
+    more: bool
+    """Whether there are further rows already."""
 
 
 def place_in_tree(state: State, call: Call) -> None:
@@ -132,6 +143,25 @@ def root_of(state: State, call: CallId) -> CallId | None:
     return None if known is None else known.root
 
 
+def part_of(state: State, call: CallId, after: int, limit: int) -> Part | None:
+    """Return what is known here of one call, and the rows of its trace from `after` bytes on.
+
+    What is beyond the end begins again: the trace was condensed. Rows that a worker may still
+    extend are told again with the next part, unless they lie far behind.
+    """
+    known: Call | Remembered | None = state.calls.get(call) or state.recent.get(call)
+    if known is None:
+        return None
+    leases = () if isinstance(known, Remembered) else known.leases.values()
+    start = after if after <= len(known.trace) else 0
+    end = min(start + limit, len(known.trace))
+    more = end < len(known.trace)
+    growing = [lease.traced_at for lease in leases if lease.traced_to >= 0]
+    again = min((at for at in growing if max(start, end - TOLD_AGAIN_BYTES) <= at), default=end)
+    trace = _trace_of(state, known, bytes(known.trace[start:end]))
+    return Part(trace, end if more else min(again, end), more)
+
+
 def tree_of(state: State, root: CallId) -> list[bytes]:
     """Return what is known here of a tree: `CallTrace`s, encoded."""
     calls: list[Call | Remembered] = [call for call in state.calls.values() if call.root == root]
@@ -143,7 +173,7 @@ def tree_of(state: State, root: CallId) -> list[bytes]:
     return found
 
 
-def _trace_of(state: State, call: Call | Remembered) -> CallTrace:
+def _trace_of(state: State, call: Call | Remembered, rows: bytes | None = None) -> CallTrace:
     running: tuple[tuple[WorkerId, int, int, int, float], ...] = ()
     attempts: tuple[tuple[int, int], ...] = ()
     if isinstance(call, Remembered):
@@ -165,7 +195,7 @@ def _trace_of(state: State, call: Call | Remembered) -> CallTrace:
         submitted_at=call.submitted_at,
         total=total,
         workers=f"ta-{state.prefix}",
-        rows=bytes(call.trace),
+        rows=bytes(call.trace) if rows is None else rows,
         running=running,
         attempts=attempts,
     )

@@ -447,6 +447,25 @@ class Store:
         ).fetchall()
         return [body for _, body in rows], rows[-1][0] if len(rows) == limit else 0
 
+    def call_facts(self, call: CallId, after: int, limit: int) -> tuple[list[bytes], int, bool]:
+        """Return up to `limit` records (encoded) of a call beyond position `after`.
+
+        Those that say how many inputs there are and what became of them.
+
+        Returns:
+            The records, the position of the last one (`after` where there are none), and whether
+            there may be more.
+        """
+        marks = ", ".join("?" * len(_GRAPH))
+        rows = self._db.execute(
+            "SELECT id, body FROM records"  # noqa: S608  question marks
+            " WHERE call = (SELECT id FROM calls WHERE call = ?)"
+            f" AND kind IN ({marks}) AND id > ? ORDER BY id LIMIT ?",
+            (call, *_GRAPH, after, limit),
+        ).fetchall()
+        last = rows[-1][0] if rows else after
+        return [body for _, body in rows], last, len(rows) == limit
+
     def outcomes(
         self, call: CallId, after: int, limit_bytes: int, *, items: bool = False
     ) -> tuple[list[StoredFact], bool]:

@@ -211,6 +211,7 @@ class Ask(_Message, tag="ask"):
         "call",
         "calls",
         "graph",
+        "events",
         "stop",
         "lookup",
         "deployments",
@@ -222,7 +223,8 @@ class Ask(_Message, tag="ask"):
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
     -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
     `calls` (those of `filter`) -> list[CallInfo], newest first; `graph`
-    (subject: call) -> Graph, and frames; `stop` ends the broker; `lookup` (subject: a deployed
+    (subject: call) -> Graph, and frames; `events` (subject: call) -> EventPage, the one behind
+    `after`, and frames; `stop` ends the broker; `lookup` (subject: a deployed
     function's key) -> DeployedFunction; `deployments` (subject: an app, for all its versions, or
     empty, for what is deployed now) -> list[DeploymentInfo], newest first; `stop_app`
     (subject: an app) ends its deployment -> DeploymentInfo; `logs` (subject: call) -> LogPage, the
@@ -527,6 +529,22 @@ class Graph(msgspec.Struct, frozen=True):
 
     root: CallId
     calls: list[TreeCall]
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """The body that answers `events`: what is new of one call.
+
+    Two frames follow: an array of at most one `traces.CallTrace`, how it stands now, of which the
+    rows are those that are new; and an array of records, those of a spawned call that are new.
+    """
+
+    after: int
+    """What to ask for the next page with."""
+    more: bool
+    """Whether there is another one already."""
+    is_open: bool
+    submitted_at: float
+    """Unix seconds."""
 
 
 class Status(msgspec.Struct, frozen=True):

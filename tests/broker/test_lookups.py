@@ -173,6 +173,77 @@ def test_an_attached_tree_is_told_by_the_core_alone_and_one_of_nobody_is_not(
     assert client.hear(messages.Reply).error == "NotFoundError"
 
 
+def happened(
+    client: Client, call: str, after: int = 0
+) -> tuple[messages.EventPage, list[CallTrace], list[Any]]:
+    """Return what is new of a call: the body, the trace, the records."""
+    client.requests += 1
+    client.say(messages.Ask(client.requests, "events", call, after=after))
+    heard = client.listen()
+    page = msgspec.msgpack.decode(heard.message.body, type=messages.EventPage)
+    known, facts = heard.frames
+    return (
+        page,
+        msgspec.msgpack.decode(known, type=list[CallTrace]),
+        msgspec.msgpack.decode(facts, type=list[Record]),
+    )
+
+
+def test_what_is_new_of_a_spawned_call_also_after_a_restart(
+    broker: RunningBroker, client: Client, host: Host, speakers: list[Speaker]
+) -> None:
+    client.define()
+    client.submit([1, 2], "fc-open", attached=False)
+    client.hear(messages.Accepted)
+    worker = host.start_worker()
+    first = worker.lease().message
+    page, known, facts = happened(client, "fc-open")
+    assert page.is_open
+    assert [trace.running[0][1] for trace in known] == [0]
+    assert [type(fact).__name__ for fact in facts] == ["InputsAdded", "InputsClosed"]
+    worker.done(first, [1])
+    worker.done(worker.lease().message, [2])
+    client.say(messages.AttachCall(CallId("fc-open")))
+    client.hear(messages.Results)
+    client.hear(messages.Results)
+    broker.end(signal.SIGKILL)
+    broker.start()
+    again = Client(broker, "cl-2")
+    speakers.append(again)
+    page, known, facts = happened(again, "fc-open", page.after)
+    assert (page.is_open, page.more, known) == (False, False, [])
+    assert page.submitted_at > 0
+    assert {type(fact).__name__ for fact in facts} >= {"RangeSucceeded"}
+    assert happened(again, "fc-open", page.after)[2] == []
+
+
+def test_what_is_new_of_an_attached_call(client: Client, host: Host) -> None:
+    client.define()
+    client.submit([1])
+    assert happened(client, "fc-1")[0].is_open
+    host.start_worker().work(lambda x: x)
+    client.hear(messages.Results)
+    page, (trace,), facts = happened(client, "fc-1")
+    assert (page.is_open, facts, page.after) == (False, [], len(trace.rows))
+    client.say(messages.Ask(9, "events", "fc-none"))
+    assert client.hear(messages.Reply).error == "NotFoundError"
+
+
+def test_what_became_of_a_call_expires(tmp_path: Path) -> None:
+    broker = Closing()
+    lookups = Lookups(cast("Broker", broker))
+    store = Store.open(tmp_path / "journal.db")
+    call = broker.call.call
+    store.write([submitted(call), succeeded(call, 0, b"v"), Finished(call, 100.0)])
+    assert store.expire(150.0, 1000.0) == [call]
+    lookups.events(broker.client, messages.Ask(1, "events", call))
+    lookups.ask_journal()
+    number = broker.asked.pop()
+    lookups.on_found(Found(number, broker.looks[number](store)))
+    assert [reply.error for reply in broker.told] == ["OutputExpiredError"]
+    store.close()
+
+
 def test_long_trees_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups_module, "FACTS_PER_LOOK", 2)
     broker = Closing()
@@ -212,6 +283,9 @@ class Closing:
         return []
 
     def call_info(self, _: CallId) -> None:
+        return None
+
+    def call_trace(self, _: CallId, after: int, limit: int) -> None:
         return None
 
     def recent_calls(self) -> list[Any]:

@@ -166,6 +166,41 @@ def test_no_record_is_made_where_nobody_spawned_and_one_each_where_somebody_did(
     assert simulation.core.call_tree(call) == []
 
 
+def test_a_trace_is_told_in_parts_and_what_may_grow_is_told_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: 0.02)
+    call = simulation.submit(pool, 40)
+    core = simulation.core
+    assert core.call_trace(OTHER, 0, 100) is None
+    simulation.run(until=lambda: len(simulation.history.reported.get(call, {})) > 6)
+    lease = next(iter(core._state.calls[call].leases.values()))
+    lease.traced_at = 4 * traces.ROW_BYTES  # as if it had answered a part of its inputs
+    lease.traced_to = lease.next
+    part = core.call_trace(call, 0, 10**6)
+    assert part is not None
+    assert (part.more, part.after) == (False, lease.traced_at)
+    with monkeypatch.context() as patched:
+        patched.setattr(tracing, "TOLD_AGAIN_BYTES", 0)
+        far = core.call_trace(call, 0, 10**6)
+    assert far is not None
+    assert far.after == len(far.trace.rows)
+    lease.traced_to = -1
+    simulation.run_call(call)
+    whole = tree(simulation, call)[call]
+    rows, after, more = b"", 0, True
+    while more:
+        part = core.call_trace(call, after, 3 * traces.ROW_BYTES)
+        assert part is not None
+        rows, after, more = rows + part.trace.rows, part.after, part.more
+    assert rows == whole.rows
+    assert len(told(whole)) == 40
+    again = core.call_trace(call, len(rows) + 1, 10**6)
+    assert again is not None
+    assert again.trace == whole
+
+
 def test_a_spawned_call_inside_a_nested_one_belongs_to_the_tree_and_keeps_its_own() -> None:
     simulation = Simulation()
     leaf = simulation.define(make_spec("leaf"), lambda *_: "hang")

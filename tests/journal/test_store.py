@@ -147,6 +147,19 @@ def test_a_tree_is_read_in_pages_without_payloads(store: Store) -> None:
     assert found == [records.InputsAdded(ONE, 0, 1), *facts]
 
 
+def test_the_facts_of_one_call_are_read_as_they_come(store: Store) -> None:
+    store.write([submitted(ONE), added(ONE, 0, b"a"), submitted(TWO), succeeded(TWO, 0, b"v")])
+    first, last, more = store.call_facts(ONE, 0, 9)
+    assert (len(first), more) == (1, False)
+    assert store.call_facts(ONE, last, 9) == ([], last, False)
+    store.write([succeeded(ONE, 0, b"v"), succeeded(ONE, 1, b"v")])
+    second, later, more = store.call_facts(ONE, last, 1)
+    assert (len(second), more) == (1, True)
+    third, _, _ = store.call_facts(ONE, later, 9)
+    found = [msgspec.msgpack.decode(one, type=records.Record) for one in (*second, *third)]
+    assert found == [succeeded(ONE, 0, b"v").record, succeeded(ONE, 1, b"v").record]
+
+
 def test_what_ended_below_is_kept_as_long_as_its_keeper_and_runs_nothing(store: Store) -> None:
     trace = CallTrace(CallId("fc-9"), ONE, 0, "g", "m", 2.0, 1, "ta")
     below = Fact(records.AttachedCallEnded(ONE, trace))

@@ -232,6 +232,7 @@ CASES = {
     "too many results": Case(lambda: left_by(forgot_values=1).resume(), ("f.map",)),
     "an iterable that raised": Case(taken_over, ("f.map", "LookupError: no more")),
     "an async iterable, read in part": Case(read_in_part, ("async",)),
+    "events of no call": Case(lambda: nb.events("in-1"), ("'in-1'",)),
     "map twice": Case(lambda: twice(f.map([])), ("f.map",)),
     "starmap of no tuples": Case(lambda: list(f.starmap([3])), ("starmap", "3")),
     "spawn_map of nothing": Case(lambda: f.spawn_map(), ("spawn_map",)),  # noqa: PLW0108
