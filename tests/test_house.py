@@ -22,8 +22,14 @@ SHOWN_BY = {
     "acceptance/test_deaths.py": "notebook_ext: link",
     "acceptance/test_failures.py": "kernel_worker: errors · notebook_ext: exception",
     "acceptance/test_magics.py": "notebook_ext/widgets: facts",
+<<<<<<< HEAD
     "acceptance/test_progress_buttons.py": (
         "notebook_ext: followed · notebook_ext/magics: watching"
+=======
+    "acceptance/test_remote_run.py": (
+        "kernel_worker/worker: cell_session cell_shell cells "
+        "· notebook_ext/magics: arrival cell_function running sessions"
+>>>>>>> d7009e7 (%%remote_run, %%remote_spawn and sessions: whole cells run on workers, their names come and go; a table of magics with completion; a timeout of a month does not end the host agent)
     ),
     "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival",
     "acceptance/test_plain_cells.py": "notebook_ext: autoscaler functions",
@@ -32,6 +38,8 @@ SHOWN_BY = {
     "host/test_agent.py": "kernel_worker/host: orphans workers",
     "host/test_templates.py": "kernel_worker/worker: surroundings template",
     "notebook_ext/magics/test_cell_names.py": "notebook_ext/magics: cell_scopes cell_state",
+    "notebook_ext/magics/test_init.py": "notebook_ext/magics: cells table",
+    "notebook_ext/magics/test_lines.py": "notebook_ext/magics: completion",
     "notebook_ext/test_conversation.py": "notebook_ext: open_call submission told",
     "notebook_ext/widgets/test_ticker.py": "notebook_ext/widgets: watched",
     "notebook_ext/test_controls.py": "notebook_ext: retrying",

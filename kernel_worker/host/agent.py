@@ -56,6 +56,8 @@ _NO_LIMIT_SECONDS = 1e8
 _MIN_LOOK_SECONDS = 0.01
 _NS = 1e-9
 _END_SECONDS = 5.0
+_LONGEST_POLL_MS = 3_600_000
+"""A poll takes no more than 24 days; a timeout may be longer."""
 _MAX_STARTS = 3
 _TEMPLATE_DIED = "its template died"
 
@@ -126,7 +128,9 @@ class Agent:
 
     def _patience_ms(self) -> int:
         due = self._timers.next_at()
-        return -1 if due is None else max(0, int((due - time.monotonic()) * 1000) + 1)
+        if due is None:
+            return -1
+        return min(max(0, int((due - time.monotonic()) * 1000) + 1), _LONGEST_POLL_MS)
 
     # ---- the broker -------------------------------------------------------------------------
 

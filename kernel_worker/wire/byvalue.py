@@ -141,7 +141,7 @@ class DefinitionPickler(ByValuePickler):
         reduced = super().reducer_override(obj)
         if not is_class(obj) or not isinstance(reduced, tuple):
             return reduced
-        return _class_by_value(reduced)
+        return class_by_value(reduced)
 
 
 class Definition(NamedTuple):
@@ -170,10 +170,10 @@ def define_once(kind: type) -> Definition:
     reach may change as well.
     """
     attributes = tuple(vars(kind).values())
-    known = _defined.get(kind)
-    if known is None or len(known[0]) != len(attributes) or not all(map(is_, known[0], attributes)):
-        known = _defined[kind] = (attributes, _define_leniently(kind))
-    return known[1]
+    last = _defined.get(kind)
+    if last is None or len(last[0]) != len(attributes) or not all(map(is_, last[0], attributes)):
+        last = _defined[kind] = (attributes, _define_leniently(kind))
+    return last[1]
 
 
 def _define_leniently(kind: type) -> Definition:
@@ -199,18 +199,18 @@ def use_definer(definer: Callable[[type], Definition]) -> None:
 
 def defined_class(tracker: str, digest: bytes, packed: bytes) -> type:
     """Return the class that is known as `tracker`, made from its definition where it is not."""
-    known = _known(tracker)
-    if known is None and not packed:
+    there = known(tracker)
+    if there is None and not packed:
         message = "an instance of a class that only the notebook which defined it can load"
         raise DeserializationError(message)
-    if known is None or (packed and known in _made_here and _made_here[known] != digest):
+    if there is None or (packed and there in _made_here and _made_here[there] != digest):
         made: type = pickle.loads(zlib.decompress(packed))
         _made_here[made] = digest
         return made
-    return known
+    return there
 
 
-def _class_by_value(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+def class_by_value(reduced: Any) -> Any:
     """Return the reduction of a class with our two steps in place of cloudpickle's."""
     make, arguments, *rest = as_written(reduced)
     if make is cloudpickle._make_skeleton_class:  # noqa: SLF001
@@ -241,16 +241,27 @@ def as_written(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     return (make, (*arguments[:_BASES_OF_CLASS], bases, namespace, *others), *rest)
 
 
+def is_own(kind: type) -> bool:
+    """Say whether a class that has no importable name was defined in this process."""
+    is_named = is_builtin_type(kind) or is_by_reference(kind)
+    return not is_named and kind not in _given and kind not in _made_here
+
+
+def adopt(kind: type) -> bool:
+    """Let a class that a value has just brought count as defined here; False where it did not."""
+    return _made_here.pop(kind, None) is not None
+
+
 def make_class(*arguments: Any) -> type:
     """Return the class that these arguments of cloudpickle name, made where it is not known."""
     tracker = arguments[TRACKER_OF_CLASS]
-    return _known(tracker) or _made(cloudpickle._make_skeleton_class(*arguments))  # noqa: SLF001
+    return known(tracker) or _made(cloudpickle._make_skeleton_class(*arguments))  # noqa: SLF001
 
 
 def make_enum(*arguments: Any) -> type:
     """Return the enumeration that these arguments of cloudpickle name, made if it is not known."""
     tracker = arguments[TRACKER_OF_ENUM]
-    return _known(tracker) or _made(cloudpickle._make_skeleton_enum(*arguments))  # noqa: SLF001
+    return known(tracker) or _made(cloudpickle._make_skeleton_enum(*arguments))  # noqa: SLF001
 
 
 def fill_class(kind: type, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -271,9 +282,10 @@ def current_shell_getter() -> object:
     return get_ipython
 
 
-def _known(tracker: str) -> type | None:
-    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)  # noqa: SLF001
-    return known
+def known(tracker: str) -> type | None:
+    """Return the class that is known under this id, or None."""
+    found: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)  # noqa: SLF001
+    return found
 
 
 def _made(kind: type) -> type:

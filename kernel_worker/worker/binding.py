@@ -21,6 +21,7 @@ import linecache
 import pickle
 import sys
 import types
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -37,10 +38,25 @@ _bundles = msgspec.msgpack.Decoder(Bundle)
 _snapshots = msgspec.msgpack.Decoder(Snapshot)
 
 
+@dataclass(slots=True)
+class Standing:
+    """A namespace that outlives the function versions that are loaded into it."""
+
+    namespace: dict[str, Any]
+    kept: frozenset[str] = frozenset()
+    """Names that stay as they are, whatever is loaded."""
+    bound: dict[Place, str] = field(default_factory=dict)
+    """What was bound last, at each place."""
+
+    def keeps(self, kind: type | None) -> bool:
+        """Whether one of the names that stay is this class."""
+        return any(self.namespace.get(name) is kind for name in self.kept)
+
+
 class Binding:
     """One function version in this process."""
 
-    def __init__(self, code: Bundle, assembly: Assembly) -> None:
+    def __init__(self, code: Bundle, assembly: Assembly, standing: Standing | None = None) -> None:
         """Use `load`."""
         self.name = code.name
         """The qualified name, for people."""
@@ -51,17 +67,20 @@ class Binding:
         self._code = code
         self._assembly = assembly
         self._function: Callable[..., Any] | None = None
-        self._bound: dict[Place, str] = {}
+        self._standing = standing
+        self._bound: dict[Place, str] = {} if standing is None else standing.bound
         self._keep: list[Any] = []
 
     @classmethod
-    def load(cls, code: bytes, *, as_main: bool = True) -> Binding:
+    def load(cls, code: bytes, *, as_main: bool = True, into: Standing | None = None) -> Binding:
         """Build the function from its code; nothing but imports happens.
 
         Args:
             code: the object that `FunctionSpec.code` names.
             as_main: let the notebook's namespace be this process's `__main__`, so that pickle,
                 forward references and `import __main__` find there what the notebook defines.
+            into: the namespace that stands for the notebook's, where other versions were loaded
+                before.
 
         Raises:
             VersionError: it was made by another Python version.
@@ -71,9 +90,9 @@ class Binding:
         decoded = _decoded(code)
         modules.install(decoded.modules)
         assembly = Assembly(
-            [_namespace(attributes) for attributes in decoded.namespaces], decoded.cells
+            [_namespace(attributes, into) for attributes in decoded.namespaces], decoded.cells
         )
-        binding = cls(decoded, assembly)
+        binding = cls(decoded, assembly, into)
         if as_main:
             _install_main(assembly)
         binding._build()
@@ -120,9 +139,9 @@ class Binding:
             raise DeserializationError(message) from error
         self._show_sources(decoded)
         for number, tracker in decoded.classes:
-            byvalue.track(self._assembly.items[number], tracker)
+            self._track(number, tracker)
         bound = {place: value.digest for value in decoded.values for place in value.places}
-        for place in self._bound.keys() - bound.keys():
+        for place in self._bound.keys() - bound.keys() if self._standing is None else ():
             self._unbind(place)
         for value in decoded.values:
             self._bind_value(value)
@@ -152,10 +171,22 @@ class Binding:
             self._place(place, thing)
             self._bound[place] = value.digest
 
+    def _track(self, number: int, tracker: str) -> None:
+        """Let values be of the class that came with the code, or of one that stays."""
+        known = byvalue.known(tracker) if self._standing is not None else None
+        if known is not None and self._standing is not None and self._standing.keeps(known):
+            self._assembly.items[number] = known
+        else:
+            byvalue.track(self._assembly.items[number], tracker)
+
     def _place(self, place: Place, thing: Any) -> None:
         match place.kind:
             case bundle.GLOBAL:
-                self._assembly.namespaces[place.owner][place.name] = thing
+                names = self._assembly.namespaces[place.owner]
+                standing = self._standing
+                is_fixed = standing is not None and names is standing.namespace
+                if standing is None or not is_fixed or place.name not in standing.kept:
+                    names[place.name] = thing
             case bundle.CELL:
                 self._assembly.cells[place.owner].cell_contents = thing
             case bundle.ROOT:
@@ -216,8 +247,12 @@ def _dotted(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))
 
 
-def _namespace(attributes: dict[str, str]) -> dict[str, Any]:
-    return {**attributes, "__builtins__": builtins}
+def _namespace(attributes: dict[str, str], standing: Standing | None) -> dict[str, Any]:
+    made = {**attributes, "__builtins__": builtins}
+    if standing is None or attributes.get("__name__") != "__main__":
+        return made
+    standing.namespace.update(made)
+    return standing.namespace
 
 
 _former_mains: list[types.ModuleType] = []

@@ -33,26 +33,33 @@ _INLINE_MODULE = "matplotlib_inline.backend_inline"
 
 def install(output: Output) -> None:
     """Let displays of this process go to `output`."""
-    output.input_ended = _show_figures
+    _Installed.output = output
+    output.input_ended = show_figures
     if not hasattr(builtins, "display"):
-        builtins.display = _display  # type: ignore[attr-defined]
+        builtins.display = display  # type: ignore[attr-defined]
     if _SHELL_MODULE in sys.modules:
-        _teach(sys.modules[_SHELL_MODULE], output)
+        _teach(sys.modules[_SHELL_MODULE])
     else:
-        sys.meta_path.insert(0, _Finder(output))
+        sys.meta_path.insert(0, _Finder())
 
 
-def _display(*objects: Any, **options: Any) -> Any:
+class _Installed:
+    """Where the displays of this process go."""
+
+    output: Output | None = None
+
+
+def display(*objects: Any, **options: Any) -> Any:
     """Display objects; see IPython.display.display."""
     try:
-        from IPython.display import display  # noqa: PLC0415  only where something is displayed
+        from IPython import display as displaying  # noqa: PLC0415  only where it is used
     except ImportError:
         print(*objects)  # noqa: T201  as IPython does without a shell
         return None
-    return display(*objects, **options)  # type: ignore[no-untyped-call]
+    return displaying.display(*objects, **options)  # type: ignore[no-untyped-call]
 
 
-def _show_figures() -> None:
+def show_figures() -> None:
     """Show the figures that an input has left open."""
     helpers: Any = sys.modules.get("matplotlib._pylab_helpers")
     inline: Any = sys.modules.get(_INLINE_MODULE)
@@ -67,9 +74,6 @@ def _show_figures() -> None:
 class _Finder:
     """Waits for the module of the shell to be imported."""
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
     def find_spec(
         self,
         name: str,
@@ -82,16 +86,15 @@ class _Finder:
             sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self._output)  # type: ignore[assignment]  # it loads
+            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]  # it loads
         return spec
 
 
 class _Loader:
     """Loads the module as its own loader does, then teaches it."""
 
-    def __init__(self, loader: Any, output: Output) -> None:
+    def __init__(self, loader: Any) -> None:
         self._loader = loader
-        self._output = output
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> Any:
         return self._loader.create_module(spec)
@@ -101,25 +104,27 @@ class _Loader:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        _teach(module, self._output)
+        _teach(module)
 
 
-def _teach(module: ModuleType, output: Output) -> None:
+def _teach(module: ModuleType) -> None:
     """Let the shell of this process be there as soon as somebody looks for it."""
     base: Any = module.InteractiveShell
     looks: Callable[[type], bool] = base.initialized.__func__
 
     def initialized(cls: type) -> bool:
         if not looks(cls):
-            _make_shell(base, output)
+            _make_shell(base)
         return looks(cls)
 
     base.initialized = classmethod(initialized)
 
 
-def _make_shell(base: Any, output: Output) -> None:
+def publisher() -> type:
+    """Return the class of what publishes displays to the call that they belong to."""
     from IPython.core.displaypub import DisplayPublisher  # noqa: PLC0415  see the docstring
-    from IPython.core.events import EventManager, available_events  # noqa: PLC0415  likewise
+
+    output = _Installed.output
 
     class Publisher(DisplayPublisher):
         """Publishes to the call."""
@@ -133,10 +138,18 @@ def _make_shell(base: Any, output: Output) -> None:
             update: bool = False,
             **__: object,
         ) -> None:
-            output.display(Display(data, metadata or {}, transient or {}, update))
+            if output is not None:
+                output.display(Display(data, metadata or {}, transient or {}, update))
 
         def clear_output(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002  IPython's
-            output.display(Display(clear=True, wait=wait))
+            if output is not None:
+                output.display(Display(clear=True, wait=wait))
+
+    return Publisher
+
+
+def _make_shell(base: Any) -> None:
+    from IPython.core.events import EventManager, available_events  # noqa: PLC0415  see above
 
     class Shell(base):  # type: ignore[misc]  # known by its module
         """The least that `display` needs."""
@@ -145,7 +158,7 @@ def _make_shell(base: Any, output: Output) -> None:
             super(base, self).__init__()
             self.configurables = [self]
             self.init_display_formatter()
-            self.display_pub = Publisher(parent=self)  # type: ignore[no-untyped-call]
+            self.display_pub = publisher()(parent=self)
             self.events = EventManager(self, available_events)
             self.user_ns: dict[str, Any] = {}
 

@@ -1,44 +1,40 @@
-"""What `%load_ext notebook_ext` adds to IPython: `%%remote`, `%remote_status` and their kin.
+"""What `%load_ext notebook_ext` adds to IPython: the magics that `table` lists.
 
-`load` and `unload` are all that the extension's entry points call. Loading twice changes nothing.
+`load` and `unload` are all that the extension's entry points call. Loading twice changes nothing;
+loading starts nothing, and imports no widget.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from notebook_ext.magics import cell, lines, watching
-from notebook_ext.widgets import settle
+from kernel_worker.wire import cell as wire_cell
+from notebook_ext.magics import arrival, cell, completion, running, table
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 __all__ = ["load", "unload"]
 
-_NAMES = {
-    "cell": ("remote",),
-    "line": (
-        "remote_status",
-        "remote_calls",
-        "remote_cancel",
-        "remote_attach",
-        "remote_progress",
-    ),
-}
 _warned = False
 
 
 def load(ipython: InteractiveShell) -> None:
     """Add the magics to `ipython`."""
     unload(ipython)
-    ipython.register_magics(lines.RemoteMagics)
-    ipython.register_magics(watching.ProgressMagics)
-    ipython.input_transformers_cleanup.append(cell.transform_lines)
-    ipython.ast_transformers.append(cell.Decorating())
-    ipython.Completer.custom_matchers += [lines.complete_remote, lines.complete_subject]
+    register = ipython.magics_manager.register_function
+    for each in table.LINES:
+        register(each.run, "line", each.name)
+    for whole in table.CELLS:
+        register(whole.run, "cell", whole.name)
+    ipython.input_transformers_cleanup.extend([cell.transform_lines, running.transform_lines])
+    ipython.ast_transformers.extend([cell.Decorating(), running.Keeping()])
+    ipython.Completer.custom_matchers.append(completion.complete)
     ipython.events.register("post_run_cell", _settle)
+    wire_cell.receive_with(arrival.bring)
     _warn_of_patched_loop()
 
 
@@ -46,19 +42,25 @@ def unload(ipython: InteractiveShell) -> None:
     """Take the magics out of `ipython` again."""
     if cell.transform_lines in ipython.input_transformers_cleanup:
         ipython.input_transformers_cleanup.remove(cell.transform_lines)
-        ipython.Completer.custom_matchers.remove(lines.complete_remote)
-        ipython.Completer.custom_matchers.remove(lines.complete_subject)
+        ipython.input_transformers_cleanup.remove(running.transform_lines)
+        ipython.Completer.custom_matchers.remove(completion.complete)
         ipython.events.unregister("post_run_cell", _settle)
+        wire_cell.receive_with(None)
     transformers = ipython.ast_transformers
-    transformers[:] = [each for each in transformers if not isinstance(each, cell.Decorating)]
-    for kind, names in _NAMES.items():
-        for name in names:
-            ipython.magics_manager.magics[kind].pop(name, None)
+    ours = cell.Decorating | running.Keeping
+    transformers[:] = [each for each in transformers if not isinstance(each, ours)]
+    magics = ipython.magics_manager.magics
+    for each in table.LINES:
+        magics["line"].pop(each.name, None)
+    for whole in table.CELLS:
+        magics["cell"].pop(whole.name, None)
 
 
 def _settle(_result: object) -> None:
     """Let a progress display have its last state before its cell is over."""
-    settle()
+    widgets = sys.modules.get("notebook_ext.widgets")
+    if widgets is not None:
+        widgets.settle()
 
 
 def _warn_of_patched_loop() -> None:

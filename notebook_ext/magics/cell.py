@@ -114,7 +114,7 @@ def prepare(line: str, count: int) -> None:
     Raises:
         UsageError: what cannot be, in one line.
     """
-    _show_as_typed(line, sys._getframe(1).f_code.co_filename)  # noqa: SLF001  the cell's name
+    show_as_typed(f"%%remote {line}", sys._getframe(1).f_code.co_filename)  # noqa: SLF001  the cell's name
     _to_warm.clear()
     wanted = _read(line)
     if "name" in wanted.given and count > 1:
@@ -123,11 +123,11 @@ def prepare(line: str, count: int) -> None:
         sys.stderr.write("%%remote: this cell defines no function or class; all of it runs here.\n")
 
 
-def _show_as_typed(line: str, filename: str) -> None:
+def show_as_typed(line: str, filename: str) -> None:
     """Let tracebacks show the cell's first line as it was typed, in a form that still parses."""
     cached = linecache.cache.get(filename)
     if cached is not None and len(cached) == 4 and cached[2]:  # noqa: PLR2004  a loaded entry
-        cached[2][0] = f"#%%remote {line}".rstrip() + "\n"
+        cached[2][0] = f"#{line}".rstrip() + "\n"
 
 
 def decorate(line: str) -> Callable[[Any], Any]:

@@ -1,128 +1,293 @@
-"""The magics of one line, and what stands for `%%remote` where IPython asks for a magic.
+"""The magics of one line about the broker and its calls.
 
-`%remote_status` and `%remote_calls` show, and start no broker where none has been; `%remote_cancel`
-acts.
+`%remote_status`, `%remote_calls` and Tab show, and start no broker where none has been; the others
+act. Whatever cannot be is a `UsageError`, in one line.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import difflib
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
-from IPython.core.completer import SimpleCompletion, SimpleMatcherResult, context_matcher
+from IPython import get_ipython
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from kernel_worker.errors import Error, NotFoundError
-from notebook_ext import inquiry
-from notebook_ext.call import FunctionCall
-from notebook_ext.calls import call_filter
-from notebook_ext.magics import options
-from notebook_ext.widgets.status import CallsReport, StatusReport
 
 if TYPE_CHECKING:
-    from IPython.core.completer import CompletionContext
+    from collections.abc import Iterable
 
-    from kernel_worker.wire.messages import Status
     from notebook_ext.attaching import AttachedWorker
+    from notebook_ext.call import FunctionCall
+    from notebook_ext.widgets.status import CallsReport, StatusReport
+
+_SHOWN_CALLS: Final = 100
+_PATIENCE_SECONDS: Final = 0.5
+"""A Tab may take no longer."""
+_TERMINATE: Final = "--terminate-containers"
+_LIMIT: Final = "--limit"
 
 
-@magics_class
-class RemoteMagics(Magics):
-    """What `%load_ext notebook_ext` adds."""
+def remote_status(line: str) -> StatusReport:
+    """Show the broker, its hosts, pools and workers, and what waits.
 
-    @cell_magic
-    def remote(self, line: str, cell: str) -> None:  # noqa: D102  the help is below
-        # A typed cell never comes here (see `magics.cell`); `run_cell_magic` from a program does.
-        assert self.shell is not None  # noqa: S101  a magic that runs has its shell
-        source = f"%%remote {line}\n{cell}"
-        result = self.shell.run_cell(source, store_history=False)  # type: ignore[no-untyped-call]
-        result.raise_error()
+        %remote_status
 
-    remote.__doc__ = options.help_text()
+    Starts nothing: where no broker runs it says so.
+    """
+    from notebook_ext import inquiry  # noqa: PLC0415  zmq, only where it is used
+    from notebook_ext.widgets.status import StatusReport  # noqa: PLC0415  likewise
 
-    @line_magic
-    def remote_status(self, line: str) -> StatusReport:
-        """Show the broker, its hosts, pools and workers, and what waits.
-
-        Starts nothing: where no broker runs it says so.
-        """
-        _no_arguments("remote_status", line)
-        return StatusReport(inquiry.status())
-
-    @line_magic
-    def remote_calls(self, line: str) -> CallsReport:
-        """Show recent calls, also ended ones, with the ids that `FunctionCall.from_id` takes."""
-        _no_arguments("remote_calls", line)
-        return CallsReport(inquiry.calls(call_filter(None, None, 100)))
-
-    @line_magic
-    def remote_cancel(self, line: str) -> None:
-        """Cancel a call: `%remote_cancel fc-…`. What has started is interrupted."""
-        words = line.split()
-        if len(words) != 1:
-            raise UsageError("%remote_cancel: give the id of one call, such as fc-…")
-        try:
-            call = FunctionCall.from_id(words[0])
-            if call.status().done:
-                raise UsageError(f"%remote_cancel: the call {words[0]} has ended")
-            call.cancel()
-        except NotFoundError as error:
-            raise UsageError(f"%remote_cancel: nobody knows the call {words[0]}") from error
-        except Error as error:
-            raise UsageError(f"%remote_cancel: {error}") from error
-
-    @line_magic
-    def remote_attach(self, line: str) -> AttachedWorker:
-        """Open a console on a live worker: `%remote_attach ta-…`, or `fc-…` for one that runs it.
-
-        The worker becomes a Jupyter kernel too, and goes on with its calls. What is shown says how
-        to attach: with `jupyter console`, or in JupyterLab. Tab offers the workers and calls.
-        """
-        from notebook_ext.attaching import attach  # noqa: PLC0415  rarely
-
-        words = line.split()
-        if len(words) != 1:
-            raise UsageError(
-                "%remote_attach: give one worker (ta-…) or call (fc-…): Tab lists them"
-            )
-        try:
-            return attach(words[0])
-        except Error as error:
-            raise UsageError(f"%remote_attach: {error}") from error
+    words("remote_status", line, "no argument")
+    return StatusReport(inquiry.status())
 
 
-@context_matcher()  # type: ignore[untyped-decorator]
-def complete_subject(context: CompletionContext) -> SimpleMatcherResult:
-    """Offer the workers and open calls behind `%remote_attach`."""
-    name, _, typed = context.line_with_cursor[: context.cursor_position].lstrip().partition(" ")
-    if name.lstrip("%") != "remote_attach" or " " in typed.strip():
-        return SimpleMatcherResult(completions=[])
-    typed = typed.strip()
+def remote_calls(line: str) -> CallsReport:
+    """Show recent calls, also ended ones, with the ids that `FunctionCall.from_id` takes.
+
+        %remote_calls
+        %remote_calls --limit 20
+
+    The newest come first. The ids hold after a restart of the kernel and of the broker:
+    `nb.FunctionCall.from_id("fc-...").get()`.
+    """
+    from notebook_ext import inquiry  # noqa: PLC0415  zmq, only where it is used
+    from notebook_ext.calls import call_filter  # noqa: PLC0415  likewise
+    from notebook_ext.widgets.status import CallsReport  # noqa: PLC0415  likewise
+
+    given = line.replace("=", " ").split()
+    limit = _SHOWN_CALLS
+    if given:
+        if given[0] != _LIMIT:
+            raise UsageError(f"%remote_calls: {_unknown(given[0], (_LIMIT,))}")
+        if len(given) != 2 or not given[1].isdecimal() or not int(given[1]):  # noqa: PLR2004  it and its value
+            raise UsageError(f"%remote_calls: {_LIMIT} needs a number, such as {_LIMIT} 20")
+        limit = int(given[1])
+    return CallsReport(inquiry.calls(call_filter(None, None, limit)))
+
+
+def remote_logs(line: str) -> None:
+    """Show what a call has written, so far or in all.
+
+        %remote_logs fc-01J...
+        %remote_logs training        # a variable that holds the call
+
+    Up to 64 MiB of a call are kept, for as long as its results.
+    """
+    (word,) = words("remote_logs", line, "one call: its id, or a variable that holds it")
+    call = call_of("remote_logs", word)
     try:
-        status = inquiry.status()
-    except Error:
-        status = None
-    found = [] if status is None else [*(w.worker for w in status.workers), *_running(status)]
-    completions = [SimpleCompletion(each, type="param") for each in found if each.startswith(typed)]
-    return SimpleMatcherResult(completions=completions, matched_fragment=typed, suppress=True)
+        for record in call.logs():
+            sys.stdout.write(f"{record}\n")
+    except NotFoundError as error:
+        raise UsageError(f"%remote_logs: nobody knows the call {word}") from error
+    except Error as error:
+        raise UsageError(f"%remote_logs: {_one_line(error)}") from error
 
 
-def _running(status: Status) -> list[str]:
-    return [call.call for call in status.calls if call.running]
+def remote_cancel(line: str) -> None:
+    """Cancel a call: what has not started never does, what has is interrupted.
+
+    %remote_cancel fc-01J...
+    %remote_cancel training                          # a variable that holds the call
+    %remote_cancel training --terminate-containers   # also kill its workers
+    """
+    given = line.split()
+    kills = _TERMINATE in given
+    left = " ".join(word for word in given if word != _TERMINATE)
+    (word,) = words(
+        "remote_cancel", left, "one call: its id, or a variable that holds it", (_TERMINATE,)
+    )
+    call = call_of("remote_cancel", word)
+    try:
+        if call.status().done:
+            raise UsageError(f"%remote_cancel: the call {word} has ended")
+        call.cancel(terminate_containers=kills)
+    except NotFoundError as error:
+        raise UsageError(f"%remote_cancel: nobody knows the call {word}") from error
+    except Error as error:
+        raise UsageError(f"%remote_cancel: {_one_line(error)}") from error
 
 
-@context_matcher()  # type: ignore[untyped-decorator]
-def complete_remote(context: CompletionContext) -> SimpleMatcherResult:
-    """Offer the options, and nothing else, on the first line of a `%%remote` cell."""
-    line = context.text_until_cursor
-    if context.cursor_line or not line.startswith("%%remote "):
-        return SimpleMatcherResult(completions=[])
-    symbol = line.rpartition(" ")[2]
-    found = options.complete(line.removeprefix("%%remote"), symbol)
-    completions = [SimpleCompletion(each, type="param") for each in found]
-    return SimpleMatcherResult(completions=completions, matched_fragment=symbol, suppress=True)
+def remote_connect(line: str) -> None:
+    """Connect this notebook to a broker: so far, the one of this machine.
+
+        %remote_connect local
+
+    Nobody needs it: the first call connects by itself. It starts the broker, so that the first call
+    does not have to.
+    """
+    from notebook_ext import inquiry, process  # noqa: PLC0415  zmq, only where it is used
+
+    (target,) = words("remote_connect", line, "`local`")
+    if target != "local":
+        raise UsageError(
+            f"%remote_connect: {target}: other brokers and clusters are not in this version yet; "
+            "allowed is local"
+        )
+    try:
+        process.current()
+        found = inquiry.status()
+    except Error as error:
+        raise UsageError(f"%remote_connect: {_one_line(error)}") from error
+    if found is not None:
+        sys.stdout.write(f"Connected to the broker of this machine, pid {found.pid}.\n")
 
 
-def _no_arguments(name: str, line: str) -> None:
-    if line.strip():
-        raise UsageError(f"%{name}: takes no argument")
+def remote_attach(line: str) -> AttachedWorker:
+    """Open a console on a live worker, by its id or by a call that it runs.
+
+        %remote_attach ta-01J...
+        %remote_attach fc-01J...
+        %remote_attach training      # a variable that holds the call
+
+    The worker becomes a Jupyter kernel too, and goes on with its calls. What is shown says how to
+    attach: with `jupyter console`, or in JupyterLab. Tab offers the workers and calls.
+    """
+    from notebook_ext.attaching import attach  # noqa: PLC0415  only where it is used
+    from notebook_ext.call import FunctionCall  # noqa: PLC0415  likewise
+
+    (word,) = words("remote_attach", line, "one worker (ta-…) or call (fc-…)")
+    shell = get_ipython()
+    held = shell.user_ns.get(word) if shell is not None else None
+    try:
+        return attach(held.object_id if isinstance(held, FunctionCall) else word)
+    except Error as error:
+        raise UsageError(f"%remote_attach: {_one_line(error)}") from error
+
+
+def remote_sessions(line: str) -> None:
+    """List the sessions of `%%remote_run --session NAME`, or end one.
+
+        %remote_sessions
+        %remote_sessions --end train
+
+    Ending one gives its worker, with the memory and the device that it holds, back.
+    """
+    from notebook_ext.magics import sessions  # noqa: PLC0415  only where it is used
+
+    given = line.replace("=", " ").split()
+    if not given:
+        for name in sessions.names():
+            sys.stdout.write(f"{name}: {sessions.described(name)}\n")
+        if not sessions.names():
+            sys.stdout.write("There are no sessions.\n")
+        return
+    if given[0] != "--end":
+        raise UsageError(f"%remote_sessions: {_unknown(given[0], ('--end',))}")
+    if len(given) != 2 or given[1] not in sessions.names():  # noqa: PLR2004  it and its value
+        there = ", ".join(sessions.names()) or "none"
+        raise UsageError(f"%remote_sessions: --end needs the name of a session; there are: {there}")
+    sessions.end(given[1])
+
+
+# ---- words and completions, for every magic of one line -------------------------------------
+
+
+def words(magic: str, line: str, allowed: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the words of a line that takes one argument, or none.
+
+    Raises:
+        UsageError: there are more or fewer, or an option that it does not have.
+    """
+    found = tuple(line.split())
+    for word in found:
+        if word.startswith("-"):
+            raise UsageError(f"%{magic}: {_unknown(word, options)}")
+    if len(found) != (0 if allowed.startswith("no ") else 1):
+        raise UsageError(f"%{magic}: takes {allowed}; %{magic}? shows an example")
+    return found
+
+
+def call_of(magic: str, word: str) -> FunctionCall[Any]:
+    """Return the call that a word names: by its id, or as a variable that holds it.
+
+    Raises:
+        UsageError: it names none.
+    """
+    from notebook_ext.call import FunctionCall  # noqa: PLC0415  only where it is used
+
+    shell = get_ipython()
+    held = shell.user_ns.get(word) if shell is not None else None
+    if isinstance(held, FunctionCall):
+        return held
+    if not word.startswith("fc-"):
+        raise UsageError(f"%{magic}: {word} is no id of a call (fc-…), and no variable holds one")
+    return FunctionCall.from_id(word)
+
+
+def call_words(_line: str, symbol: str) -> list[str]:
+    """Return what Tab offers where a call is asked for: variables, then ids of recent calls."""
+    from notebook_ext import inquiry  # noqa: PLC0415  zmq, only where it is used
+    from notebook_ext.call import FunctionCall  # noqa: PLC0415  likewise
+    from notebook_ext.calls import call_filter  # noqa: PLC0415  likewise
+
+    shell = get_ipython()
+    names = dict(shell.user_ns) if shell is not None else {}
+    found = [n for n, v in names.items() if isinstance(v, FunctionCall) and n[:1] != "_"]
+    try:
+        connection = inquiry.find()
+        if connection is not None:
+            with inquiry.Inquiry(connection, _PATIENCE_SECONDS) as asked:
+                found += [info.call for info in asked.calls(call_filter(None, None, 20))]
+    except Error:  # nothing to offer then
+        pass
+    return [word for word in found if word.startswith(symbol)]
+
+
+def subject_words(line: str, symbol: str) -> list[str]:
+    """Return what Tab offers where a worker or a call that runs is asked for."""
+    from notebook_ext import inquiry  # noqa: PLC0415  zmq, only where it is used
+
+    if len(line.split()) > bool(symbol):
+        return []
+    try:
+        connection = inquiry.find()
+        if connection is None:
+            return []
+        with inquiry.Inquiry(connection, _PATIENCE_SECONDS) as asked:
+            status = asked.status()
+    except Error:  # nothing to offer then
+        return []
+    running = [call.call for call in status.calls if call.running]
+    return offered([*(each.worker for each in status.workers), *running], symbol)
+
+
+def cancel_words(line: str, symbol: str) -> list[str]:
+    """Return what Tab offers for `%remote_cancel`."""
+    if symbol.startswith("-"):
+        return offered((_TERMINATE,), symbol)
+    return call_words(line, symbol)
+
+
+def calls_words(line: str, symbol: str) -> list[str]:
+    """Return what Tab offers for `%remote_calls`."""
+    return [] if _LIMIT in line.split()[:-1] else offered((_LIMIT,), symbol)
+
+
+def connect_words(_line: str, symbol: str) -> list[str]:
+    """Return what Tab offers for `%remote_connect`."""
+    return offered(("local",), symbol)
+
+
+def session_words(line: str, symbol: str) -> list[str]:
+    """Return what Tab offers for `%remote_sessions`."""
+    from notebook_ext.magics import sessions  # noqa: PLC0415  only where it is used
+
+    return offered(sessions.names() if "--end" in line.split() else ("--end",), symbol)
+
+
+def offered(choice: Iterable[str], symbol: str) -> list[str]:
+    """Return those that begin with `symbol`."""
+    return [word for word in choice if word.startswith(symbol)]
+
+
+def _unknown(word: str, options: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(word.partition("=")[0], options, n=1)
+    has = f"it takes {', '.join(options)}" if options else "it takes none"
+    return f"unknown option {word}; {f'did you mean {near[0]}?' if near else has}"
+
+
+def _one_line(error: Error) -> str:
+    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""The options of `%%remote`: the decorator's names, written as on a command line.
+"""The options of a magic, written as on a command line; those of `%%remote` are the decorator's.
 
 A line is read like a shell's (quotes, `--name value` and `--name=value`, `# comment`). Whatever
 cannot be is a `UsageError`: one line that says what is wrong and what is allowed. Values are
@@ -18,7 +18,7 @@ from kernel_worker.errors import Error
 from notebook_ext import options as decorator_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,98 @@ class Option:
     name: str
     read: Callable[[str], object]
     example: str
+    """A value; empty for a switch, which has none."""
     meaning: str
-    values: tuple[str, ...] = ()
+    values: tuple[str, ...] | Callable[[], Iterable[str]] = ()
     """What Tab offers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """The options that one magic takes."""
+
+    magic: str
+    options: tuple[Option, ...]
+
+    def read(self, line: str) -> dict[str, Any]:
+        """Return the values that `line` gives, by the options' names.
+
+        Raises:
+            UsageError: an unknown option or a value that cannot be, in one line.
+        """
+        given: dict[str, Any] = {}
+        for option, flag, value in self._pairs(line):
+            if option.name in given:
+                raise self.error(f"{flag}: {option.name} is given twice")
+            given[option.name] = self._value(option, value)
+        return given
+
+    def error(self, message: str) -> UsageError:
+        """Return an error of this magic, in one line."""
+        return UsageError(f"{self.magic}: {' '.join(message.split())}")
+
+    def help(self) -> str:
+        """Return the options, a line each."""
+        rows = [(f"{each.flag} {each.example}".rstrip(), each.meaning) for each in self.options]
+        width = max(len(left) for left, _ in rows)
+        return "\n".join(f"    {left.ljust(width)}  {right}" for left, right in rows) + "\n"
+
+    def complete(self, line: str, symbol: str) -> list[str]:
+        """Return what Tab offers for `symbol`, the word at the end of `line`."""
+        before = line[: len(line) - len(symbol)].split() if symbol else line.split()
+        known = self._known()
+        previous = known.get(before[-1]) if before else None
+        if previous is not None and previous.example:
+            values = previous.values if isinstance(previous.values, tuple) else previous.values()
+            return [value for value in values if value.startswith(symbol)]
+        used = {known[word].name for word in before if word in known}
+        return [
+            option.flag
+            for option in self.options
+            if option.flag.startswith(symbol) and option.name not in used
+        ]
+
+    def _known(self) -> dict[str, Option]:
+        return {option.flag: option for option in self.options}
+
+    def _pairs(self, line: str) -> Iterator[tuple[Option, str, str]]:
+        known = self._known()
+        words = iter(self._words(line))
+        for word in words:
+            flag, equals, value = word.partition("=")
+            option = known.get(flag)
+            if option is None:
+                raise self.error(self._unknown(flag))
+            if not option.example:
+                if equals:
+                    raise self.error(f"{flag} takes no value")
+            elif not equals:
+                value = next(words, "")
+            if option.example and ((not value and not equals) or (not equals and value in known)):
+                raise self.error(f"{flag} needs a value, such as {flag} {option.example}")
+            yield option, flag, value
+
+    def _words(self, line: str) -> list[str]:
+        try:
+            return shlex.split(line, comments=True)
+        except ValueError as error:
+            raise self.error(f"{str(error).lower()} in {line.strip()!r}") from error
+
+    def _value(self, option: Option, value: str) -> object:
+        try:
+            return option.read(value)
+        except ValueError as error:
+            raise self.error(
+                f"{option.flag} {value}: allowed is {option.meaning}, such as {option.flag} "
+                f"{option.example}"
+            ) from error
+
+    def _unknown(self, word: str) -> str:
+        if not word.startswith("-"):
+            return f"{word!r} is no option; options start with --, see {self.magic}?"
+        near = difflib.get_close_matches(word.replace("_", "-"), self._known(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"{self.magic}? lists the options"
+        return f"unknown option {word}; {hint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +157,16 @@ def _flag_value(text: str) -> bool:
         raise ValueError(text) from None
 
 
-OPTIONS: Final = (
+OF_ONE_RUN: Final = (
     Option("--gpu", "gpu", _gpu, "any", "any, H200, H200:2, 1, 0.25 or none", ("any", "none")),
     Option("--cpu", "cpu", float, "2", "cores for each worker"),
     Option("--memory", "memory", _memory, "4096", "MiB for each worker, or request,limit"),
     Option("--timeout", "timeout", float, "600", "seconds for each attempt"),
     Option("--startup-timeout", "startup_timeout", float, "60", "seconds for imports"),
+)
+"""Options that also a single run of a cell has."""
+OPTIONS: Final = (
+    *OF_ONE_RUN,
     Option("--retries", "retries", int, "3", "how often a failed input is tried again"),
     Option("--min-containers", "min_containers", int, "1", "workers kept warm"),
     Option("--keep-warm", "min_containers", int, "1", "the same as --min-containers"),
@@ -84,7 +177,7 @@ OPTIONS: Final = (
     Option("--app", "app", str, "demo", "the app that the functions belong to"),
     Option("--name", "name", str, "score", "the function's name, where the cell has one"),
 )
-_BY_FLAG: Final = {option.flag: option for option in OPTIONS}
+REMOTE: Final = Grammar("%%remote", OPTIONS)
 
 HELP: Final = """Run the functions that this cell defines on workers.
 
@@ -104,9 +197,7 @@ Options, as in @app.function:
 
 def help_text() -> str:
     """Return what `%%remote?` shows."""
-    rows = [(f"{option.flag} {option.example}", option.meaning) for option in OPTIONS]
-    width = max(len(left) for left, _ in rows)
-    return HELP + "\n".join(f"    {left.ljust(width)}  {right}" for left, right in rows) + "\n"
+    return HELP + REMOTE.help()
 
 
 def parse(line: str) -> RemoteLine:
@@ -115,69 +206,15 @@ def parse(line: str) -> RemoteLine:
     Raises:
         UsageError: an unknown option or a value that cannot be, in one line.
     """
-    given: dict[str, Any] = {}
-    for flag, value in _pairs(line):
-        option = _BY_FLAG[flag]
-        if option.name in given:
-            raise UsageError(f"%%remote: {flag}: {option.name} is given twice")
-        given[option.name] = _read(option, value)
+    given = REMOTE.read(line)
     app = given.pop("app", None)
-    try:
-        decorator_options.parse(given)
-    except Error as error:
-        raise UsageError(f"%%remote: {' '.join(str(error).split())}") from error
+    checked(REMOTE, given)
     return RemoteLine(app, given)
 
 
-def _pairs(line: str) -> Iterable[tuple[str, str]]:
-    words = iter(_words(line))
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if flag not in _BY_FLAG:
-            raise UsageError(f"%%remote: {_unknown(flag)}")
-        if not equals:
-            value = next(words, "")
-        if not value or (not equals and value in _BY_FLAG):
-            raise UsageError(f"%%remote: {flag} needs a value, such as {_example(flag)}")
-        yield flag, value
-
-
-def _words(line: str) -> list[str]:
+def checked(grammar: Grammar, given: dict[str, Any]) -> None:
+    """Raise a `UsageError` for values that the decorator does not take."""
     try:
-        return shlex.split(line, comments=True)
-    except ValueError as error:
-        raise UsageError(f"%%remote: {str(error).lower()} in {line.strip()!r}") from error
-
-
-def _read(option: Option, value: str) -> object:
-    try:
-        return option.read(value)
-    except ValueError as error:
-        message = f"%%remote: {option.flag} {value}: allowed is {option.meaning}, such as"
-        raise UsageError(f"{message} {_example(option.flag)}") from error
-
-
-def _example(flag: str) -> str:
-    return f"{flag} {_BY_FLAG[flag].example}"
-
-
-def _unknown(word: str) -> str:
-    if not word.startswith("-"):
-        return f"{word!r} is no option; options start with --, see %%remote?"
-    near = difflib.get_close_matches(word.replace("_", "-"), _BY_FLAG, n=1)
-    hint = f"did you mean {near[0]}?" if near else "%%remote? lists the options"
-    return f"unknown option {word}; {hint}"
-
-
-def complete(line: str, symbol: str) -> list[str]:
-    """Return what Tab offers for `symbol`, the word at the end of `line`."""
-    before = line[: len(line) - len(symbol)].split() if symbol else line.split()
-    previous = before[-1] if before else ""
-    if previous in _BY_FLAG:
-        return [value for value in _BY_FLAG[previous].values if value.startswith(symbol)]
-    used = {_BY_FLAG[word].name for word in before if word in _BY_FLAG}
-    return [
-        option.flag
-        for option in OPTIONS
-        if option.flag.startswith(symbol) and option.name not in used
-    ]
+        decorator_options.parse(given)
+    except Error as error:
+        raise grammar.error(str(error)) from error

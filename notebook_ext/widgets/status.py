@@ -85,9 +85,9 @@ class StatusReport:
 
     def _repr_html_(self) -> str:
         if self.status is None:
-            return _framed(f"<div>{NO_BROKER}</div>")
+            return framed(f"<div>{NO_BROKER}</div>")
         tables = "".join(table.as_html() for table in _tables(self.status))
-        return _framed(f"<div>{html.escape(_headline(self.status))}</div>{tables}")
+        return framed(f"<div>{html.escape(_headline(self.status))}</div>{tables}")
 
 
 class CallsReport:
@@ -103,11 +103,12 @@ class CallsReport:
 
     def _repr_html_(self) -> str:
         if self.calls is None:
-            return _framed(f"<div>{NO_BROKER}</div>")
-        return _framed(_calls(self.calls).as_html())
+            return framed(f"<div>{NO_BROKER}</div>")
+        return framed(_calls(self.calls).as_html())
 
 
-def _framed(body: str) -> str:
+def framed(body: str) -> str:
+    """Return HTML in the letters of the notebook."""
     style = "font-family:var(--jp-ui-font-family,sans-serif);font-size:12px;line-height:1.5"
     return f'<div style="{style}">{body}</div>'
 

@@ -184,7 +184,7 @@ def test_the_shell_is_not_sent() -> None:
 
 
 def test_a_definition_of_cloudpickles_other_kinds_is_left_as_it_is() -> None:
-    assert byvalue._class_by_value((len, ("x",))) == (len, ("x",))
+    assert byvalue.class_by_value((len, ("x",))) == (len, ("x",))
 
 
 def test_objects_that_lie_about_their_type() -> None:

@@ -150,7 +150,7 @@ def test_a_later_cell_is_an_ordinary_one(typed: Typed, shell: InteractiveShell) 
 
 
 def test_what_only_looks_like_it_is_left_alone(shell: InteractiveShell) -> None:
-    for source in ("%%remotely x\ndef f(): pass\n", "%%remote_run\ndef f(): pass\n", "%%remote?\n"):
+    for source in ("%%remotely x\ndef f(): pass\n", "%%remote?\n"):
         cell = shell.transform_cell(source)  # type: ignore[no-untyped-call]
         assert "__remote__" not in cell
 

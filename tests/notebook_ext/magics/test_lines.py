@@ -5,6 +5,8 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
+from notebook_ext.call import FunctionCall
+from notebook_ext.magics.table import LINES
 from tests.notebook_ext.magics.typing import Typed
 
 
@@ -23,11 +25,21 @@ def test_tab_in_the_body_offers_names(shell: InteractiveShell) -> None:
     assert "print" in offered(shell, "%%remote\npri")
 
 
-def test_the_help_has_an_example(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
-    typed("%%remote?")
+@pytest.mark.parametrize(
+    ("magic", "example", "option"),
+    [
+        ("remote", "def score(x):", "--keep-warm"),
+        ("remote_run", "model = fit(data)", "--dry-run"),
+        ("remote_spawn", "training.get()", "--as"),
+    ],
+)
+def test_the_help_of_every_cell_has_an_example(
+    typed: Typed, capsys: pytest.CaptureFixture[str], magic: str, example: str, option: str
+) -> None:
+    typed(f"%%{magic}?")
     shown = capsys.readouterr().out
-    assert "def score(x):" in shown
-    assert "--keep-warm" in shown
+    assert example in shown
+    assert option in shown
 
 
 @pytest.mark.parametrize("magic", ["%remote_status", "%remote_calls"])
@@ -40,16 +52,55 @@ def test_without_a_broker_it_says_so_and_starts_none(
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "said"),
     [
-        "%remote_status now",
-        "%remote_calls x",
-        "%remote_cancel",
-        "%remote_attach",
-        "%remote_attach ta-1 ta-2",
-        "%remote_attach x",
+        ("%remote_status now", "takes no argument"),
+        ("%remote_calls x", "unknown option x; it takes --limit"),
+        ("%remote_calls --limt 3", "did you mean --limit?"),
+        ("%remote_calls --limit many", "--limit needs a number, such as --limit 20"),
+        ("%remote_cancel", "takes one call: its id, or a variable that holds it"),
+        ("%remote_cancel nobody", "nobody is no id of a call"),
+        ("%remote_cancel fc-1 --terminate", "did you mean --terminate-containers?"),
+        ("%remote_logs", "takes one call"),
+        ("%remote_logs --follow", "unknown option --follow; it takes none"),
+        ("%remote_attach", "takes one worker (ta-…) or call (fc-…)"),
+        ("%remote_attach ta-1 ta-2", "takes one worker"),
+        ("%remote_attach x", "%remote_attach: "),
+        ("%remote_connect", "takes `local`"),
+        ("%remote_connect ray://head", "allowed is local"),
+        ("%remote_sessions --end nope", "there are: none"),
+        ("%remote_sessions nope", "unknown option nope; it takes --end"),
     ],
 )
-def test_wrong_arguments_are_one_line(typed: Typed, line: str) -> None:
-    with pytest.raises(UsageError):
+def test_wrong_arguments_are_one_line(typed: Typed, line: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
         typed(line)
+    assert str(caught.value).startswith(line.split()[0])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_tab_offers_what_each_magic_takes(shell: InteractiveShell) -> None:
+    shell.user_ns["training"] = FunctionCall.from_id("fc-1")
+    assert offered(shell, "%remote_cancel trai") == ["training"]  # no broker is started for it
+    assert offered(shell, "%remote_cancel --") == ["--terminate-containers"]
+    assert offered(shell, "%remote_connect ") == ["local"]
+    assert offered(shell, "%remote_calls --l") == ["--limit"]
+    assert offered(shell, "%remote_sessions ") == ["--end"]
+    assert offered(shell, "%%remote_run --dr") == ["--dry-run"]
+    assert offered(shell, "%%remote_run --gpu ") == ["any", "none"]
+    assert "--as" in offered(shell, "%%remote_spawn --")
+    assert "--as" not in offered(shell, "%%remote_run --")
+
+
+@pytest.mark.parametrize("name", [each.name for each in LINES])
+def test_the_help_of_every_line_shows_an_example(
+    typed: Typed, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    typed(f"%{name}?")
+    assert f"\n%{name}" in capsys.readouterr().out
+
+
+def test_without_sessions_it_says_so(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
+    typed("%remote_sessions")
+    assert capsys.readouterr().out == "There are no sessions.\n"

@@ -63,17 +63,17 @@ def test_what_cannot_be_is_one_line(line: str, said: str) -> None:
 
 
 def test_tab_offers_what_is_not_there_yet() -> None:
-    offered = options.complete("--cpu 2 --", "--")
+    offered = options.REMOTE.complete("--cpu 2 --", "--")
     assert "--gpu" in offered
     assert "--cpu" not in offered
-    assert options.complete("--ke", "--ke") == ["--keep-warm"]
-    assert "--keep-warm" not in options.complete("--min-containers 1 --", "--")
+    assert options.REMOTE.complete("--ke", "--ke") == ["--keep-warm"]
+    assert "--keep-warm" not in options.REMOTE.complete("--min-containers 1 --", "--")
 
 
 def test_tab_offers_values_where_there_are_some() -> None:
-    assert options.complete("--gpu ", "") == ["any", "none"]
-    assert options.complete("--gpu a", "a") == ["any"]
-    assert options.complete("--cpu ", "") == []
+    assert options.REMOTE.complete("--gpu ", "") == ["any", "none"]
+    assert options.REMOTE.complete("--gpu a", "a") == ["any"]
+    assert options.REMOTE.complete("--cpu ", "") == []
 
 
 def test_the_help_has_every_option() -> None:
