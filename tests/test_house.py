@@ -22,14 +22,12 @@ SHOWN_BY = {
     "acceptance/test_deaths.py": "notebook_ext: link",
     "acceptance/test_failures.py": "kernel_worker: errors · notebook_ext: exception",
     "acceptance/test_magics.py": "notebook_ext/widgets: facts",
-<<<<<<< HEAD
     "acceptance/test_progress_buttons.py": (
         "notebook_ext: followed · notebook_ext/magics: watching"
-=======
+    ),
     "acceptance/test_remote_run.py": (
         "kernel_worker/worker: cell_session cell_shell cells "
         "· notebook_ext/magics: arrival cell_function running sessions"
->>>>>>> d7009e7 (%%remote_run, %%remote_spawn and sessions: whole cells run on workers, their names come and go; a table of magics with completion; a timeout of a month does not end the host agent)
     ),
     "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival",
     "acceptance/test_plain_cells.py": "notebook_ext: autoscaler functions",

@@ -19,9 +19,9 @@ def remote_progress(line: str) -> None:
     It shows the state of every input and has a button to cancel the call.
     """
     # What it needs is loaded with the first call, not with the extension.
+    from kernel_worker.wire import messages  # noqa: PLC0415
     from notebook_ext import process, widgets  # noqa: PLC0415
     from notebook_ext.followed import CallControls, CallFacts  # noqa: PLC0415
-    from kernel_worker.wire import messages  # noqa: PLC0415
 
     call = _named(line.strip())
     session = process.current()

@@ -38,7 +38,8 @@ def test_functions_get_the_globals_of_where_they_arrive() -> None:
 
 def test_closures_are_shared_and_may_refer_to_themselves() -> None:
     worker = ran(
-        "def make():\n    n = 0\n    def up():\n        nonlocal n\n        n += 1\n        return n\n"
+        "def make():\n    n = 0\n"
+        "    def up():\n        nonlocal n\n        n += 1\n        return n\n"
         "    def get(): return n\n    def again(k): return again(k - 1) if k else 'end'\n"
         "    def later(): return empty\n    if n: empty = 1\n"
         "    return up, get, again, later\nup, get, again, later = make()"
