@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Not PYTHON: where that is set, it is the interpreter to make .venv with.
 VENV_PYTHON := $(BIN)/python
 
-.PHONY: help setup quick demo lab test lint format pytest chaos fuzz coverage screenshot bench wheel clean
+.PHONY: help setup quick demo lab test lint format pytest chaos fuzz coverage docs screenshot bench wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -52,8 +52,11 @@ coverage: setup ## the pure rooms by their own test files, every branch
 	  --deselect tests/core/test_scaling.py::test_a_hundred_functions_share_two_cores_and_none_starves \
 	  --deselect tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns
 
-screenshot: setup ## take docs/pictures/quickstart.png anew
-	$(VENV_PYTHON) -m tests.browser.screenshot notebooks/quickstart.ipynb docs/pictures/quickstart.png
+docs: setup ## build the documentation into docs/_build/html
+	$(VENV_PYTHON) -m sphinx -W --keep-going -d docs/_build/cache docs docs/_build/html
+
+screenshot: setup ## take the pictures of all notebooks anew
+	$(VENV_PYTHON) -m tests.browser.screenshot
 
 bench: setup ## measure against the peers: a table and a JSON
 	$(VENV_PYTHON) -m pip install --quiet --editable ".[bench]"
@@ -64,5 +67,5 @@ wheel: setup ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel
 
 clean: ## remove everything that the above made
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv dist build docs/_build docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -104,7 +104,7 @@ if ! complete; then
     usable_venv || make_venv
     say "installing notebook-ext and what its demo and tests need (a few minutes at first)"
     rm -rf "$venv/tmp" && mkdir "$venv/tmp"  # what an interrupted pip leaves is here, not in /tmp
-    TMPDIR=$clone/$venv/tmp "$venv/bin/python" -m pip install --quiet --editable ".[lab,test]"
+    TMPDIR=$clone/$venv/tmp "$venv/bin/python" -m pip install --quiet --editable ".[docs,lab,test]"
     rm -rf "$venv/tmp"
     install_kernels
     wanted >"$stamp.new"
