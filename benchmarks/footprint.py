@@ -1,10 +1,10 @@
 """`python -m benchmarks.footprint`: what a start costs, and what it costs to have it at rest.
 
 Printed, and written as JSON: seconds from nothing running to the first result, seconds to the
-result of a call that needs a new worker of a known function, CPU time of the import on top of
-IPython and ipykernel, and memory (PSS: shared pages counted once) and CPU of the broker, the host
-agent, its templates and two idle workers. Medians over rounds; each round has directories of its
-own and starts from nothing.
+result of a call that needs a new worker of a known function, CPU time of the import and of
+`%load_ext` on top of IPython and ipykernel, and memory (PSS: shared pages counted once) and CPU of
+the broker, the host agent, its templates and two idle workers. Medians over rounds; each round has
+directories of its own and starts from nothing.
 
 The measured process is a child that runs `probe` and then waits; while it waits, the processes
 that it caused to start are looked at from here.
@@ -33,6 +33,7 @@ LIMITS = {
     "cold_start_seconds": (1.5, "nothing running to the first result, beyond imports (s)"),
     "new_worker_seconds": (0.050, "a call that needs a new worker of a known function (s)"),
     "import_cpu_seconds": (0.150, "import notebook_ext on top of IPython, CPU (s)"),
+    "load_ext_cpu_seconds": (0.100, "%load_ext notebook_ext on top of IPython, CPU (s)"),
     "idle_pss_mb": (60.0, "2 idle workers, broker and host: PSS (MB)"),
     "idle_cpu_percent": (1.0, "the same: share of a core (%)"),
 }
@@ -40,6 +41,17 @@ IMPORT_CPU = """
 import time, IPython, ipykernel.ipkernel
 begun = time.process_time()
 import notebook_ext
+print(time.process_time() - begun)
+"""
+LOAD_EXT_CPU = """
+import time, ipykernel.zmqshell
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+config = Config()
+config.HistoryManager.enabled = False
+shell = InteractiveShell.instance(config=config)
+begun = time.process_time()
+shell.run_line_magic("load_ext", "notebook_ext")
 print(time.process_time() - begun)
 """
 
@@ -112,7 +124,8 @@ def measure(idle_seconds: float, new_workers: int) -> Answer:
         child.wait()
         sweep(set())
         shutil.rmtree(directory, ignore_errors=True)
-    answer["import_cpu_seconds"] = _import_cpu(environment)
+    answer["import_cpu_seconds"] = _printed(IMPORT_CPU, environment)
+    answer["load_ext_cpu_seconds"] = _printed(LOAD_EXT_CPU, environment)
     return answer
 
 
@@ -145,8 +158,8 @@ def _label(process: psutil.Process) -> str:
     return " ".join(process.cmdline()[1:4]) or process.name()
 
 
-def _import_cpu(environment: dict[str, str]) -> float:
-    command = [sys.executable, "-c", IMPORT_CPU]
+def _printed(program: str, environment: dict[str, str]) -> float:
+    command = [sys.executable, "-c", program]
     ended = subprocess.run(command, env=environment, check=True, capture_output=True)
     return float(ended.stdout)
 

@@ -40,6 +40,8 @@ class Cell:
     """The names that come back, as far as they are there in the end."""
     asked: bool = False
     """These were asked for by name: one that is not there is an error."""
+    held: tuple[str, ...] = ()
+    """Those among them that may stay behind: closed files and the like."""
     deleted: tuple[str, ...] = ()
     """Names that the cell may have deleted."""
     has_stars: bool = False

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kernel_worker.errors import InternalFailure
-from kernel_worker.worker import cells
+from kernel_worker.worker import cells, interrupts
 from kernel_worker.worker.binding import Binding, Standing
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def run(call: SessionCell) -> CellResult:
         main = types.ModuleType("__main__")
         sys.modules["__main__"] = main
         _kept.standing = Standing(vars(main))
+    interrupts.see_through(sys._getframe(1).f_code)  # noqa: SLF001  what this call is the function of
     standing = _kept.standing
     if standing is None:
         raise InternalFailure(

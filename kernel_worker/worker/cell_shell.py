@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from kernel_worker.worker import displays
+from kernel_worker.worker import displays, interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +65,9 @@ def _shell_of(namespace: dict[str, Any]) -> CellShell:
     made: CellShell = CellShell.instance(config=config, user_ns=namespace)
     made.set_hook("show_in_pager", _show, 0)  # type: ignore[no-untyped-call]
     return made
+
+
+interrupts.see_through(CellShell.system.__code__)
 
 
 def _show(_shell: object, data: Any, *_: object, **__: object) -> None:

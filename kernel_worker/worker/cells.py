@@ -15,12 +15,13 @@ import contextlib
 import inspect
 import linecache
 import marshal
+import sys
 from typing import TYPE_CHECKING, Any
 
 from kernel_worker.errors import InputCancellation, SerializationError
 from kernel_worker.wire.cell import CARRIED, Cell, CellResult, NoLast
 from kernel_worker.wire.leaving import pack
-from kernel_worker.worker import displays
+from kernel_worker.worker import displays, interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ def run(cell: Cell, namespace: dict[str, Any]) -> CellResult:
         SerializationError: a name that was to come back cannot; carries the others.
         Exception: whatever the cell raises; carries what the cell has assigned by then.
     """
+    interrupts.see_through(sys._getframe(1).f_code)  # noqa: SLF001  what this call is the function of
     before = frozenset(namespace)
     # No modification time: linecache keeps it though there is no such file.
     lines = cell.source.splitlines(keepends=True)
@@ -52,8 +54,9 @@ def run(cell: Cell, namespace: dict[str, Any]) -> CellResult:
     if last is not NoLast and not travels and not cell.is_quiet:
         displays.display(last)
     missing = [name for name in cell.back if name not in namespace] if cell.asked else []
-    if missing or (refused and not cell.stays):
-        raise _refusal(refused, missing, result)
+    fatal = {} if cell.stays else {n: why for n, why in refused.items() if n not in cell.held}
+    if missing or fatal:
+        raise _refusal(fatal, missing, result)
     return result
 
 
@@ -92,6 +95,9 @@ class _Loop:
 
             self._runner = self._stack.enter_context(asyncio.Runner())
         return self._runner.run(coroutine)
+
+
+interrupts.see_through(run.__code__, _executed.__code__, _Loop.__call__.__code__)
 
 
 def _left(

@@ -37,6 +37,14 @@ SIGNAL = signal.SIGRTMIN + 7
 _OURS = os.path.dirname(os.path.abspath(kernel_worker.__file__)) + os.sep  # noqa: PTH100, PTH120  compared with frames' file names
 
 
+_seen_through: set[CodeType] = set()
+
+
+def see_through(*codes: CodeType) -> None:
+    """Let code of ours that runs users' code count as the user's."""
+    _seen_through.update(codes)
+
+
 class Interrupts:
     """The interrupt that is under way, if any."""
 
@@ -133,7 +141,8 @@ class Interrupts:
             if frame.f_code in self._loops:
                 return is_below
             code = frame.f_code
-            if code.co_filename.startswith(_OURS) and code not in self._transparent:
+            is_ours = code.co_filename.startswith(_OURS) and code not in self._transparent
+            if is_ours and code not in _seen_through:
                 return False
             is_below = True
             frame = frame.f_back

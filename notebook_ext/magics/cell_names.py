@@ -57,6 +57,8 @@ class CellNames:
     """Targets of `del`."""
     stars: tuple[str, ...]
     """Modules of `from … import *` whose names are not known."""
+    held: tuple[str, ...]
+    """Bound by `with … as`: what they hold is over when the block is."""
     uses_shell: bool
     """Has IPython's syntax in it."""
 
@@ -97,6 +99,7 @@ def of(
         ),
         deleted=tuple(walk.deleted),
         stars=tuple(walk.stars),
+        held=tuple(walk.held),
         uses_shell=walk.uses_shell,
     )
 
@@ -106,6 +109,7 @@ class _Walk(Scopes):
 
     def __init__(self, exports: Exports, parse: Parse) -> None:
         super().__init__(exports)
+        self.held: dict[str, None] = {}
         self._parse = parse
         self._breaks: list[list[State | None]] = []
         """Where the loops that are being walked were left."""
@@ -224,6 +228,8 @@ class _Walk(Scopes):
             self.visit(item.context_expr)
             if item.optional_vars is not None:
                 self.visit(item.optional_vars)
+                bound = [n.id for n in ast.walk(item.optional_vars) if isinstance(n, ast.Name)]
+                self.held |= dict.fromkeys(bound)
         before = self.state
         after = self._from(before, node.body)
         self.state = met([before, after]) if any(map(_suppresses, node.items)) else after

@@ -72,7 +72,8 @@ _NAMES_HELP: Final = """\
 Names that the cell reads travel to the worker, names that it assigns come back; so does
 an object of which it assigns a part (`df["x"] = ...`). What it changes by a method
 (`xs.append(1)`) comes back where you name it: `-o xs`. An error in the cell leaves what was
-assigned before it, as in a cell that runs here; a cell that is stopped or killed leaves nothing.
+assigned before it, as in a cell that runs here; one that is stopped, too slow or killed leaves
+nothing.
 
 IPython's syntax works there (`!nvidia-smi`, `%timeit f(x)`, `%%time` below the first line).
 `--session NAME` keeps a worker and its names from cell to cell, so what cannot travel (a

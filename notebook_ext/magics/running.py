@@ -108,6 +108,7 @@ class RunningCell:
         self._magic = magic
         self._tree = tree
         self._filename = filename
+        _, self._label = shell.compile.format_code_name(filename)
         self._grammar = run_options.GRAMMARS[magic]
         self.names: CellNames = cell_names.of(
             tree, notebook=_visible(shell), exports=_exports, parse=self._parse
@@ -139,10 +140,11 @@ class RunningCell:
             "".join(linecache.getlines(self._filename)),
             back,
             asked=wanted.back is not None,
+            held=self.names.held if wanted.back is None else (),
             deleted=self.names.deleted,
             has_stars=bool(self.names.stars) and wanted.back is None,
             uses_shell=self.names.uses_shell,
-            number=self._shell.execution_count,
+            number=int(self._label[3:-1]),
             is_quiet=self._shell.displayhook.quiet(),
             stays=wanted.session is not None,
         )
@@ -161,8 +163,7 @@ class RunningCell:
     def reader(self, names: Collection[str], *, alone: bool = False) -> FunctionType:
         """Return the function whose code reads `names`; `alone`: and has no imports of the cell."""
         tree = ast.Module([], []) if alone else self._tree
-        label = f"In[{self._shell.execution_count}]"
-        return reader(tree, names, self.namespace, label)
+        return reader(tree, names, self.namespace, self._label)
 
     @property
     def namespace(self) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kernel_worker.errors import SerializationError
-from kernel_worker.wire import bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -98,7 +97,8 @@ def _rows(
 
 def _found(function: FunctionType) -> dict[str, tuple[int, bool]]:
     """Return what the function's code reaches of the notebook's names: bytes, and whether code."""
-    from notebook_ext.capture.reach import Reach  # noqa: PLC0415  cloudpickle: 20 ms
+    from kernel_worker.wire import bundle  # noqa: PLC0415  cloudpickle: 20 ms
+    from notebook_ext.capture.reach import Reach  # noqa: PLC0415  likewise
 
     reach = Reach(function)
     own = reach.namespaces.index(function.__globals__)

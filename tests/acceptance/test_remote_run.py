@@ -130,6 +130,21 @@ def test_what_cannot_come_back_is_named_and_the_rest_is_there(notebook: PlainKer
     assert "other was asked for" in cell.error.value
 
 
+def test_a_closed_file_may_stay_behind(notebook: PlainKernel) -> None:
+    cell = typed(
+        notebook, "%%remote_run\nwith open('/proc/self/stat') as f:\n    n = len(f.read())"
+    )
+    assert cell.stderr == ""
+    assert value(notebook, "n > 0, 'f' in globals()") == (True, False)
+
+
+def test_a_cell_that_takes_too_long_is_interrupted(notebook: PlainKernel) -> None:
+    cell = notebook.run("%%remote_run --timeout 1\nimport time\nfirst = 1\ntime.sleep(600)")
+    assert cell.error is not None
+    assert cell.error.name == "FunctionTimeoutError"
+    assert "In[" in cell.error.value
+
+
 def test_what_cannot_go_is_named_and_nothing_runs(notebook: PlainKernel) -> None:
     typed(notebook, "import threading\nheld = threading.Lock()")
     cell = notebook.run("%%remote_run\nprint('ran')\nheld")
