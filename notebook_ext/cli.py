@@ -58,6 +58,18 @@ def status() -> None:
 
 
 @main.command()
+@click.option("--once", is_flag=True, help="Print it once, and return.")
+@click.option(
+    "--interval", type=click.FloatRange(0.1), default=1.0, help="Seconds between two looks."
+)
+def top(once: bool, interval: float) -> None:  # noqa: FBT001  a flag
+    """Show live what runs where: hosts, pools, open calls. The key q quits."""
+    from notebook_ext import top as display  # noqa: PLC0415  it needs rich
+
+    sys.exit(display.run(once=once, interval_seconds=interval))
+
+
+@main.command()
 @click.option("--app", help="Those of this app alone.")
 @click.option("--status", type=click.Choice(STATES), help="Those in this state alone.")
 @click.option("--limit", type=click.IntRange(1), default=100, help="How many at most.")
@@ -85,11 +97,22 @@ def broker() -> None:
 
 
 @broker.command("start")
-def broker_start() -> None:
+@click.option(
+    "--metrics",
+    metavar="[HOST:PORT]",
+    is_flag=False,
+    flag_value="127.0.0.1:9464",
+    help="Serve metrics for Prometheus there (127.0.0.1:9464), as long as a broker runs.",
+)
+def broker_start(metrics: str | None) -> None:
     """Start the broker, if none runs, and return when it listens."""
     was_there = inquiry.find()
     connection = was_there or rendezvous.find_or_start(settings.load())
     click.echo(f"{'Already running' if was_there else 'Started'}: {_where(connection)}")
+    if metrics is not None:
+        from notebook_ext import metrics as serving  # noqa: PLC0415  only where it is asked for
+
+        click.echo(f"Metrics: {serving.start(metrics)}")
 
 
 @broker.command("stop")

@@ -23,7 +23,7 @@ import notebook_ext as nb
 from kernel_worker import context
 from kernel_worker.model import FunctionKey, Outcome, WorkerId
 from kernel_worker.wire import instances
-from notebook_ext import cloud, entrypoint, process, script
+from notebook_ext import cloud, entrypoint, metrics, process, script
 from notebook_ext.exception import InvalidError
 from notebook_ext.feed import Feed, Gate
 from notebook_ext.refeed import Refeed
@@ -134,6 +134,12 @@ def taken_over() -> None:
         waiting.join()
 
 
+def without_prometheus() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(metrics, "find_spec", {}.get)
+        metrics.start(metrics.DEFAULT_ADDRESS)
+
+
 def read_in_part() -> None:
     async def numbers() -> AsyncIterator[int]:
         yield 1
@@ -232,6 +238,8 @@ CASES = {
     "too many results": Case(lambda: left_by(forgot_values=1).resume(), ("f.map",)),
     "an iterable that raised": Case(taken_over, ("f.map", "LookupError: no more")),
     "an async iterable, read in part": Case(read_in_part, ("async",)),
+    "no address for metrics": Case(lambda: metrics.parse_address("x"), ("--metrics 'x'",)),
+    "metrics that are not installed": Case(without_prometheus, ("prometheus-client",)),
     "events of no call": Case(lambda: nb.events("in-1"), ("'in-1'",)),
     "map twice": Case(lambda: twice(f.map([])), ("f.map",)),
     "starmap of no tuples": Case(lambda: list(f.starmap([3])), ("starmap", "3")),

@@ -1,0 +1,195 @@
+"""`notebook-ext top`: how the broker stands, live on a terminal, or once where there is none.
+
+Each second it asks for the broker's status, which costs that a millisecond. Rates are what ended
+between two looks. The memory of a host is that of its workers, where they run on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from kernel_worker import rendezvous
+from kernel_worker.errors import ConnectionError  # noqa: A004  ours
+from notebook_ext import inquiry
+from notebook_ext.widgets.line import bar
+from notebook_ext.widgets.pace import format_rate, format_seconds
+from notebook_ext.widgets.status import NO_BROKER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, Status
+
+MOST_CALLS: Final = 12
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_PIPED_COLUMNS: Final = 160
+
+
+class Looks:
+    """What the last looks at the broker saw; makes rates of it."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._ended: dict[str, int] = {}
+        self._at = 0.0
+
+    def rates(self, status: Status, now: float) -> dict[str, float]:
+        """Return how many inputs ended a second since the last look, by function.
+
+        Args:
+            status: what is seen now.
+            now: when, in seconds.
+        """
+        ended: dict[str, int] = {call.call: _ended(call) for call in status.calls}
+        found: Counter[str] = Counter()
+        for call in status.calls:
+            found[call.name] += ended[call.call] - self._ended.get(call.call, 0)
+        seconds = now - self._at if self._at else 0.0
+        self._ended, self._at = ended, now
+        return {name: count / seconds for name, count in found.items()} if seconds > 0 else {}
+
+
+def drawn(status: Status | None, rates: dict[str, float]) -> Group | Text:
+    """Return what is shown of a status."""
+    if status is None:
+        return Text(NO_BROKER)
+    age = format_seconds(max(time.time() - status.started_at, 0.0))
+    title = f"notebook-ext {status.version}  pid {status.pid}  up {age}  clients {status.clients}"
+    return Group(Text(title, style="bold"), _hosts(status), _pools(status, rates), _calls(status))
+
+
+def run(*, once: bool, interval_seconds: float) -> int:
+    """Show it until `q` is pressed, or (`once`, or no terminal) once; return the exit status.
+
+    Raises:
+        ConnectionError: the broker runs and does not answer.
+    """
+    if once or not (sys.stdout.isatty() and sys.stdin.isatty()):
+        status = inquiry.status()
+        columns = None if sys.stdout.isatty() else _PIPED_COLUMNS
+        Console(width=columns, highlight=False).print(drawn(status, {}))
+        return 0 if status is not None else 1
+    looks = Looks()
+    with _keys(), Live(screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(_looked(looks), refresh=True)
+            if select.select([sys.stdin], [], [], interval_seconds)[0] and _quits():
+                return 0
+
+
+def _looked(looks: Looks) -> Group:
+    try:
+        status = inquiry.status()
+    except ConnectionError as error:
+        return Group(Text(str(error)))
+    rates = looks.rates(status, time.monotonic()) if status is not None else {}
+    return Group(drawn(status, rates), Text("q quits", style="dim"))
+
+
+@contextlib.contextmanager
+def _keys() -> Iterator[None]:
+    """Let keys be read as they are pressed; Ctrl-C too ends the display."""
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _quits() -> bool:
+    pressed = os.read(sys.stdin.fileno(), 64)
+    return not pressed or b"q" in pressed.lower()
+
+
+def _hosts(status: Status) -> Table:
+    table = _table("Hosts", "host", "CPU", "in use", "", "memory", "workers'", "devices")
+    for host in status.hosts:
+        resources = host.resources
+        devices = Counter(device.kind for device in resources.devices)
+        table.add_row(
+            host.host,
+            f"{resources.cpu:g}",
+            f"{host.cpu_used:g}",
+            bar(min(host.cpu_used / resources.cpu, 1.0) if resources.cpu else 0.0),
+            f"{resources.memory_mib / 1024:.1f} GiB",
+            _resident(status, host),
+            ", ".join(f"{count} {kind}" for kind, count in devices.items()) or "-",
+        )
+    return table
+
+
+def _pools(status: Status, rates: dict[str, float]) -> Table:
+    names = "function", "warm", "busy", "starting", "backlog", "rate", "waits for"
+    table = _table("Pools", *names)
+    for pool in status.pools:
+        if _matters(pool):
+            rate = rates.get(pool.name, 0.0)
+            table.add_row(
+                pool.name + (" (older version)" if pool.superseded else ""),
+                *map(str, (pool.idle, pool.busy, pool.starting)),
+                f"{pool.backlog:,}",
+                format_rate(rate) if rate > 0 else "-",
+                pool.waiting_for or "-",
+            )
+    return table
+
+
+def _calls(status: Status) -> Table:
+    table = _table("Open calls", "call", "function", "", "done", "of", "running", "failed", "age")
+    for call in status.calls[-MOST_CALLS:][::-1]:
+        table.add_row(
+            call.call,
+            call.name,
+            bar(_ended(call) / call.total) if call.total and call.closed else "",
+            f"{_ended(call):,}",
+            f"{call.total:,}" + ("" if call.closed else "+"),
+            f"{call.running:,}",
+            f"{call.failed:,}",
+            format_seconds(max(time.time() - call.submitted_at, 0.0)),
+        )
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, expand=False)
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
+def _matters(pool: PoolStatus) -> bool:
+    return bool(pool.backlog or pool.idle or pool.busy or pool.starting)
+
+
+def _ended(call: CallInfo) -> int:
+    return call.succeeded + call.failed + call.cancelled
+
+
+def _resident(status: Status, host: HostStatus) -> str:
+    if host.machine != rendezvous.machine_id():
+        return "-"
+    pids = [worker.pid for worker in status.workers if worker.host == host.host and worker.pid]
+    return f"{sum(map(_resident_bytes, pids)) / 2**30:.2f} GiB"
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123  fast
+            return int(file.read().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
