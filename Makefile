@@ -67,5 +67,5 @@ wheel: setup ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel
 
 clean: ## remove everything that the above made
-	rm -rf .venv dist build docs/_build docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv dist build docs/_build docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .pictures
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -90,7 +90,7 @@ class Report:
         """Return the pace and the time: `12/s · 11 s · 5 s left`, or how long it took."""
         elapsed = format_seconds(self.elapsed)
         if self.state != "running":
-            average = self.finished / self.elapsed if self.elapsed > 0 else 0.0
+            average = (self.done + self.failed) / self.elapsed if self.elapsed > 0 else 0.0
             return f"{elapsed} · {format_rate(average)}" if average else elapsed
         parts = [format_rate(self.rate)] if self.rate else []
         parts.append(elapsed)

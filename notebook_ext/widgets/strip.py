@@ -37,12 +37,19 @@ class Strip:
 
     def apply(self, changes: Iterable[tuple[int, int, int]]) -> None:
         """Set each range [start, stop) to a state, in this order."""
+        states, noted, base = self._states, self._changes, self.base
         for start, stop, state in changes:
-            self._make_room(stop)
-            first, last = max(start - self.base, 0), stop - self.base
-            if first < last:
-                self._states[first:last] = bytes((state,)) * (last - first)
-                self._changes.append((first, last, state))
+            if stop - base > len(states):
+                self._make_room(stop)
+                states, noted, base = self._states, self._changes, self.base
+            first, last = start - base, stop - base
+            if last - first == 1 and first >= 0:
+                states[first] = state
+                noted.append((first, last, state))
+            elif last > 0:
+                first = max(first, 0)
+                states[first:last] = bytes((state,)) * (last - first)
+                noted.append((first, last, state))
 
     def extend_to(self, count: int) -> None:
         """Make room for `count` inputs; the new ones are pending."""
@@ -70,13 +77,8 @@ class Strip:
         changes, self._changes = self._changes, []
         if len(changes) > LARGEST_DELTA:
             return None
-        starts, stops = array.array("I"), array.array("I")
-        states = bytearray()
-        for start, stop, state in changes:
-            starts.append(start)
-            stops.append(stop)
-            states.append(state)
-        return starts.tobytes() + stops.tobytes() + bytes(states)
+        starts, stops, states = zip(*changes, strict=True) if changes else ((), (), ())
+        return b"".join((array.array("I", starts), array.array("I", stops), bytes(states)))
 
     def snapshot(self) -> bytes:
         """Return the whole state, zlib-compressed."""

@@ -36,18 +36,20 @@ def open_notebook(
 ) -> Iterator[NotebookOpener]:
     """Open notebooks, `open_notebook(*cells)` or `open_notebook(path=…)`, on kernels of their own.
 
+    In JupyterLab, or with `front_end="notebook"` in Notebook 7.
+
     Where the test fails, a screenshot and the page's console lie in its `tmp_path`.
     """
     opened: list[NotebookPage] = []
 
-    def open_one(*cells: str, path: Path | None = None) -> NotebookPage:
+    def open_one(*cells: str, path: Path | None = None, front_end: str = "lab") -> NotebookPage:
         name = re.sub(r"\W", "_", f"{request.node.name}_{len(opened)}") + ".ipynb"
         if path is None:
             write_notebook(lab.notebooks / name, *cells)
         else:
             (lab.notebooks / name).write_bytes(path.read_bytes())
         context = chromium.new_context(viewport={"width": 1200, "height": 900})
-        opened.append(NotebookPage(lab, context.new_page(), name))
+        opened.append(NotebookPage(lab, context.new_page(), name, front_end))
         return opened[-1]
 
     failures = request.session.testsfailed

@@ -1,4 +1,4 @@
-"""JupyterLab in a real browser: a server of the test's own, and one open notebook to drive.
+"""JupyterLab and Notebook 7 in a real browser: a server of the test's own, a notebook to drive.
 
 A notebook is opened alone in the page (`/doc/tree/…`) and driven through Lab's own commands, as
 its menus do; what a person sees is looked for in the page, what the notebook holds in its model.
@@ -73,6 +73,8 @@ class LabServer:
             *("--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={self._port}"),
             "--expose-app-in-browser",
             "--ServerApp.port_retries=0",
+            "--ServerApp.jpserver_extensions=notebook=True",
+            "--JupyterNotebookApp.expose_app_in_browser=True",
             f"--ServerApp.root_dir={self.notebooks}",
             f"--IdentityProvider.token={self._token}",
             f"--LabApp.app_settings_dir={files}/settings",
@@ -108,9 +110,10 @@ class LabServer:
         """Return the end of what the server has said."""
         return self._log.read_text(errors="replace")[-4000:]
 
-    def address(self, name: str) -> str:
-        """Return where the notebook `name` opens, alone in its page."""
-        return f"http://127.0.0.1:{self._port}/doc/tree/{name}?token={self._token}&reset"
+    def address(self, name: str, front_end: str = "lab") -> str:
+        """Return where the notebook `name` opens, alone in its page: in `lab` or in `notebook`."""
+        where = {"lab": "doc/tree", "notebook": "notebooks"}[front_end]
+        return f"http://127.0.0.1:{self._port}/{where}/{name}?token={self._token}&reset"
 
     def ask(self, path: str, method: str = "GET") -> Any:
         """Return the answer of the server's REST interface."""
@@ -179,14 +182,18 @@ def browser(home: Path) -> Iterator[Browser]:
 class NotebookPage:
     """One notebook in one page, on a kernel of its own."""
 
-    def __init__(self, server: LabServer, page: Page, name: str) -> None:
+    def __init__(self, server: LabServer, page: Page, name: str, front_end: str = "lab") -> None:
         self.page = page
         self.console: list[str] = []
         """What the page has logged."""
         page.set_default_timeout(30_000 * PATIENCE)
         page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.console.append(f"error: {error}"))
-        page.goto(server.address(name))
+        page.goto(server.address(name, front_end))
+        self._attach()
+
+    def _attach(self) -> None:
+        page = self.page
         page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context")
         page.evaluate("""async () => {
             const panel = window.jupyterapp.shell.currentWidget;
@@ -196,6 +203,22 @@ class NotebookPage:
             await panel.sessionContext.session.kernel.info;
             window.panel = panel;
         }""")
+
+    def reload(self) -> None:
+        """Save the notebook and reload the page, whether a cell runs or not."""
+        self.page.evaluate("async () => { await window.panel.context.save(); }")
+        self.page.evaluate("() => { window.panel = undefined; window.jupyterapp = undefined; }")
+        self.page.reload()
+        self._attach()
+
+    def use_theme(self, name: str) -> None:
+        """Change to a theme, `JupyterLab Dark` for example."""
+        self.page.evaluate(
+            "(theme) => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", name
+        )
+        self.page.wait_for_function(
+            "(theme) => document.body.dataset.jpThemeName === theme", arg=name
+        )
 
     def begin(self, index: int) -> None:
         """Run the cell at `index` and return at once."""
@@ -273,11 +296,16 @@ class NotebookPage:
         """Ask the kernel itself for a value that JSON can carry."""
         reply = self.page.evaluate(
             """async (expression) => {
-                const future = window.panel.sessionContext.session.kernel.requestExecute({
-                    code: '', silent: true, store_history: false,
-                    user_expressions: {value: expression},
-                });
-                return (await future.done).content.user_expressions.value;
+                const kernel = window.panel.sessionContext.session.kernel;
+                for (;;) {
+                    const future = kernel.requestExecute({
+                        code: '', silent: true, store_history: false,
+                        user_expressions: {value: expression},
+                    });
+                    const {content} = await future.done;
+                    // A cell that ends with an exception aborts what waits behind it: ask again.
+                    if (content.status !== 'aborted') return content.user_expressions.value;
+                }
             }""",
             f"__import__('json').dumps({expression})",
         )

@@ -164,7 +164,7 @@ def test_an_endless_map_that_is_left_has_no_total(
     add: nb.Function[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(widgets, "watch", seen.append)
+    monkeypatch.setattr(widgets, "watch", lambda facts, _controls: seen.append(facts))
     assert next(add.map(itertools.count())) == 1
     wait_until(lambda: not any("map add" in each.name for each in threading.enumerate()))
     process.current().status().join()  # behind what the feed has posted
