@@ -142,3 +142,4 @@ def test_it_is_seen_twice_in_the_dark_and_by_those_who_cannot_see(
     cancel = running.get_by_role("button", name="Cancel")
     cancel.press("Enter")
     running.get_by_text("cancelled", exact=True).first.wait_for()
+    notebook.use_theme("JupyterLab Light")  # the server remembers it
