@@ -6,6 +6,7 @@ notebook's names. Sizes are those of pickles, as they would be sent.
 
 from __future__ import annotations
 
+import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kernel_worker.errors import SerializationError
@@ -85,12 +86,14 @@ def _rows(
             yield Row(name, "out", _kind(namespace[name]), "-", _short(error))
             continue
         own = found.pop(name, (0, False))
-        yield Row(name, "out", _kind(namespace[name]), _size(own[0], code=own[1]))
-        for other, (size, code) in found.items():
+        is_module = isinstance(namespace[name], types.ModuleType)
+        size = "by name" if is_module else _size(own[0], code=own[1])
+        yield Row(name, "out", _kind(namespace[name]), size)
+        for other, (count, code) in found.items():
             if other not in seen:
                 seen[other] = None
                 kind = _kind(namespace[other]) if other in namespace else ""
-                yield Row(other, "out", kind, _size(size, code=code), f"for {name}")
+                yield Row(other, "out", kind, _size(count, code=code), f"for {name}")
     for name in back:
         yield Row(name, "back", _kind(namespace[name]) if name in namespace else "", "")
 

@@ -28,6 +28,12 @@ def test_it_names_what_would_travel_in_the_order_of_the_cell(typed: Typed) -> No
     assert "<table" in report._repr_html_()
 
 
+def test_a_module_is_found_by_its_name(typed: Typed) -> None:
+    typed("import textwrap")
+    (row,) = table(typed("%%remote_run --dry-run\ntextwrap.dedent('')"))
+    assert row == ["textwrap", "out", "module", "by name"]
+
+
 def test_it_runs_nothing(typed: Typed, shell: InteractiveShell) -> None:
     typed("%%remote_run --dry-run\nran = 1")
     assert "ran" not in shell.user_ns
