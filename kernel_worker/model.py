@@ -255,6 +255,8 @@ class CallContext(msgspec.Struct, frozen=True, array_like=True):
     """Environment variables that differ from the `Environment`'s; None is "not set"."""
     method: str = ""
     """Which method of an instance is called; empty for functions."""
+    keep_failed_seconds: float = 0.0
+    """How long a worker keeps the frames of an input that failed for good; 0: it does not."""
 
 
 class StreamLimits(msgspec.Struct, frozen=True, array_like=True):

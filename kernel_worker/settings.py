@@ -62,6 +62,8 @@ class Settings:
     """How a map shows its progress: auto, widget, text or off."""
     log_prefix: bool = False
     """Whether each line of output carries the function and input that wrote it."""
+    keep_failed_seconds: float = 0.0
+    """How long a worker keeps the frames of an input that failed, for `%remote_debug`; 0: not."""
     max_request_mib: int = 512
     """How much the arguments of one input may be together, pickled; what was put does not count."""
     origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -266,5 +268,6 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "result_ttl_seconds": _seconds,
     "progress": _choice,
     "log_prefix": _flag,
+    "keep_failed_seconds": _seconds,
     "max_request_mib": _count,
 }

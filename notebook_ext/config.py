@@ -1,8 +1,8 @@
 """`nb.config`: the settings, to read, to set and to look at.
 
 What is set here is stronger than environment variables and `pyproject.toml` (see
-`kernel_worker.settings`), and holds for sessions made afterwards; `progress`, `log_prefix` and
-`max_request_mib` hold at once.
+`kernel_worker.settings`), and holds for sessions made afterwards; `progress`,
+`log_prefix`, `keep_failed_seconds` and `max_request_mib` hold at once.
 """
 
 from __future__ import annotations

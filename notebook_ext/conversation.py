@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 import msgspec
@@ -38,7 +39,7 @@ from notebook_ext.told import Told
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from kernel_worker.model import CallId, Digest, ParentInput
+    from kernel_worker.model import CallId, Digest, ParentInput, WorkerId
     from kernel_worker.wire.frames import Frame
     from notebook_ext.submission import Package, Receiver, Submission
 
@@ -74,6 +75,9 @@ class Conversation:
         self._unsaid_cancels: dict[CallId, bool] = {}
         self.kept: Mapping[Digest, object] = {}
         """Objects that are not taken back however much there is, whatever they stand for."""
+        self.look: Callable[[WorkerId, bool], object] = _look_away
+        """Called by whoever waits for a call when an input of it is at a breakpoint; False: that
+        is a task, which cannot."""
         self.dropped_messages = 0
         """Answers that named nothing that is open here; late ones are ordinary."""
 
@@ -279,6 +283,10 @@ class Conversation:
                 self._wrote(message, frames)
             case messages.CallProgress():
                 self._progressed(message)
+            case messages.ConsoleOffered():
+                self._offered(message)
+            case messages.ConsoleSaid() | messages.ConsoleClosed():
+                self.dropped_messages += 1  # who takes a console has a connection of its own
             case messages.Accepted():
                 self._accepted(message.call)
             case messages.Rejected():
@@ -382,6 +390,14 @@ class Conversation:
         if started != message.started:
             message = msgspec.structs.replace(message, started=started)
         opened.said.receiver.progressed(message)
+
+    def _offered(self, message: messages.ConsoleOffered) -> None:
+        """Have whoever waits for a call look at a breakpoint in it."""
+        opened = self._calls.get(message.call)
+        act = partial(self.look, message.worker)
+        if opened is None or not opened.said.receiver.offered(act):
+            text = "its call is awaited in a loop, or nobody waits for it any more"
+            self._say(messages.ConsoleRefused(message.worker, text))
 
     def _accepted(self, call: CallId) -> None:
         opened = self._calls.get(call)
@@ -587,6 +603,10 @@ class Conversation:
 
     def _wire_count(self, opened: OpenCall) -> int:
         return opened.added if opened.wire is None else opened.wire.count
+
+
+def _look_away(_worker: WorkerId, _can: bool) -> None:  # noqa: FBT001  an offer
+    """What nobody has said how to look at."""
 
 
 def _cut_short(opened: OpenCall) -> str:

@@ -61,6 +61,7 @@ class Delivery:
         self._last: Callable[[], object] | None = None
         self._aborted = False
         self._waiting: Waiting[None] | None = None
+        self._offers: list[Callable[[bool], object]] = []
         self._held_bytes = 0
         self._held_count = 0
         self._taking: int | None = None
@@ -111,6 +112,18 @@ class Delivery:
             waiting = self._wake()
         _release(waiting)
 
+    def offer(self, act: Callable[[bool], object]) -> bool:
+        """Have the thread that takes call `act(True)` when it waits; see `Waiting.offer`."""
+        with self._lock:
+            self._offers.append(act)
+            if self._waiting is not None:
+                return self._waiting.offer(self._act)
+            return not self._aborted
+
+    def _act(self, waits: bool) -> None:  # noqa: FBT001  an offer
+        while self._offers:
+            self._offers.pop(0)(waits)
+
     def take(self) -> tuple[int, Piece] | Waiting[None] | None:
         """Return what is next, with its first index; or what to wait for; or None at the end.
 
@@ -124,6 +137,8 @@ class Delivery:
             if start is None and not over:
                 if self._waiting is None:
                     self._waiting = Waiting()
+                    if self._offers:
+                        self._waiting.offer(self._act)
                 return self._waiting
             self._taking = start
         if start is not None:

@@ -17,6 +17,8 @@ from notebook_ext.facts import MapFacts
 from notebook_ext.numbering import Spans
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kernel_worker.model import CallId
     from notebook_ext.session import Session
     from notebook_ext.submission import Ended
@@ -91,6 +93,10 @@ class CallFacts(MapFacts):
     def progressed(self, progress: messages.CallProgress) -> None:
         """Show what it waits for."""
         self.waiting_for = progress.waiting_for
+
+    def offered(self, act: Callable[[bool], object]) -> bool:  # noqa: ARG002
+        """Whoever follows does not wait."""
+        return False
 
     def wrote(self, index: int, stream: str, text: bytes, withheld: int = 0) -> None:
         """What it writes is shown by whoever made it."""

@@ -130,6 +130,10 @@ class AttachedRun(Run):
         self._said = said
         self._frames = frames
 
+    def offered(self, act: Callable[[bool], object]) -> bool:
+        """Let whoever iterates do it."""
+        return self.delivery.offer(act)
+
     def start(self) -> None:
         """Make the call."""
         self._said.receiver = self

@@ -93,6 +93,27 @@ class Inquiry:
         body = self._ask("stop_app", subject=app)
         return msgspec.msgpack.decode(body, type=messages.DeploymentInfo)
 
+    def take_console(self, subject: str) -> messages.ConsoleInfo:
+        """Take the console of a worker or a call, or (empty) of the call that failed last.
+
+        Raises:
+            NotFoundError: there is none.
+            InvalidError: somebody else has it.
+        """
+        body = self._ask("console", subject=subject)
+        return msgspec.msgpack.decode(body, type=messages.ConsoleInfo)
+
+    def say(self, message: messages.ConsoleLine | messages.ConsoleRefused) -> None:
+        """Say something that has no reply."""
+        self._send(message)
+
+    def hear(self, seconds: float) -> tuple[messages.Message, list[bytes]] | None:
+        """Return a message and its frames, or None where none comes in time."""
+        if not self._socket.poll(round(1000 * seconds)):
+            return None
+        header, *frames = self._socket.recv_multipart()
+        return messages.decode_at_client(header), frames
+
     def attach(self, subject: str) -> messages.AttachedKernel:
         """Have the worker `subject`, or one that runs that call, be a Jupyter kernel.
 
@@ -109,7 +130,7 @@ class Inquiry:
 
     def _ask(
         self,
-        what: Literal["status", "calls", "deployments", "stop_app", "attach"],
+        what: Literal["status", "calls", "deployments", "stop_app", "attach", "console"],
         wanted: messages.CallFilter | None = None,
         *,
         subject: str = "",

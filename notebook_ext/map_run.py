@@ -114,6 +114,10 @@ class MapRun(Answer):
         self.is_shown = False
         """Whether a display says how it stands; else a notice says what it waits for."""
 
+    def offered(self, act: Callable[[bool], object]) -> bool:
+        """Let whoever iterates, or waits for the end, do it."""
+        return self.delivery.offer(act) if self.drain is None else self.drain.waiting.offer(act)
+
     def start(self) -> None:
         """Begin to pull in a thread."""
         self._started = True

@@ -68,6 +68,10 @@ class Answer:
         """Show it."""
         self._output.write(index, stream, text, withheld)
 
+    def offered(self, act: Callable[[bool], object]) -> bool:  # noqa: ARG002
+        """Nobody waits in a way that can be used."""
+        return False
+
     def yielded(self, start: int, count: int, frames: list[bytes]) -> None:
         """Items go to those who iterate."""
 
@@ -86,6 +90,11 @@ class SingleAnswer(Answer):
         super().__init__(output)
         self._name = name
         self.waiting: Waiting[Any] = Waiting()
+
+    def offered(self, act: Callable[[bool], object]) -> bool:
+        """Let the caller do it, once what was written before is shown."""
+        self._output.after(self.waiting.offer, act)
+        return not self.waiting.is_awaited
 
     def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:  # noqa: ARG002
         """Let the caller go on."""

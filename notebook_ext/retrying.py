@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from notebook_ext.cutting import cut
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kernel_worker.wire.messages import CallProgress
     from notebook_ext.map_run import MapRun
     from notebook_ext.submission import Ended, Submission
@@ -131,6 +133,10 @@ class Retry:
             progress,
             [self._index(at) for start, stop in progress.started for at in range(start, stop)],
         )
+
+    def offered(self, act: Callable[[bool], object]) -> bool:
+        """Let whoever takes the map's results do it."""
+        return self._run.offered(act)
 
     def wrote(self, index: int, stream: str, text: bytes, withheld: int = 0) -> None:
         """Show it, as output of the map."""

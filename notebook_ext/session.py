@@ -67,6 +67,7 @@ class Session:
         self._link = Link(hello, self._find, self.settings.connect_timeout_seconds, cut)
         self._conversation = self._link.conversation
         self._conversation.kept = stored.alive
+        self._conversation.look = _look
 
     def __enter__(self) -> Self:
         return self
@@ -283,6 +284,13 @@ class Session:
 
 
 _WITH_FRAMES = (messages.Graph, messages.LogPage, messages.EventPage)
+
+
+def _look(worker: WorkerId, waits: bool) -> None:  # noqa: FBT001  an offer
+    """Let whoever waits for a call look at a breakpoint in it."""
+    from notebook_ext import console  # noqa: PLC0415  rarely
+
+    console.at_breakpoint(worker, is_awaited=not waits)
 
 
 def read_reply(reply: messages.Reply, frames: list[bytes], answer: Any) -> Any:

@@ -12,8 +12,11 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
+from msgspec.structs import replace
+
 from kernel_worker.context import running_input
 from kernel_worker.model import CallContext, Digest, FunctionKey, FunctionSpec, is_deployed
+from notebook_ext.config import current
 from notebook_ext.package import (
     Surroundings,
     Version,
@@ -122,9 +125,11 @@ class Source:
 
     def _context(self) -> CallContext:
         surroundings = self._surroundings if self.has_code else None
+        kept = current().keep_failed_seconds
         if surroundings is None:
-            return CallContext(os.getcwd())  # noqa: PTH109  as in `Surroundings`
-        return surroundings.call_context()
+            return CallContext(os.getcwd(), keep_failed_seconds=kept)  # noqa: PTH109  as in `Surroundings`
+        context = surroundings.call_context()
+        return replace(context, keep_failed_seconds=kept) if kept else context
 
     def _made(self, captured: Captured) -> Version:
         """Return the version that goes with what was captured."""

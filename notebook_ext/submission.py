@@ -51,6 +51,9 @@ class Receiver(Protocol):
     def progressed(self, progress: CallProgress) -> None:
         """How the call stands."""
 
+    def offered(self, act: Callable[[bool], object]) -> bool:
+        """Have whoever waits for the call call `act`; false where nobody does, in a thread."""
+
     def wrote(self, index: int, stream: str, text: bytes, withheld: int = 0) -> None:
         """An input wrote this, or so many lines that nobody passes on."""
 

@@ -48,12 +48,14 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
         "_callbacks",
         "_driver",
         "_gate",
+        "_offers",
         "_open",
         "_result",
         "abandoned",
         "announce",
         "done",
         "failed",
+        "is_awaited",
     )
 
     def __init__(self) -> None:
@@ -63,6 +65,9 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._result: Callable[[], T_co] | None = None
         self._callbacks: list[Callable[[], object]] = []
         self._driver: Generator[Any, None, T_co] | None = None
+        self._offers: list[Callable[[bool], object]] = []
+        self.is_awaited = False
+        """Whether it is a task that waits, which must not be kept from its loop."""
         self.done = False
         """Whether it was completed …"""
         self.failed = False
@@ -88,6 +93,20 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._open_gate()
         if self._callbacks:
             self._call_back()
+        return True
+
+    def offer(self, act: Callable[[bool], object]) -> bool:
+        """Have the thread that waits, or is about to, call `act(True)` and then wait on.
+
+        Where it turns out that a task waits, another thread calls `act(False)`.
+
+        Returns:
+            False where it is awaited in a loop, or nobody will wait any more.
+        """
+        if self.done or self.is_awaited:
+            return False
+        self._offers.append(act)
+        self._open_gate()
         return True
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
@@ -215,6 +234,9 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
                 loop.call_soon_threadsafe(release)
 
         self.add_callback(release_soon)
+        self.is_awaited = True
+        while self._offers:
+            threading.Thread(target=self._offers.pop(0), args=(False,), daemon=True).start()
         with wakeup.by_signals(loop):
             await future
 
@@ -224,7 +246,7 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
         is_main = threading.get_ident() == threading.main_thread().ident
         nap = LOOK_SECONDS if is_main else threading.TIMEOUT_MAX
         until = time.monotonic() + left
-        while not self._gate.acquire(timeout=max(0.0, min(left, nap))):
+        while not (self._gate.acquire(timeout=max(0.0, min(left, nap))) and self._is_done()):
             left = until - time.monotonic()
             if left <= 0:
                 return False
@@ -237,6 +259,12 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
             self._gate.release()
         except RuntimeError:
             pass  # it stands open
+
+    def _is_done(self) -> bool:
+        """Say whether the gate was opened for good; otherwise do what was offered."""
+        while not self.done and self._offers:
+            self._offers.pop(0)(True)
+        return self.done
 
     def _pass_as(self, running: RunningInput, timeout_seconds: float | None) -> bool:
         """Wait as an input of a worker, whose slot is free meanwhile."""

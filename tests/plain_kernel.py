@@ -104,11 +104,24 @@ class PlainKernel:
         """Execute one cell and return it finished, whether it failed or not."""
         return self.finish(self.begin(source), timeout)
 
-    def begin(self, source: str) -> Cell:
-        """Send one cell off and return at once."""
-        cell = Cell(source, self._client.execute(source, allow_stdin=False))
+    def begin(self, source: str, *, with_input: bool = False) -> Cell:
+        """Send one cell off and return at once; `with_input`: `answer` types what it asks for."""
+        cell = Cell(source, self._client.execute(source, allow_stdin=with_input))
         self._cells[cell.message_id] = cell
         return cell
+
+    def answer(self, *lines: str, timeout: float = 30.0) -> list[str]:
+        """Type lines into the input field of the cell that runs; return the prompts."""
+        prompts = []
+        for line in lines:
+            prompts.append(self.asked(timeout))
+            self._client.input(line)
+        return prompts
+
+    def asked(self, timeout: float = 30.0) -> str:
+        """Wait until the cell that runs asks for input; return the prompt."""
+        asked = self._client.get_stdin_msg(timeout=timeout * PATIENCE)
+        return str(asked["content"]["prompt"])
 
     def finish(self, cell: Cell, timeout: float = 60.0) -> Cell:
         """Wait until the cell has ended, at most `timeout` seconds."""

@@ -44,6 +44,8 @@ SHOWN_BY = {
     "notebook_ext/test_function.py": "notebook_ext: arguments callee package receivers source",
     "notebook_ext/test_maps.py": "notebook_ext: drain map_run",
     "test_capture.py": "notebook_ext/capture: *",
+    "acceptance/test_debug.py": "notebook_ext: console",
+    "worker/test_consoles.py": "kernel_worker/worker: debugging",
     "worker/test_run.py": "kernel_worker/worker: channel control coroutines main work",
 }
 """Source files without a test file of their own, by the test that shows what they do."""

@@ -81,6 +81,7 @@ class Admission:
                         if peer.id in listeners:
                             listeners.remove(peer.id)
                 broker.objects.forget(peer.id)
+                broker.client_gone(peer.id)
                 broker.handle(events.ClientLost(peer.id))
                 broker.release_pools()
             case Host():

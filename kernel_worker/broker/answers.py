@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from kernel_worker.broker.attaching import Attaching
+from kernel_worker.broker.consoles import Consoles
 from kernel_worker.broker.deployments import KEEPER
 from kernel_worker.core import events
 from kernel_worker.errors import Error, NotFoundError
@@ -46,6 +47,7 @@ class Answers:
         self._lookups = lookups
         self._logs = logs
         self.attaching = Attaching(broker, self._settle)
+        self.consoles = Consoles(broker)
 
     def ask(self, client: Client, ask: messages.Ask) -> None:
         """Answer a question, now or when the journal has."""
@@ -73,6 +75,9 @@ class Answers:
         if ask.what == "pool_stats" and is_deployed(ask.subject):
             self._deployments.enlist(client, FunctionKey(ask.subject))
         try:
+            if ask.what == "console":
+                self._settle(client, ask.request, self.consoles.take(client, ask.subject))
+                return
             if ask.what == "attach":
                 self.attaching.ask(client, ask)
                 return

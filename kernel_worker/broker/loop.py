@@ -33,6 +33,7 @@ from kernel_worker.broker.admission import Admission
 from kernel_worker.broker.agent import LocalAgent
 from kernel_worker.broker.answers import Answers
 from kernel_worker.broker.commit import Commit
+from kernel_worker.broker.consoles import FromWorker
 from kernel_worker.broker.deployments import Deployments, Register
 from kernel_worker.broker.hook_tables import HookTables
 from kernel_worker.broker.logs import Logs, shown
@@ -295,6 +296,10 @@ class Broker:
                 self._answers.ask(client, message)
             case messages.ConfigurePool():
                 self._answers.configure(client, message)
+            case messages.ConsoleLine():
+                self._answers.consoles.line(client, message)
+            case messages.ConsoleRefused():
+                self._answers.consoles.refused(message)
             case messages.Deploy():
                 self._deployments.deploy(client, message)
             case _:
@@ -306,6 +311,9 @@ class Broker:
         if isinstance(peer, Worker):
             if isinstance(message, messages.Paused):
                 self._paused(peer, message)
+                return
+            if isinstance(message, FromWorker):
+                self._answers.consoles.hear(peer, message, frames)
                 return
             if isinstance(message, messages.KernelAttached):
                 self._answers.attaching.attached(peer, message)
@@ -381,6 +389,7 @@ class Broker:
 
     def _worker_gone(self, event: events.WorkerExited) -> None:
         self._answers.attaching.gone(event.worker)
+        self._answers.consoles.worker_gone(event.worker)
         self.handle(event)
         self._forget_worker(event)
 
@@ -502,6 +511,10 @@ class Broker:
             rendezvous.publish(self.connection)
         else:
             self.stop("idle")
+
+    def client_gone(self, client: ClientId) -> None:
+        """End what somebody had here who is gone for good."""
+        self._answers.consoles.client_gone(client)
 
     def release_pools(self) -> None:
         """Let the code of functions go that the core no longer knows."""

@@ -61,6 +61,7 @@ class Performer:
             effects.GrantLease: self._grant_lease,
             effects.TakeBack: self._take_back,
             effects.Interrupt: self._interrupt,
+            effects.ReleaseWorker: self._release_worker,
             effects.AcceptCall: self._accept_call,
             effects.RejectCall: self._reject_call,
             effects.ReportRange: self._report_range,
@@ -106,6 +107,9 @@ class Performer:
     def _interrupt(self, effect: effects.Interrupt, _: Sequence[Frame]) -> None:
         message = messages.Interrupt(effect.worker, effect.lease, effect.index)
         self._to_host(effect.host, message)
+
+    def _release_worker(self, effect: effects.ReleaseWorker, _: Sequence[Frame]) -> None:
+        self._to_host(effect.host, messages.ConsoleInput(effect.worker, "release"))
 
     def _to_host(self, host_id: HostId, message: messages.ToHost) -> None:
         host = self._peers.hosts.get(host_id)

@@ -141,7 +141,7 @@ class Translator:
                 elapsed = message.elapsed_seconds
                 below = message.cancelled_below
                 return events.InputEnded(
-                    worker.id, lease, index, outcome, elapsed, below, message.lingers
+                    worker.id, lease, index, outcome, elapsed, below, message.lingers, message.parks
                 )
             case messages.InputLeft(lease=lease):
                 return events.InputLeft(worker.id, lease)

@@ -91,6 +91,8 @@ class Call(msgspec.Struct, eq=False):
     """(start, stop, whole) of the batches of inputs, by position."""
     streams: bool = False
     """Its inputs give items before their outcomes."""
+    keeps_failed: bool = False
+    """A worker in which one of its inputs fails keeps the frames: it holds no other lease."""
 
     def add(self, start: int, count: int, *, indivisible: bool) -> bool:
         """Take new inputs in; return False (and do nothing) where some are known."""

@@ -97,6 +97,13 @@ class Interrupt(_Effect):
     index: int
 
 
+class ReleaseWorker(_Effect):
+    """Let the worker drop the frames that it keeps, unless somebody looks at them."""
+
+    worker: WorkerId
+    host: HostId
+
+
 class AcceptCall(_Effect):
     """Tell the client that its spawned call is durable."""
 
@@ -174,6 +181,7 @@ Effect = (
     | GrantLease
     | TakeBack
     | Interrupt
+    | ReleaseWorker
     | AcceptCall
     | RejectCall
     | ReportRange

@@ -234,6 +234,8 @@ class InputEnded(_Event):
     """It failed with the cancellation of a call that it had made."""
     lingers: bool = False
     """It runs on, although it is answered: its slot is free at `InputLeft`."""
+    parks: bool = False
+    """The worker keeps its frames for somebody to look at until `InputLeft`."""
 
 
 class InputLeft(_Event):

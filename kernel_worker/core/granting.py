@@ -173,7 +173,8 @@ def _prefetch(state: State) -> None:
             return
         if len(worker.leases) != 1 or worker.draining or worker.resumed:
             continue
-        if not next(iter(worker.leases.values())).call.streams:  # that may wait for its reader
+        held = next(iter(worker.leases.values())).call
+        if not held.streams and not held.keeps_failed:  # it may wait, or the worker be parked
             _grant_ahead(state, pool, worker, call)
 
 

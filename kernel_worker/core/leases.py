@@ -83,7 +83,7 @@ def smoothed(known: float | None, sample: float) -> float:
 def lease_size(call: Call, workers: int) -> int:
     """Return how many inputs of `call` one of `workers` that share its backlog should get."""
     front = call.backlog.peek()
-    if front.attempt > 1 or not call.pool.may_batch:
+    if front.attempt > 1 or not call.pool.may_batch or call.keeps_failed:
         return 1
     seconds = call.seconds_per_input
     if seconds is None:

@@ -106,6 +106,8 @@ def input_ended(state: State, event: events.InputEnded) -> None:
     lease = state.lease_of(event.worker, event.lease)
     if event.lingers:
         _note_lingering(state, event)
+    if event.parks:
+        _park(state, event)
     if lease is None or event.outcome not in _ENDS or not lease.next <= event.index < lease.stop:
         return
     _give_back_skipped(state, lease, event.index)
@@ -124,6 +126,10 @@ def input_left(state: State, event: events.InputLeft) -> None:
     """Free the slot of an input that was answered before it had ended."""
     worker = state.workers.get(event.worker)
     if worker is not None:
+        if worker.parked == event.lease:
+            worker.parked = worker.parked_call = None
+            state.settle(worker)
+            state.stop_if_done(worker)
         worker.lingering.discard(event.lease)
         if not worker.lingering:
             state.timers.clear(("lingering", worker.id))
@@ -272,6 +278,21 @@ def _note_lingering(state: State, event: events.InputEnded) -> None:
     if worker is not None:
         worker.lingering.add(event.lease)
         state.timers.set_if_earlier(("lingering", worker.id), state.now + LINGERING_SECONDS)
+
+
+def _park(state: State, event: events.InputEnded) -> None:
+    """Give a worker nothing new while it keeps an input's frames; one of a pool does."""
+    worker = state.workers.get(event.worker)
+    if worker is None:
+        return
+    lease = worker.leases.get(event.lease)
+    call = None if lease is None else lease.call
+    for other in list(worker.pool.workers_in(Condition.PARKED).values()):
+        # Of one call the first stays: that is the one which is raised.
+        let_go = worker if other.parked_call is call else other
+        state.emit(effects.ReleaseWorker(let_go.id, let_go.host.id))
+    worker.parked, worker.parked_call = event.lease, call
+    state.settle(worker)
 
 
 def _give_back_skipped(state: State, lease: Lease, start: int) -> None:

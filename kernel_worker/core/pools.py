@@ -40,7 +40,9 @@ class Condition(enum.IntEnum):
     BUSY = 2
     BLOCKED = 3
     """All of its inputs wait in our API, or for whoever reads what they give."""
-    STOPPING = 4
+    PARKED = 4
+    """It keeps the frames of an input that failed: it holds memory and devices, nothing else."""
+    STOPPING = 5
     """Asked to stop, or killed: it holds memory and devices until it is reaped."""
 
 
@@ -65,6 +67,10 @@ class Worker:
     """Those of them that keep everything else in it from running, too."""
     lingering: set[LeaseId] = field(default_factory=set)
     """Leases that are answered although their input still runs: they hold a slot."""
+    parked: LeaseId | None = None
+    """The lease whose frames it keeps …"""
+    parked_call: Call | None = None
+    """… and the call that was."""
     on_cpu: bool = False
     resumed: bool = False
     """It took its slot back without asking whether there was one: the handover."""
@@ -147,7 +153,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         """File workers by their condition."""
-        self.by_condition = ({}, self.idle, self.busy, {}, {})
+        self.by_condition = ({}, self.idle, self.busy, {}, {}, {})
         self.is_concurrent = self.spec.max_inputs > 1
         self.is_shared = self.is_concurrent or self.spec.max_batch_size > 0
         self.input_cpu = self.spec.resources.cpu / self.spec.max_inputs

@@ -125,6 +125,15 @@ class Scheduler:
         leases = () if known is None else known.leases.values()
         return list(dict.fromkeys(lease.worker.id for lease in leases))
 
+    def waited_for(self, call: CallId) -> tuple[CallId, bool]:
+        """Return the topmost open call above a call, and whether all of them are attached."""
+        known, attached = self._state.calls.get(call), True
+        while known is not None:
+            call, attached = known.id, attached and known.attached
+            above = known.parent
+            known = None if above is None else self._state.calls.get(above.call)
+        return call, attached
+
     def knows_worker(self, worker: WorkerId) -> bool:
         """Whether a worker was asked for and its end has not been reported."""
         return worker in self._state.workers

@@ -299,7 +299,7 @@ class State:
     def settle(self, worker: Worker) -> None:
         """Bring a worker's condition and its use of a CPU in line with its leases."""
         if not worker.leases:
-            settled = Condition.IDLE
+            settled = Condition.IDLE if worker.parked is None else Condition.PARKED
         else:
             settled = Condition.BLOCKED if worker.waits else Condition.BUSY
         condition = worker.condition
@@ -404,6 +404,10 @@ class State:
         self.settle(worker)
         if was_blocked and worker.on_cpu:
             worker.resumed = True
+        self.stop_if_done(worker)
+
+    def stop_if_done(self, worker: Worker) -> None:
+        """Have an idle worker ended that is to get no more leases."""
         if worker.condition is Condition.IDLE and (worker.draining or worker.pool.spec.single_use):
             self.stop_worker(worker)
 

@@ -186,6 +186,7 @@ def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
         depth=0 if event.parent is None else depth_of(state, event.parent),
         pools=event.pools,
         streams=event.streams,
+        keeps_failed=event.context.keep_failed_seconds > 0,
     )
     place_in_tree(state, call)
     if pool.is_shared:

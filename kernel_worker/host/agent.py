@@ -161,6 +161,9 @@ class Agent:
                     worker.tell(local.TakeBack(message.lease))
             case messages.Interrupt():
                 self._interrupt(message)
+            case messages.ConsoleInput():
+                if worker := self._workers.get(message.worker):
+                    worker.tell(local.ConsoleInput(message.what, message.text))
             case messages.AttachKernel():
                 if worker := self._workers.get(message.worker):
                     worker.tell(local.Attach())

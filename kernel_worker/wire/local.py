@@ -6,7 +6,7 @@ files beside it (`SCM_RIGHTS`) where a docstring lists some. A datagram is small
 
     agent -> template   ForkTemplate, Load, ForkWorker
     template -> agent   Forked, Loaded, Unsafe, LoadFailed, Exited
-    agent -> worker     Stop, TakeBack, Interrupt, Attach
+    agent -> worker     Stop, TakeBack, Interrupt, Attach, ConsoleInput
 
 Guaranteed: messages arrive whole and in order; end of file means that the other side is gone.
 Not guaranteed: that a worker is still where the agent saw it when it gets an `Interrupt`: it
@@ -129,9 +129,16 @@ class Attach(_Local, tag="attach"):
     """Become a Jupyter kernel too, beside what runs; the broker is told where it listens."""
 
 
+class ConsoleInput(_Local, tag="console_input"):
+    """For the console in the worker; see `messages.ConsoleInput`."""
+
+    what: str
+    text: str = ""
+
+
 ToTemplate = ForkTemplate | Load | ForkWorker
 FromTemplate = Forked | Loaded | Unsafe | LoadFailed | Exited
-ToWorker = Stop | TakeBack | Interrupt | Attach
+ToWorker = Stop | TakeBack | Interrupt | Attach | ConsoleInput
 
 _encoder = msgspec.msgpack.Encoder()
 to_template: msgspec.msgpack.Decoder[ToTemplate] = msgspec.msgpack.Decoder(ToTemplate)

@@ -219,6 +219,7 @@ class Ask(_Message, tag="ask"):
         "logs",
         "hooks",
         "attach",
+        "console",
     ]
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
     -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
@@ -230,7 +231,8 @@ class Ask(_Message, tag="ask"):
     (subject: an app) ends its deployment -> DeploymentInfo; `logs` (subject: call) -> LogPage, the
     one behind `after`, and frames; `hooks` (subject: an instance's pool) -> the digest of the table
     by which its hooks find functions, or an empty one; `attach` (subject: a worker, or a call that
-    runs) -> AttachedKernel, once the worker is a Jupyter kernel."""
+    runs) -> AttachedKernel, once the worker is a Jupyter kernel; `console` (subject: a worker, a
+    call, or empty, for the last that failed) -> ConsoleInfo: who asks has that console."""
     subject: str = ""
     filter: CallFilter | None = None
     after: int = 0
@@ -249,6 +251,20 @@ class Resumed(_Message, tag="resumed"):
     """The attempt runs on (also when the wait was given up: a timeout, an interrupt)."""
 
     parent: ParentInput
+
+
+class ConsoleLine(_Message, tag="console_line"):
+    """What was typed into the console that this client has taken."""
+
+    worker: WorkerId
+    text: str
+
+
+class ConsoleRefused(_Message, tag="console_refused"):
+    """Nobody can type into the console that was offered: the input goes on."""
+
+    worker: WorkerId
+    reason: str
 
 
 class Credit(_Message, tag="credit"):
@@ -358,6 +374,30 @@ class Output(_Message, tag="output"):
     """Broker -> client: so many lines were written here that are not passed on; no text."""
 
 
+class ConsoleOffered(_Message, tag="console_offered"):
+    """Worker -> broker (-> client, for a breakpoint): an input waits for somebody to look at it.
+
+    What the client hears names the call that it made, whichever input below it waits.
+    """
+
+    call: CallId
+    index: int
+    kind: Literal["breakpoint", "failure"]
+    worker: WorkerId
+
+
+class ConsoleSaid(_Message, tag="console_said"):
+    """Worker -> broker -> client: one frame follows, what the console shows; then it waits."""
+
+    worker: WorkerId
+
+
+class ConsoleClosed(_Message, tag="console_closed"):
+    """Worker -> broker -> client: the input goes on, or its frames are gone."""
+
+    worker: WorkerId
+
+
 class Reply(_Message, tag="reply"):
     """The answer to `Ask` and `ConfigurePool`; `body` is msgpack, or an error if `error` is set."""
 
@@ -412,6 +452,17 @@ class AttachedKernel(msgspec.Struct, frozen=True):
     name: str
     """The function that the worker runs."""
     pid: int
+
+
+class ConsoleInfo(msgspec.Struct, frozen=True):
+    """The body that answers `console`."""
+
+    worker: WorkerId
+    call: CallId
+    index: int
+    kind: str
+    name: str
+    """The function that the worker runs."""
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
@@ -601,6 +652,20 @@ class Interrupt(_Message, tag="interrupt"):
     grace_seconds: float = 5.0
 
 
+ConsoleWord = Literal["open", "line", "refused", "hangup", "release"]
+
+
+class ConsoleInput(_Message, tag="console_input"):
+    """For the console in a worker: somebody has taken it, typed a line, will not, or has left.
+
+    `release`: what it keeps of an input that failed is not wanted.
+    """
+
+    worker: WorkerId
+    what: ConsoleWord
+    text: str = ""
+
+
 class AttachKernel(_Message, tag="attach_kernel"):
     """Let the worker be a Jupyter kernel too; it answers the broker with `KernelAttached`."""
 
@@ -717,6 +782,8 @@ class InputEnded(_Message, tag="input_ended"):
     """What it raised is that a call of its own was cancelled."""
     lingers: bool = False
     """It is answered, but runs on: its slot is free when `InputLeft` comes."""
+    parks: bool = False
+    """The worker keeps its frames, and takes nothing new until `InputLeft`."""
 
 
 class InputLeft(_Message, tag="input_left"):
@@ -772,6 +839,11 @@ ToBroker = (
     | InputLeft
     | Returned
     | KernelAttached
+    | ConsoleLine
+    | ConsoleRefused
+    | ConsoleOffered
+    | ConsoleSaid
+    | ConsoleClosed
     | Output
 )
 ToClient = (
@@ -785,6 +857,9 @@ ToClient = (
     | Replaying
     | CallProgress
     | Output
+    | ConsoleOffered
+    | ConsoleSaid
+    | ConsoleClosed
     | Reply
 )
 ToHost = (
@@ -798,6 +873,7 @@ ToHost = (
     | TakeBack
     | Interrupt
     | AttachKernel
+    | ConsoleInput
     | RetirePool
 )
 ToWorker = Welcome | Refused | Bye | StoreObject | Lease | Credit

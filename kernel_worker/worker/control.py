@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kernel_worker.worker.batching import Batching
     from kernel_worker.worker.channel import Channel
     from kernel_worker.worker.concurrent import Concurrent
+    from kernel_worker.worker.consoles import Consoles
     from kernel_worker.worker.output import Pipe
     from kernel_worker.worker.run import Executor
 
@@ -38,13 +39,14 @@ _AWAKE_SECONDS = 1.0
 class Control:
     """The thread and what it watches."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  the parts of a worker meet here
         self,
         end: socket.socket,
         channel: Channel,
         executor: Executor | Concurrent | Batching,
         pipes: tuple[Pipe, ...],
         attach: Callable[[], object],
+        consoles: Consoles,
     ) -> None:
         """Serve the host agent on `end`; `attach` makes the process a Jupyter kernel."""
         self.is_stopping = False
@@ -53,6 +55,7 @@ class Control:
         self._channel = channel
         self._executor = executor
         self._attach = attach
+        self._consoles = consoles
         self._pipes = {pipe.file: pipe for pipe in pipes}
         self._rouse = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._sleeps = False
@@ -118,9 +121,12 @@ class Control:
         match message:
             case local.Stop():
                 self.is_stopping = True
+                self._consoles.tell("stop")
                 self._channel.wake()
             case local.TakeBack():
                 self._executor.take_back(message.lease)
+            case local.ConsoleInput():
+                self._consoles.tell(message.what, message.text)
             case local.Attach():
                 self._attach()
             case local.Interrupt():

@@ -82,6 +82,10 @@ class Interrupts:
         """Let `code` count as code that calls user code."""
         self._loops |= {code}
 
+    def let_through(self, *codes: CodeType) -> None:
+        """Let code of ours count as the user's: what it was called from may be interrupted."""
+        self._transparent |= frozenset(codes)
+
     def request(self, work: Work, index: int, kind: Kind) -> None:
         """Ask for one input of the lease that runs; any thread but the main one."""
         work.wanted[index] = kind

@@ -30,6 +30,7 @@ from kernel_worker.worker import output as outputs
 from kernel_worker.worker.batching import Batching
 from kernel_worker.worker.channel import Channel
 from kernel_worker.worker.concurrent import Concurrent
+from kernel_worker.worker.consoles import Consoles
 from kernel_worker.worker.control import Control
 from kernel_worker.worker.instance import Instance
 from kernel_worker.worker.run import Executor
@@ -111,8 +112,9 @@ def run(
     if start.spec.max_inputs > 1 or start.spec.max_batch_size:
         kind = Concurrent if start.spec.max_inputs > 1 else Batching
         runner = kind(executor, binding, page, channel, output)
+    consoles = Consoles(start, channel, output, page, executor, keeps_failed=runner is executor)
     attach = partial(_attach, start, binding, executor, channel)
-    control = Control(end, channel, runner, pipes, attach)
+    control = Control(end, channel, runner, pipes, attach, consoles)
     output.rouse = control.rouse
     executor.streamer.hurry = control.hurry
     executor.interrupts.install()

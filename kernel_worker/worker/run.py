@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from kernel_worker.model import FunctionSpec, WorkerId
     from kernel_worker.worker.binding import Binding
     from kernel_worker.worker.channel import Channel
+    from kernel_worker.worker.consoles import Consoles
     from kernel_worker.worker.instance import Instance
     from kernel_worker.worker.output import Output, Pipe
     from kernel_worker.worker.surroundings import Objects, Surroundings
@@ -83,6 +84,8 @@ class Executor:
         """Run the function of `binding` in the name of `worker`."""
         self.work: Work | None = None
         """The lease that runs."""
+        self.consoles: Consoles | None = None
+        """Where the frames of what failed are kept, in a worker that can do that."""
         self._worker = worker
         self._spec = spec
         self._binding = binding
@@ -145,6 +148,8 @@ class Executor:
         else:
             self._run_all(work, function, reader)
         self._finish(work)
+        if self.consoles is not None and self.consoles.keeps:
+            self.consoles.park()
 
     def _begin(self, lease: messages.Lease) -> Work | None:
         """Take a lease up, or answer that all of it is returned."""
@@ -369,11 +374,19 @@ class Executor:
         if outcome is Outcome.FAILED:
             memory.explain(error, self._spec)
             frames.append(frame or failures.capture(error, self._binding.function))
+        parks = (
+            outcome is Outcome.FAILED
+            and work.lease.context.keep_failed_seconds > 0
+            and self.consoles is not None
+            and self.consoles.keep(work.lease, position, error)
+        )
         error.__traceback__ = None  # it holds the arguments, and grows where it is raised again
         self.drain()
         self._output.pause()
         below = isinstance(error, CallCancelledError)
-        ended = messages.InputEnded(work.id, position, outcome, (now - started) * _NS, below)
+        ended = messages.InputEnded(
+            work.id, position, outcome, (now - started) * _NS, below, parks=parks
+        )
         with self._channel.sending():
             self._output.send_locked()
             work.send_locked(self._channel, started)

@@ -157,6 +157,29 @@ def remote_attach(line: str) -> AttachedWorker:
         raise UsageError(f"%remote_attach: {_one_line(error)}") from error
 
 
+def remote_debug(line: str) -> None:
+    """Look at the frames of an input that failed, in the worker that kept them.
+
+        %remote_debug                # the last that failed
+        %remote_debug fc-01J...
+        %remote_debug training       # a variable that holds the call
+
+    A worker keeps them for `nb.config.keep_failed_seconds`, which has to be set before the call:
+    `nb.config.keep_failed_seconds = 300`. The commands are those of pdb (p, w, u, d, l, …) and
+    `locals`; q quits, and the worker goes on with other inputs.
+    """
+    from notebook_ext.call import FunctionCall  # noqa: PLC0415  only where it is used
+    from notebook_ext.console import debug  # noqa: PLC0415  likewise
+
+    word = "".join(words("remote_debug", line, "one call (fc-…)") if line.strip() else ())
+    shell = get_ipython()
+    held = shell.user_ns.get(word) if shell is not None else None
+    try:
+        debug(held.object_id if isinstance(held, FunctionCall) else word)
+    except Error as error:
+        raise UsageError(f"%remote_debug: {_one_line(error)}") from error
+
+
 def remote_sessions(line: str) -> None:
     """List the sessions of `%%remote_run --session NAME`, or end one.
 

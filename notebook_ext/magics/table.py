@@ -45,6 +45,7 @@ LINES: Final = (
     LineMagic("remote_cancel", lines.remote_cancel, lines.cancel_words),
     LineMagic("remote_progress", watching.remote_progress, lines.call_words),
     LineMagic("remote_attach", lines.remote_attach, lines.subject_words),
+    LineMagic("remote_debug", lines.remote_debug, lines.call_words),
     LineMagic("remote_connect", lines.remote_connect, lines.connect_words),
     LineMagic("remote_sessions", lines.remote_sessions, lines.session_words),
 )

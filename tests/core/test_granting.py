@@ -105,6 +105,15 @@ def test_short_leases_are_granted_ahead() -> None:
     assert any(len(w.leases) == 2 for w in simulation.workers.values())
 
 
+def test_nothing_is_granted_ahead_where_a_worker_may_be_parked() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.001)
+    kept = simulation.submit(pool, 300)
+    simulation.core._state.calls[kept].keeps_failed = True
+    simulation.run(0.2)
+    assert not any(len(w.leases) == 2 for w in simulation.workers.values())
+
+
 def grants(simulation: Simulation) -> list[effects.GrantLease]:
     return [e for e in simulation.log if isinstance(e, effects.GrantLease)]
 

@@ -41,6 +41,13 @@ def test_a_lease_is_five_milliseconds_of_work(seconds: float, workers: int, size
     assert lease_size(call, workers) == size
 
 
+def test_of_a_call_whose_failures_are_kept_a_lease_is_one_input() -> None:
+    call = waiting(100_000)
+    call.seconds_per_input = 1e-6
+    call.keeps_failed = True
+    assert lease_size(call, 1) == 1
+
+
 def test_near_the_end_it_is_an_even_share_but_no_less_than_a_millisecond() -> None:
     call = waiting(40)
     call.seconds_per_input = 1e-4

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kernel_worker.core import effects, events
-from kernel_worker.model import CallId, LeaseId, Outcome, ParentInput, PoolSettings, RetryPolicy
+from kernel_worker.model import (
+    CallId,
+    LeaseId,
+    Outcome,
+    ParentInput,
+    PoolId,
+    PoolSettings,
+    RetryPolicy,
+    WorkerId,
+)
 from tests.core.simulation import CLIENT, Simulation, make_resources, make_spec
 
 
@@ -143,3 +154,93 @@ def test_a_time_out_ends_what_the_input_waits_for_and_not_what_it_spawned() -> N
     simulation.feed(late)
     assert simulation.outcomes(attached) == {"CANCELLED": 1}
     assert not simulation.outcomes(spawned)
+
+
+def leases_of(simulation: Simulation, call: CallId) -> list[effects.GrantLease]:
+    return [e for e in simulation.log if isinstance(e, effects.GrantLease) and e.call == call]
+
+
+def state_of(simulation: Simulation, worker: WorkerId) -> str:
+    return next(v.state for v in simulation.core.status().workers if v.worker == worker)
+
+
+def parked(simulation: Simulation, lease: effects.GrantLease) -> None:
+    """Answer a lease as a worker does that keeps the frames of what failed."""
+    fake = simulation.workers.get(lease.worker)
+    if fake is not None:
+        fake.token += 1  # from here on the test answers
+        fake.leases.clear()
+    simulation.feed(
+        events.InputEnded(lease.worker, lease.lease, lease.start, Outcome.FAILED, 0.01, parks=True)
+    )
+
+
+def left(simulation: Simulation, lease: effects.GrantLease) -> None:
+    simulation.feed(events.InputLeft(lease.worker, lease.lease))
+
+
+def released(simulation: Simulation) -> list[WorkerId]:
+    return [e.worker for e in simulation.log if isinstance(e, effects.ReleaseWorker)]
+
+
+def hanging(settings: PoolSettings | None = None, **options: Any) -> tuple[Simulation, PoolId]:
+    simulation = Simulation(make_resources(2))
+    spec = make_spec(settings=settings or PoolSettings(), **options)
+    return simulation, simulation.define(spec, lambda *_: "hang")
+
+
+def test_a_parked_worker_gets_nothing_and_holds_no_core_and_no_place() -> None:
+    simulation, pool = hanging(PoolSettings(max_containers=1))
+    first, second = simulation.submit(pool, 1), simulation.submit(pool, 1)
+    simulation.run(0.1)
+    (lease,) = leases_of(simulation, first)
+    parked(simulation, lease)
+    assert state_of(simulation, lease.worker) == "parked"
+    assert simulation.outcomes(first) == {"FAILED": 1}
+    simulation.run(0.1)
+    (other,) = leases_of(simulation, second)
+    assert other.worker != lease.worker, "it counts neither against the ceiling nor the cores"
+    left(simulation, lease)
+    assert state_of(simulation, lease.worker) == "idle"
+
+
+def test_of_a_call_the_first_failure_is_kept_and_a_later_calls_takes_its_place() -> None:
+    simulation, pool = hanging()
+    call = simulation.submit(pool, 2)
+    simulation.run(0.1)
+    first, second = leases_of(simulation, call)
+    parked(simulation, first)
+    parked(simulation, second)
+    assert released(simulation) == [second.worker]
+    left(simulation, second)
+    later = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    (third,) = leases_of(simulation, later)
+    parked(simulation, third)
+    assert released(simulation) == [second.worker, first.worker]
+
+
+def test_a_parked_worker_that_was_for_one_input_stops_when_it_has_left() -> None:
+    simulation, pool = hanging(single_use=True)
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    (lease,) = leases_of(simulation, call)
+    parked(simulation, lease)
+    assert state_of(simulation, lease.worker) == "parked"
+    left(simulation, lease)
+    assert state_of(simulation, lease.worker) == "stopping"
+
+
+def test_a_worker_that_parks_when_its_lease_is_gone_is_parked_too() -> None:
+    simulation, pool = hanging()
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    (lease,) = leases_of(simulation, call)
+    ended = events.InputEnded(lease.worker, lease.lease, 0, Outcome.CANCELLED, 0.0)
+    simulation.feed(ended)
+    parked(simulation, lease)
+    assert state_of(simulation, lease.worker) == "parked"
+    nobody = events.InputEnded(WorkerId("ta-x"), lease.lease, 0, Outcome.FAILED, 0.0, parks=True)
+    simulation.feed(nobody)
+    left(simulation, lease)
+    assert state_of(simulation, lease.worker) == "idle"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kernel_worker.core import events
-from kernel_worker.model import CallId, PoolId, PoolSettings, Resources
+from kernel_worker.core import effects, events
+from kernel_worker.model import CallId, ParentInput, PoolId, PoolSettings, Resources
 from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
 
 
@@ -66,6 +66,24 @@ def test_the_workers_of_a_call_are_those_that_hold_its_inputs() -> None:
     assert len(held) == 2
     assert set(held) == {view.worker for view in simulation.core.status().workers}
     assert simulation.core.workers_at(CallId("fc-nobody")) == []
+
+
+def test_a_call_is_waited_for_where_all_above_it_are_attached() -> None:
+    simulation = Simulation(make_resources(3))
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    roots = [simulation.submit(pool, 1, attached=attached) for attached in (True, False)]
+    simulation.run(0.1)
+    for number, root in enumerate(roots):
+        grant = next(
+            e for e in simulation.log if isinstance(e, effects.GrantLease) and e.call == root
+        )
+        parent = ParentInput(root, 0, 1, grant.worker, grant.lease)
+        child = CallId(f"fc-child-{number}")
+        submitted = events.CallSubmitted(CLIENT, child, pool, True, 1, closed=True, parent=parent)
+        simulation.pool_of[child], simulation.left[child] = pool, 1
+        simulation.feed(submitted)
+        assert simulation.core.waited_for(child) == (root, number == 0)
+    assert simulation.core.waited_for(CallId("fc-nobody")) == ("fc-nobody", True)
 
 
 def test_the_ceiling_is_a_reason() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kernel_worker.model import CallId, Digest, FunctionKey, FunctionSpec, PoolId
@@ -19,6 +20,7 @@ class Heard:
         self.results: dict[int, object] = {}
         self.ends: list[Ended] = []
         self.other: list[object] = []
+        self.is_deaf = False
         self.items: list[tuple[int, object]] = []
 
     def accepted(self) -> None:
@@ -39,6 +41,10 @@ class Heard:
     def yielded(self, start: int, count: int, frames: list[bytes]) -> None:
         reader = payload.BatchReader(frames)
         self.items += [(start + at, reader[at]) for at in range(count)]
+
+    def offered(self, act: Callable[[bool], object]) -> bool:
+        self.other.append(act)
+        return not self.is_deaf
 
     def progressed(self, progress: messages.CallProgress) -> None:
         self.other.append(progress)

@@ -744,3 +744,40 @@ def test_what_waits_for_its_first_broker_is_said_to_it() -> None:
     talk.submit(submission("fc-1", Heard(), package=once), 1, inputs(1), closed=True)
     talk.connected("two")
     assert names(said(talk))[-1] == "Submit"
+
+
+def test_a_breakpoint_is_offered_to_whoever_waits_for_its_call() -> None:
+    talk = opened()
+    heard = Heard()
+    talk.submit(submission("fc-1", heard), 1, inputs(1), closed=True)
+    said(talk)
+    worker = WorkerId("ta-1")
+    talk.receive(messages.ConsoleOffered(CALL, 0, "breakpoint", worker), [])
+    assert said(talk) == []
+    looks: list[object] = []
+    (act,) = heard.other
+    act(True)  # type: ignore[operator]  # what was offered
+    talk.look = lambda *what: looks.append(what)
+    talk.receive(messages.ConsoleOffered(CALL, 0, "breakpoint", worker), [])
+    heard.other[1](True)  # type: ignore[operator]  # likewise
+    assert looks == [(worker, True)]
+
+
+@pytest.mark.parametrize("call", [CALL, CallId("fc-nobody")])
+def test_a_breakpoint_for_which_nobody_waits_is_refused(call: CallId) -> None:
+    talk = opened()
+    heard = Heard()
+    heard.is_deaf = True
+    talk.submit(submission("fc-1", heard), 1, inputs(1), closed=True)
+    said(talk)
+    talk.receive(messages.ConsoleOffered(call, 0, "breakpoint", WorkerId("ta-1")), [])
+    (answer,) = said(talk)
+    assert isinstance(answer, messages.ConsoleRefused)
+    assert answer.worker == "ta-1"
+
+
+def test_what_a_console_says_is_not_for_the_session() -> None:
+    talk = opened()
+    talk.receive(messages.ConsoleSaid(WorkerId("ta-1")), [b"(Pdb) "])
+    talk.receive(messages.ConsoleClosed(WorkerId("ta-1")), [])
+    assert talk.dropped_messages == 2

@@ -132,3 +132,21 @@ def test_full_while_the_loop_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
     assert isinstance(delivery.take(), Waiting)
     delivery.put(4, piece(1, 2, 3))
     assert not delivery.is_full  # whoever waits needs the one before
+
+
+def test_what_is_offered_is_done_by_who_takes_although_results_come_first() -> None:
+    delivery = Delivery(ordered=True)
+    done: list[str] = []
+    assert delivery.offer(lambda _: done.append("before"))
+    waiting = delivery.take()
+    assert isinstance(waiting, Waiting)
+    assert delivery.offer(lambda _: done.append("while"))
+    delivery.put(0, piece("a"))  # the waiting is over before anybody has acted
+    assert waiting.join() is None
+    assert taken(delivery) == ["a"]
+    following = delivery.take()
+    assert isinstance(following, Waiting)
+    assert not following.wait(0.01)
+    assert done == ["before", "while"]
+    delivery.abort(lambda: None)
+    assert not delivery.offer(lambda _: done.append("never"))

@@ -23,7 +23,7 @@ import notebook_ext as nb
 from kernel_worker import context
 from kernel_worker.model import FunctionKey, Outcome, WorkerId
 from kernel_worker.wire import instances
-from notebook_ext import cloud, entrypoint, metrics, process, script
+from notebook_ext import cloud, console, entrypoint, metrics, process, script
 from notebook_ext.exception import InvalidError
 from notebook_ext.feed import Feed, Gate
 from notebook_ext.refeed import Refeed
@@ -166,6 +166,9 @@ def replayed_elsewhere() -> object:
 
 
 CASES = {
+    # consoles
+    "debug what": Case(lambda: console.debug("worker 3"), ("worker 3", "fc-")),
+    "debug where nobody types": Case(console.debug, ("terminal",)),
     # replays
     "a replay of what is not here": Case(replayed_elsewhere, ("f", "f.local(")),
     "a replay that travelled": Case(

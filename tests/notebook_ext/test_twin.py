@@ -311,3 +311,38 @@ def test_a_blocking_wait_inside_a_running_loop_halts_it() -> None:
         current_input.reset(token)
     assert told == [(True, False), (False, False), (True, True), (False, True)]
     assert not halts_loop()
+
+
+def test_whoever_waits_in_a_thread_does_what_is_offered_and_waits_on() -> None:
+    waiting: Waiting[int] = Waiting()
+    done: list[object] = []
+
+    def act(waits: bool) -> None:
+        assert waits
+        done.append(threading.get_ident())
+        if len(done) == 2:
+            waiting.complete(lambda: 7)
+
+    assert waiting.offer(act), "before anybody waits"
+    threading.Timer(0.05, waiting.offer, [act]).start()
+    assert waiting.join() == 7
+    assert done == [threading.get_ident()] * 2
+    assert not waiting.offer(act), "nobody waits any more"
+    assert waiting.join() == 7
+
+
+def test_a_task_that_waits_is_offered_nothing(loop: asyncio.Runner) -> None:
+    waiting: Waiting[int] = Waiting()
+
+    declined = threading.Event()
+    assert waiting.offer(lambda waits: None if waits else declined.set()), "nobody waits yet"
+
+    async def main() -> int:
+        task = asyncio.ensure_future(waiting)
+        await asyncio.sleep(0)
+        assert not waiting.offer(lambda _: None)
+        assert declined.wait(20)
+        waiting.complete(lambda: 7)
+        return await task
+
+    assert loop.run(main()) == 7

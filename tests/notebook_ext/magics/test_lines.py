@@ -66,6 +66,8 @@ def test_without_a_broker_it_says_so_and_starts_none(
         ("%remote_attach", "takes one worker (ta-…) or call (fc-…)"),
         ("%remote_attach ta-1 ta-2", "takes one worker"),
         ("%remote_attach x", "%remote_attach: "),
+        ("%remote_debug x", "give a call (fc-"),
+        ("%remote_debug fc-1 fc-2", "takes one call"),
         ("%remote_connect", "takes `local`"),
         ("%remote_connect ray://head", "allowed is local"),
         ("%remote_sessions --end nope", "there are: none"),
