@@ -1,9 +1,9 @@
 """The load of the chaos test: a script that makes calls of every kind until it is told to stop.
 
 Usage: `python chaos_load.py DIRECTORY`. Every execution of an input leaves a line in
-DIRECTORY/ran-KIND; a file DIRECTORY/stop ends the load. It prints, as JSON, per kind how many
-inputs it gave, how many came back right, and what the others raised. Anything that is wrong ends
-it with a traceback.
+DIRECTORY/ran-KIND; a file DIRECTORY/stop ends the load, when every kind was made once. DIRECTORY/tally then
+tells, as JSON, per kind how many inputs it gave, how many came back right, and what the others raised.
+Anything that is wrong ends it with a traceback.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import notebook_ext as nb
+from notebook_ext import inquiry
 
 DIRECTORY = sys.argv[1]
 INPUTS = 40
@@ -67,6 +68,21 @@ def count(key: int, items: int) -> Iterator[int]:
 def once(key: int) -> int:
     ran("once", key)
     time.sleep(0.01)
+    return key * 3
+
+
+@app.function()
+def sleeper(key: int) -> None:
+    print("sleeps", flush=True)  # noqa: T201  it is kept with the call
+    ran("cancelled", key)
+    time.sleep(600)
+
+
+shop = nb.App("chaos-shop")
+
+
+@shop.function()
+def price(key: int) -> int:
     return key * 3
 
 
@@ -149,6 +165,36 @@ def at_most_once(tally: Tally) -> None:
         tally.check(keys, _results(once.spawn_map(keys), len(keys)))
 
 
+def cancelled(tally: Tally) -> None:
+    """Cancel calls that run, asking the worker and killing it in turn."""
+    (key,) = tally.keys(1)
+    call = sleeper.spawn(key)
+    seen = Path(DIRECTORY, "ran-cancelled")
+    while not (seen.exists() and str(key) in seen.read_text().split()):
+        time.sleep(0.02)
+    call.cancel(terminate_containers=bool(key % 2))
+    try:
+        call.get()
+    except nb.exception.CallCancelledError:
+        tally.right += 1
+
+
+def deployed(tally: Tally) -> None:
+    (key,) = tally.keys(1)
+    shop.deploy()
+    assert nb.Function.from_name("chaos-shop", "price").remote(key) == key * 3
+    inquiry.stop_app("chaos-shop")
+    tally.right += 1
+
+
+def rejected(tally: Tally) -> None:
+    (key,) = tally.keys(1)
+    try:
+        triple.with_options(gpu="none-such").spawn("rejected", key)
+    except nb.exception.Error:
+        tally.right += 1
+
+
 def _results(call: nb.FunctionCall[int], number: int) -> list[object]:
     results: list[object] = []
     for index in range(number):
@@ -159,7 +205,17 @@ def _results(call: nb.FunctionCall[int], number: int) -> list[object]:
     return results
 
 
-KINDS = (attached, spawned, retried, nested, streamed, at_most_once)
+KINDS = (
+    attached,
+    spawned,
+    retried,
+    nested,
+    streamed,
+    at_most_once,
+    cancelled,
+    deployed,
+    rejected,
+)
 
 
 def main() -> int:
@@ -168,6 +224,7 @@ def main() -> int:
 
     def go_on(kind: Callable[[Tally], None]) -> None:
         try:
+            kind(tallies[kind.__name__])
             while not Path(DIRECTORY, "stop").exists() and not broken:
                 kind(tallies[kind.__name__])
         except BaseException:  # noqa: BLE001  is shown at the end
@@ -179,7 +236,8 @@ def main() -> int:
     for thread in threads:
         thread.join()
     print("\n".join(broken), file=sys.stderr)  # noqa: T201  a script
-    print(json.dumps({name: vars(tally) for name, tally in tallies.items()}))  # noqa: T201
+    told = {name: vars(tally) for name, tally in tallies.items()}
+    Path(DIRECTORY, "tally").write_text(json.dumps(told))
     return bool(broken)
 
 
