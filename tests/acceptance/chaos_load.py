@@ -1,9 +1,9 @@
 """The load of the chaos test: a script that makes calls of every kind until it is told to stop.
 
 Usage: `python chaos_load.py DIRECTORY`. Every execution of an input leaves a line in
-DIRECTORY/ran-KIND; a file DIRECTORY/stop ends the load, when every kind was made once. DIRECTORY/tally then
-tells, as JSON, per kind how many inputs it gave, how many came back right, and what the others raised.
-Anything that is wrong ends it with a traceback.
+DIRECTORY/ran-KIND; a file DIRECTORY/stop ends the load, when every kind was made once.
+DIRECTORY/tally then tells, as JSON, per kind how many inputs it gave, how many came back right, and
+what the others raised. Anything that is wrong ends it with a traceback.
 """
 
 from __future__ import annotations
@@ -145,10 +145,14 @@ def nested(tally: Tally) -> None:
 
 
 def streamed(tally: Tally) -> None:
-    (key,) = tally.keys(1)
+    for key in tally.keys(2):
+        _stream(tally, key)
+
+
+def _stream(tally: Tally, key: int) -> None:
     items: list[int] = []
     try:
-        items.extend(count.remote_gen(key, 50))
+        items.extend(count.remote_gen(key, 50) if key % 2 else count.spawn(key, 50).get_gen())
     except nb.exception.InternalFailure as error:
         tally.note(error)
     else:
@@ -167,16 +171,16 @@ def at_most_once(tally: Tally) -> None:
 
 def cancelled(tally: Tally) -> None:
     """Cancel calls that run, asking the worker and killing it in turn."""
-    (key,) = tally.keys(1)
-    call = sleeper.spawn(key)
-    seen = Path(DIRECTORY, "ran-cancelled")
-    while not (seen.exists() and str(key) in seen.read_text().split()):
-        time.sleep(0.02)
-    call.cancel(terminate_containers=bool(key % 2))
-    try:
-        call.get()
-    except nb.exception.CallCancelledError:
-        tally.right += 1
+    for key in tally.keys(2):
+        call = sleeper.spawn(key)
+        seen = Path(DIRECTORY, "ran-cancelled")
+        while not (seen.exists() and str(key) in seen.read_text().split()):
+            time.sleep(0.02)
+        call.cancel(terminate_containers=bool(key % 2))
+        try:
+            call.get()
+        except nb.exception.CallCancelledError:
+            tally.right += 1
 
 
 def deployed(tally: Tally) -> None:
@@ -190,7 +194,7 @@ def deployed(tally: Tally) -> None:
 def rejected(tally: Tally) -> None:
     (key,) = tally.keys(1)
     try:
-        triple.with_options(gpu="none-such").spawn("rejected", key)
+        triple.with_options(gpu="none-such").spawn("rejected", key).get()
     except nb.exception.Error:
         tally.right += 1
 
