@@ -72,7 +72,8 @@ class Conversation:
         self._questions: dict[int, _Question] = {}
         self._told = Told(self._say)
         self._blocked: dict[ParentInput, messages.Blocked] = {}
-        self._unsaid_cancels: dict[CallId, bool] = {}
+        self._cancels: dict[CallId, bool] = {}
+        """Of spawned calls: those that no broker has confirmed, and whether workers are killed."""
         self.kept: Mapping[Digest, object] = {}
         """Objects that are not taken back however much there is, whatever they stand for."""
         self.look: Callable[[WorkerId, bool], object] = _look_away
@@ -91,7 +92,7 @@ class Conversation:
     @property
     def is_idle(self) -> bool:
         """Whether no answer is outstanding."""
-        return not (self._calls or self._attached_to or self._questions or self._unsaid_cancels)
+        return not (self._calls or self._attached_to or self._questions or self._cancels)
 
     def take(self) -> deque[list[Frame]]:
         """Return the messages to send, each a list of frames, and forget them."""
@@ -189,12 +190,12 @@ class Conversation:
             opened.terminate = terminate
             if not self._online and opened.said.attached:
                 self._end_here(opened)
+        if opened is None or not opened.said.attached:
+            self._cancels[call] = terminate
         if self._online:
             self._say(messages.CancelCall(call, terminate))
             if opened is not None and opened.total is None:
                 self.close(call)
-        elif opened is None:
-            self._unsaid_cancels[call] = terminate
 
     def pause(self, call: CallId, paused: bool = True) -> None:  # noqa: FBT001, FBT002  posted
         """Start no further input of an open call, or (`paused` False) go on with it."""
@@ -289,6 +290,8 @@ class Conversation:
                 self.dropped_messages += 1  # who takes a console has a connection of its own
             case messages.Accepted():
                 self._accepted(message.call)
+            case messages.CancelConfirmed():
+                self._cancels.pop(message.call, None)
             case messages.Rejected():
                 self._rejected(message)
             case messages.Reply():
@@ -544,9 +547,9 @@ class Conversation:
                 self._say_once(opened)
             else:
                 self._say_again(opened)
-        cancels, self._unsaid_cancels = self._unsaid_cancels, {}
-        for call, terminate in cancels.items():
-            self._say(messages.CancelCall(call, terminate))
+        for call, terminate in self._cancels.items():
+            if call not in self._calls:
+                self._say(messages.CancelCall(call, terminate))
         for call in self._attached_to:
             if call not in self._calls:
                 self._say_attach(call)

@@ -25,6 +25,7 @@ Frame = bytes | memoryview
 AboutCall = (
     effects.GrantLease
     | effects.AcceptCall
+    | effects.ConfirmCancel
     | effects.RejectCall
     | effects.ReportRange
     | effects.ReportItems

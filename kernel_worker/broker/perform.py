@@ -63,6 +63,7 @@ class Performer:
             effects.Interrupt: self._interrupt,
             effects.ReleaseWorker: self._release_worker,
             effects.AcceptCall: self._accept_call,
+            effects.ConfirmCancel: self._confirm_cancel,
             effects.RejectCall: self._reject_call,
             effects.ReportRange: self._report_range,
             effects.ReportItems: self._report_items,
@@ -164,6 +165,9 @@ class Performer:
 
     def _accept_call(self, effect: effects.AcceptCall, _: Sequence[Frame]) -> None:
         self._to_client(effect.client, messages.Accepted(effect.call))
+
+    def _confirm_cancel(self, effect: effects.ConfirmCancel, _: Sequence[Frame]) -> None:
+        self._to_client(effect.client, messages.CancelConfirmed(effect.call))
 
     def _reject_call(self, effect: effects.RejectCall, _: Sequence[Frame]) -> None:
         message = messages.Rejected(effect.call, effect.error, effect.message)

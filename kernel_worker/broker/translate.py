@@ -38,7 +38,7 @@ Frame = bytes | memoryview
 class Refusal:
     """The message cannot be served: what to answer."""
 
-    message: messages.Rejected | messages.Accepted
+    message: messages.Rejected | messages.Accepted | messages.CancelConfirmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,9 @@ class Translator:
             case messages.CloseInputs(call=call, total=total):
                 return self._close_inputs(client, call, total)
             case messages.CancelCall(call=call, terminate=terminate):
-                return events.CallCancelled(call, terminate) if call in self._calls else None
+                if call in self._calls:
+                    return events.CallCancelled(call, terminate, client.id)
+                return Refusal(messages.CancelConfirmed(call))
             case messages.PauseCall(call=call, paused=paused):
                 if not self._is_of(call, client):
                     return None

@@ -111,6 +111,13 @@ class AcceptCall(_Effect):
     call: CallId
 
 
+class ConfirmCancel(_Effect):
+    """Tell the client that the cancellation of this spawned call is durable."""
+
+    client: ClientId
+    call: CallId
+
+
 class RejectCall(_Effect):
     """Tell the client that the call cannot be; `error` is a class name of `errors`."""
 
@@ -183,6 +190,7 @@ Effect = (
     | Interrupt
     | ReleaseWorker
     | AcceptCall
+    | ConfirmCancel
     | RejectCall
     | ReportRange
     | ReportItems

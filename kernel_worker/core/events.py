@@ -113,6 +113,8 @@ class CallCancelled(_Event):
 
     call: CallId
     terminate: bool
+    client: ClientId = ClientId("")
+    """Who asked, and is told when the cancellation of a spawned call is durable."""
 
 
 class CallPaused(_Event):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from kernel_worker.core import (
+    effects,
     events,
     exits,
     granting,
@@ -240,6 +241,8 @@ class Scheduler:
         call = self._state.calls.get(event.call)
         if call is not None:
             cancel_call(self._state, call, terminate=event.terminate)
+        if event.client and (call is None or not call.attached):
+            self._state.emit(effects.ConfirmCancel(event.client, event.call))
 
     def _join(self, event: events.HostJoined) -> None:
         state = self._state

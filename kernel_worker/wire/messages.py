@@ -291,6 +291,12 @@ class Accepted(_Message, tag="accepted"):
     call: CallId
 
 
+class CancelConfirmed(_Message, tag="cancel_confirmed"):
+    """The cancellation of the spawned call is on disk, or no such call is open."""
+
+    call: CallId
+
+
 class Rejected(_Message, tag="rejected"):
     """The call cannot be; `error` is a class name of `kernel_worker.errors`."""
 
@@ -850,6 +856,7 @@ ToClient = (
     Welcome
     | Refused
     | Accepted
+    | CancelConfirmed
     | Rejected
     | Results
     | Failure

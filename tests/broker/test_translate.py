@@ -155,7 +155,12 @@ def test_calls_of_others_are_not_to_be_touched(door: Door) -> None:
     with pytest.raises(ProtocolError, match="another client"):
         door.translator.from_client(other, messages.PauseCall(CALL), [])
     cancel = door.translator.from_client(other, messages.CancelCall(CALL), [])
-    assert cancel == events.CallCancelled(CALL, terminate=False)
+    assert cancel == events.CallCancelled(CALL, terminate=False, client=other.id)
+
+
+def test_the_cancellation_of_a_call_that_is_over_is_confirmed(door: Door) -> None:
+    cancel = door.translator.from_client(door.client, messages.CancelCall(CALL), [])
+    assert cancel == Refusal(messages.CancelConfirmed(CALL))
 
 
 def test_a_call_is_paused_and_goes_on(door: Door) -> None:

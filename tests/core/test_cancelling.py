@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kernel_worker import records
 from kernel_worker.core import effects, events
 from kernel_worker.core.cancelling import KILL_AFTER_SECONDS
@@ -239,6 +241,25 @@ def test_a_child_that_ends_with_its_parent_is_not_cancelled_again_with_their_cli
     assert simulation.outcomes(child) == {"CANCELLED": 1}
     simulation.run(1)
     assert simulation.outcomes(call) == {"CANCELLED": 1}
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_whoever_cancels_a_spawned_call_is_told_behind_its_record(attached: bool) -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1, attached=attached)
+    simulation.run(0.1)
+    before = len(simulation.log)
+    simulation.feed(events.CallCancelled(call, terminate=False, client=CLIENT))
+    later = simulation.log[before:]
+    confirmation = effects.ConfirmCancel(CLIENT, call)
+    assert (confirmation in later) is not attached
+    if not attached:
+        record = effects.Record(records.CallCancelled(call))
+        assert later.index(record) < later.index(confirmation)
+    unknown = CallId("fc-unknown")
+    simulation.feed(events.CallCancelled(unknown, terminate=False, client=CLIENT))
+    assert simulation.log[-1] == effects.ConfirmCancel(CLIENT, unknown)
 
 
 def test_a_child_that_is_restored_before_its_parent_can_be_cancelled() -> None:

@@ -285,6 +285,22 @@ def test_cancelling_a_spawned_call_waits_for_a_broker() -> None:
     ]
 
 
+def test_the_cancellation_of_a_spawned_call_is_said_until_a_broker_confirms_it() -> None:
+    talk = opened()
+    talk.cancel(CALL)
+    assert said(talk) == [messages.CancelCall(CALL)]
+    talk.lost()
+    assert not talk.is_idle
+    talk.connected("two")
+    assert said(talk) == [messages.CancelCall(CALL)]
+    talk.receive(messages.CancelConfirmed(CALL), [])
+    assert talk.is_idle
+    talk.receive(messages.CancelConfirmed(CALL), [])
+    talk.lost()
+    talk.connected("three")
+    assert (said(talk), talk.dropped_messages) == ([], 0)
+
+
 def test_rejections_reach_everybody() -> None:
     talk = opened()
     heard, outcomes = Heard(), Heard()
