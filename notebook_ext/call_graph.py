@@ -17,8 +17,6 @@ from kernel_worker.model import CallId, Outcome, input_id
 from kernel_worker.traces import TICKS_PER_SECOND, CallTrace, rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kernel_worker.wire.messages import Graph, TreeCall
 
 
@@ -69,7 +67,12 @@ _facts = msgspec.msgpack.Decoder(list[records.Record])
 
 def read_graph(graph: Graph, frames: list[bytes]) -> list[InputInfo]:
     """Return the roots of the tree that a broker has told of."""
-    tree = _Tree()
+    return read_tree(graph, frames).roots()
+
+
+def read_tree(graph: Graph, frames: list[bytes]) -> CallTree:
+    """Return the calls of the tree that a broker has told of."""
+    tree = CallTree()
     for known in graph.calls:
         tree.add(known)
     for trace in _traces.decode(frames[0]):
@@ -77,10 +80,10 @@ def read_graph(graph: Graph, frames: list[bytes]) -> list[InputInfo]:
     for frame in frames[1:]:
         for fact in _facts.decode(frame):
             tree.learn(fact)
-    return tree.roots()
+    return tree
 
 
-class _Run:
+class Run:
     """Neighbours `[start, start + size)` that ended the same way, from `began` to `ended`."""
 
     __slots__ = ("attempt", "began", "ended", "size", "start", "status", "worker")
@@ -102,7 +105,7 @@ class _Run:
         self.status = _STATUS[Outcome(outcome)]
 
 
-class _Call:
+class KnownCall:
     """What is known of one call."""
 
     def __init__(self, told: TreeCall | CallTrace) -> None:
@@ -113,9 +116,10 @@ class _Call:
         self.module = told.module
         self.submitted_at = told.submitted_at
         self.total = 0
-        self.runs: list[_Run] = []
+        self.runs: list[Run] = []
         self.running: tuple[tuple[str, int, int, int, float], ...] = ()
         self.attempts: dict[int, int] = {}
+        self.is_spawned = False
 
     def trace(self, told: CallTrace) -> None:
         """Take in how it stands, in place of what was known of that."""
@@ -127,20 +131,15 @@ class _Call:
             ended = told.submitted_at + row.ended_ticks / TICKS_PER_SECOND
             worker = f"{told.workers}-{row.worker}" if row.worker else ""
             times = (ended - row.elapsed_seconds, ended)
-            run = _Run(row.start, row.size, worker, times, row.attempt, row.outcome)
+            run = Run(row.start, row.size, worker, times, row.attempt, row.outcome)
             self.runs.append(run)
 
     def inputs(self) -> list[InputInfo]:
         """Return its inputs, without what was made inside them."""
         made: list[InputInfo | None] = [None] * self.total
         for run in self.runs:
-            step = (run.ended - run.began) / run.size
             for offset in range(min(run.size, self.total - run.start)):
-                began = run.began + offset * step if run.worker else None
-                # What an old journal holds does not say when.
-                ended = run.began + (offset + 1) * step if run.ended else None
-                at = run.start + offset
-                made[at] = self._input(at, run.worker, run.status, run.attempt, began, ended)
+                made[run.start + offset] = self._in_run(run, offset)
         for worker, first, stop, attempt, since in self.running:
             for at in range(first, min(stop, self.total)):
                 if made[at] is None:
@@ -152,6 +151,26 @@ class _Call:
             else one
             for at, one in enumerate(made)
         ]
+
+    def input_at(self, index: int) -> InputInfo:
+        """Return one of its inputs, without what was made inside it."""
+        for run in reversed(self.runs):
+            offset = index - run.start
+            if 0 <= offset < run.size:
+                return self._in_run(run, offset)
+        for worker, first, stop, attempt, since in self.running:
+            if first <= index < stop:
+                began = since if index == first else None
+                return self._input(index, worker, InputStatus.PENDING, attempt, began)
+        return self._input(index, "", InputStatus.PENDING, self.attempts.get(index, 1))
+
+    def _in_run(self, run: Run, offset: int) -> InputInfo:
+        step = (run.ended - run.began) / run.size
+        began = run.began + offset * step if run.worker else None
+        # What an old journal holds does not say when.
+        ended = run.began + (offset + 1) * step if run.ended else None
+        at = run.start + offset
+        return self._input(at, run.worker, run.status, run.attempt, began, ended)
 
     def _input(  # noqa: PLR0917  a row of a table
         self,
@@ -176,21 +195,22 @@ class _Call:
         )
 
 
-class _Tree:
+class CallTree:
     """The calls of a tree, while they become known."""
 
     def __init__(self) -> None:
-        self._calls: dict[CallId, _Call] = {}
+        self.calls: dict[CallId, KnownCall] = {}
 
     def add(self, known: TreeCall) -> None:
         """Take a spawned call in."""
-        self._calls[known.call] = _Call(known)
+        call = self.calls[known.call] = KnownCall(known)
+        call.is_spawned = True
 
     def trace(self, told: CallTrace) -> None:
         """Take in how a call stands."""
-        call = self._calls.get(told.call)
+        call = self.calls.get(told.call)
         if call is None:
-            call = self._calls[told.call] = _Call(told)
+            call = self.calls[told.call] = KnownCall(told)
         call.trace(told)
 
     def learn(self, fact: records.Record) -> None:
@@ -198,7 +218,7 @@ class _Tree:
         if isinstance(fact, records.AttachedCallEnded):
             self.trace(fact.trace)
             return
-        call = self._calls.get(fact.call)
+        call = self.calls.get(fact.call)
         if call is None:  # it was submitted after the calls were listed
             return
         match fact:
@@ -208,11 +228,11 @@ class _Tree:
                 call.total = max(call.total, total)
             case records.RangeSucceeded(start=start, stop=stop, worker=worker, attempt=attempt):
                 times = (fact.began_at, fact.ended_at)
-                run = _Run(start, stop - start, worker, times, attempt, Outcome.SUCCEEDED)
+                run = Run(start, stop - start, worker, times, attempt, Outcome.SUCCEEDED)
                 call.runs.append(run)
             case records.InputEnded(index=start, count=size, worker=worker, outcome=outcome):
                 times = (fact.began_at, fact.ended_at)
-                call.runs.append(_Run(start, size, worker, times, fact.attempt, outcome))
+                call.runs.append(Run(start, size, worker, times, fact.attempt, outcome))
             case records.AttemptFailed(index=index, attempt=attempt):
                 call.attempts[index] = attempt + 1
             case _:
@@ -220,14 +240,14 @@ class _Tree:
 
     def roots(self) -> list[InputInfo]:
         """Return the inputs of the calls that were made inside none of the others."""
-        inputs = {call.id: call.inputs() for call in self._calls.values()}
+        inputs = {call.id: call.inputs() for call in self.calls.values()}
         roots: list[InputInfo] = []
-        for call in _in_time(self._calls.values()):
+        for call in self.in_time():
             above = inputs.get(call.parent, ())
             below = above[call.parent_index].children if call.parent_index < len(above) else roots
             below += inputs[call.id]
         return roots
 
-
-def _in_time(calls: Iterable[_Call]) -> list[_Call]:
-    return sorted(calls, key=lambda call: call.submitted_at)
+    def in_time(self) -> list[KnownCall]:
+        """Return the calls in the order in which they were made."""
+        return sorted(self.calls.values(), key=lambda call: call.submitted_at)

@@ -52,6 +52,8 @@ class Session:
         self.client = ClientId(f"cl-{token}")
         self._call_prefix = f"fc-{token}"
         self._numbers = itertools.count(1)
+        self.last_call: CallId | None = None
+        """The last one that was made here; two threads may disagree on which that is."""
         self._requests = itertools.count(1)
         self._printer = Printer()
         self._waits: dict[RunningInput, list[tuple[tuple[CallId, ...], bool]]] = {}
@@ -90,7 +92,8 @@ class Session:
 
     def new_call(self) -> CallId:
         """Return the id of a call that nobody has made."""
-        return CallId(f"{self._call_prefix}{next(self._numbers):x}")
+        self.last_call = CallId(f"{self._call_prefix}{next(self._numbers):x}")
+        return self.last_call
 
     def submit(
         self, said: Submission, count: int, frames: Sequence[Frame], *, closed: bool = True
@@ -237,9 +240,12 @@ class Session:
         return self.ask("status", "", messages.Status)
 
     def configure(
-        self, pool: PoolId, package: Package, changes: Mapping[str, Any]
+        self, pool: PoolId, package: Package | None, changes: Mapping[str, Any]
     ) -> Waiting[PoolSettings]:
-        """Change a pool's settings; the result is what is in force."""
+        """Change a pool's settings; the result is what is in force.
+
+        `package` is None for a pool that the broker knows, from whomever.
+        """
         from kernel_worker.model import PoolSettings  # noqa: PLC0415  as a value here
 
         message = messages.ConfigurePool(next(self._requests), pool, **changes)

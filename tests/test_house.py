@@ -39,6 +39,7 @@ SHOWN_BY = {
     "notebook_ext/magics/test_init.py": "notebook_ext/magics: cells table",
     "notebook_ext/magics/test_lines.py": "notebook_ext/magics: completion",
     "notebook_ext/test_conversation.py": "notebook_ext: open_call submission told",
+    "notebook_ext/widgets/test_call_view.py": "notebook_ext/widgets: call_details",
     "notebook_ext/widgets/test_ticker.py": "notebook_ext/widgets: watched",
     "notebook_ext/test_controls.py": "notebook_ext: retrying",
     "notebook_ext/test_function.py": "notebook_ext: arguments callee package receivers source",

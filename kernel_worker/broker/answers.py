@@ -12,7 +12,7 @@ from kernel_worker.broker.consoles import Consoles
 from kernel_worker.broker.deployments import KEEPER
 from kernel_worker.core import events
 from kernel_worker.errors import Error, NotFoundError
-from kernel_worker.model import Digest, FunctionKey, PoolId, is_deployed
+from kernel_worker.model import Digest, FunctionKey, PoolId, WorkerId, is_deployed
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
@@ -146,6 +146,9 @@ class Answers:
                 return self._status(), ()
             case "hooks":
                 return self._broker.hook_tables.table_of(PoolId(ask.subject)), ()
+            case "stop_worker":
+                self._evict(WorkerId(ask.subject))
+                return None, ()
             case "object":
                 content = self._broker.objects.get(Digest(ask.subject))
                 if content is None:
@@ -155,6 +158,12 @@ class Answers:
             case _:
                 message = f"{ask.what} is nothing to ask"
                 raise NotFoundError(message)
+
+    def _evict(self, worker: WorkerId) -> None:
+        if not self._broker.scheduler.knows_worker(worker):
+            message = f"there is no worker {worker}: it has ended, or never was"
+            raise NotFoundError(message)
+        self._broker.handle(events.WorkerEvicted(worker))
 
     def _pool(self, pool: PoolId) -> views.PoolCounts:
         counts = self._broker.scheduler.pool_stats(pool)

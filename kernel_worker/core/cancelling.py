@@ -49,15 +49,28 @@ def end_pool_waiting(state: State, pool: Pool, message: str, *, has_payload: boo
         finish_if_over(state, call)
 
 
+def evict(state: State, worker: Worker) -> None:
+    """Have a worker end because somebody asks for it; its inputs run again, elsewhere."""
+    if worker.condition is Condition.STOPPING:
+        return
+    worker.evicted = worker.draining = True
+    if worker.condition is Condition.STARTING:
+        state.kill_worker(worker)
+    elif worker.condition is Condition.IDLE:
+        state.stop_worker(worker)
+    for lease in reversed(list(worker.leases.values())):
+        _ask(state, lease)
+
+
 def interrupt_rest(state: State, lease: Lease) -> None:
-    """Interrupt what a worker has started of a cancelled lease, now that the rest is back."""
+    """Interrupt what a worker has started of a lease that is to end, now that the rest is back."""
     if lease.outstanding > 0:
         _interrupt(state, lease, lease.stop - 1)
 
 
 def kill_if_deaf(state: State, worker: Worker) -> None:
-    """Kill a worker that has still not answered for a cancelled input."""
-    asked = [lease.cancelled_at for lease in worker.leases.values() if lease.call.cancelled]
+    """Kill a worker that has still not answered for an input that is to end."""
+    asked = [lease.cancelled_at for lease in worker.leases.values() if lease.is_to_end]
     if not asked:
         return
     due = min(asked) + KILL_AFTER_SECONDS

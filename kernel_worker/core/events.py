@@ -54,6 +54,12 @@ class HostLost(_Event):
     host: HostId
 
 
+class WorkerEvicted(_Event):
+    """Somebody wants this worker to end: what it runs is interrupted and runs again elsewhere."""
+
+    worker: WorkerId
+
+
 class FunctionDefined(_Event):
     """A function version with its options; a new version of a key supersedes the old pools."""
 
@@ -287,5 +293,6 @@ Event = (
     | InputEnded
     | InputLeft
     | InputsReturned
+    | WorkerEvicted
     | TimePassed
 )

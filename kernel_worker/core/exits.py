@@ -148,7 +148,7 @@ def _end_lease(state: State, lease: Lease, death: _Death) -> None:
             outcomes.return_outstanding(state, lease, start, lease.stop)
             return
         # Nobody knows whether it had run: its answer may have died on its way.
-        counted, ran = not lease.worker.killed, Ran(lease.worker, lease.granted_at)
+        counted, ran = not lease.worker.ends_by_order, Ran(lease.worker, lease.granted_at)
         for index in range(lease.stop - 1, start - 1, -1):
             outcomes.lose_attempt(state, call, index, death.cause, counted=counted, ran=ran)
         return
@@ -173,14 +173,14 @@ def _end_input(state: State, lease: Lease, death: _Death, index: int, *, alone: 
     elif death.over_memory_mib and alone and not call.cancelled:
         outcomes.exceed_memory(state, call, index, death.over_memory_mib, ran)
     else:
-        counted = not lease.worker.killed
+        counted = not lease.worker.ends_by_order
         outcomes.lose_attempt(state, call, index, death.cause, counted=counted, ran=ran)
 
 
 def _end_running(state: State, lease: Lease, death: _Death) -> None:
     """Lose an input that ran beside others; that one of them timed out counts against no other."""
     index, lease.next = lease.next, lease.stop
-    counted = not lease.worker.killed and not death.timed_out
+    counted = not lease.worker.ends_by_order and not death.timed_out
     ran = Ran(lease.worker, lease.granted_at)
     outcomes.lose_attempt(state, lease.call, index, death.cause, counted=counted, ran=ran)
 

@@ -57,7 +57,7 @@ class Lease(msgspec.Struct, eq=False):
     traced_to: int = -1
     """… and the input after the last that it tells of; -1: it has none."""
     cancelled_at: float = 0.0
-    """When its worker was asked to end what it runs of a cancelled call."""
+    """When its worker was asked to end what it runs of it."""
     awaited: tuple[CallId, ...] = ()
     """The calls for which its input at `awaiting` waits; not empty: it is blocked."""
     awaiting: int = -1
@@ -65,6 +65,11 @@ class Lease(msgspec.Struct, eq=False):
     """Its input took its slot back without asking whether there was one: the handover."""
     group: int = 0
     """The first lease of those that one call of a batched function answers; 0: none."""
+
+    @property
+    def is_to_end(self) -> bool:
+        """Whether what its worker runs of it is interrupted."""
+        return self.call.cancelled or self.worker.evicted
 
     @property
     def outstanding(self) -> int:

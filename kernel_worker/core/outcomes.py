@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 LINGERING_SECONDS: Final = 5.0
 """How long a worker is kept in which an input runs on that was answered."""
+EVICTED: Final = "it was stopped by hand"
+"""Why a worker is gone that was evicted."""
 _MEASURED: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
 _ENDS: Final = frozenset(
     {Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT, Outcome.INIT_FAILED}
@@ -116,6 +118,10 @@ def input_ended(state: State, event: events.InputEnded) -> None:
     lease.next = event.index + 1
     ran = Ran(lease.worker, state.now - event.elapsed_seconds)
     outcome, has_payload = event.outcome, _has_payload(event)
+    if lease.worker.evicted and (outcome is Outcome.CANCELLED or event.cancelled_below):
+        lose_attempt(state, lease.call, event.index, EVICTED, counted=False, ran=ran)
+        _after_answer(state, lease)
+        return
     if event.cancelled_below and lease.call.cancelled:
         outcome, has_payload = Outcome.CANCELLED, False
     end_attempt(state, lease.call, event.index, outcome, has_payload=has_payload, ran=ran)
@@ -159,7 +165,7 @@ def inputs_returned(state: State, event: events.InputsReturned) -> None:
         _return(state, lease, start, stop)
         if lease.call.waiters:
             nesting.end_if_impossible(state, lease.call)
-    if lease.call.cancelled:
+    if lease.is_to_end:
         interrupt_rest(state, lease)
     _after_answer(state, lease)
 

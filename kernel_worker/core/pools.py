@@ -76,6 +76,8 @@ class Worker:
     """It took its slot back without asking whether there was one: the handover."""
     draining: bool = False
     """It gets no more leases, and stops when it has none."""
+    evicted: bool = False
+    """Somebody asked for its end: what it runs is interrupted, and runs again elsewhere."""
     killed: bool = False
     pid: int = 0
     start: str = ""
@@ -88,6 +90,11 @@ class Worker:
         if not self.waiting:
             return self.paused is not None
         return not self.pool.is_concurrent or bool(self.halts) or self.waiting == len(self.leases)
+
+    @property
+    def ends_by_order(self) -> bool:
+        """Whether its end was asked for: it counts against no input."""
+        return self.killed or self.evicted
 
     @property
     def load(self) -> int:

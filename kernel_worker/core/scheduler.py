@@ -23,7 +23,7 @@ from kernel_worker.core import (
     tracing,
     views,
 )
-from kernel_worker.core.cancelling import cancel_call, kill_if_deaf
+from kernel_worker.core.cancelling import cancel_call, evict, kill_if_deaf
 from kernel_worker.core.hosts import Host
 from kernel_worker.core.pools import Condition
 from kernel_worker.core.state import State
@@ -218,6 +218,9 @@ class Scheduler:
             case events.WorkerExited():
                 exits.worker_exited(state, event)
                 scaling.resources_freed(state)
+            case events.WorkerEvicted(worker=worker_id):
+                if (worker := state.workers.get(worker_id)) is not None:
+                    evict(state, worker)
             case events.FunctionDefined():
                 submitting.function_defined(state, event.client, event.spec, derived=event.derived)
             case events.FunctionReleased():

@@ -11,7 +11,7 @@ from kernel_worker.model import app_of
 
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Call
-    from kernel_worker.core.pools import Pool
+    from kernel_worker.core.pools import Pool, Worker
     from kernel_worker.core.state import State
     from kernel_worker.model import (
         CallId,
@@ -50,6 +50,9 @@ class WorkerView:
     state: str
     """starting, idle, busy, blocked or stopping."""
     start: str
+    since: float
+    """When it came into this state, in Unix seconds."""
+    devices: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +141,7 @@ def status(state: State) -> StatusView:
         clients=len(state.clients - state.nested_clients),
         hosts=[HostView(h.id, h.resources, h.cpu_used) for h in state.hosts.values()],
         pools=[_pool_view(state, pool) for pool in state.pools.values()],
-        workers=[
-            WorkerView(w.id, w.pool.id, w.host.id, w.pid, w.condition.name.lower(), w.start)
-            for w in state.workers.values()
-        ],
+        workers=[_worker_view(worker) for worker in state.workers.values()],
         calls=[call_view(call) for call in state.calls.values()],
     )
 
@@ -239,6 +239,19 @@ def _who_runs(state: State) -> str:
 
 def _running_inputs(pool: Pool) -> int:
     return sum(call.running for call in pool.calls.values())
+
+
+def _worker_view(worker: Worker) -> WorkerView:
+    return WorkerView(
+        worker=worker.id,
+        pool=worker.pool.id,
+        host=worker.host.id,
+        pid=worker.pid,
+        state="stopping" if worker.evicted else worker.condition.name.lower(),
+        start=worker.start,
+        since=worker.since,
+        devices=worker.devices,
+    )
 
 
 def _pool_view(state: State, pool: Pool) -> PoolView:

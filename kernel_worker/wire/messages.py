@@ -220,6 +220,7 @@ class Ask(_Message, tag="ask"):
         "hooks",
         "attach",
         "console",
+        "stop_worker",
     ]
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
     -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
@@ -232,7 +233,9 @@ class Ask(_Message, tag="ask"):
     one behind `after`, and frames; `hooks` (subject: an instance's pool) -> the digest of the table
     by which its hooks find functions, or an empty one; `attach` (subject: a worker, or a call that
     runs) -> AttachedKernel, once the worker is a Jupyter kernel; `console` (subject: a worker, a
-    call, or empty, for the last that failed) -> ConsoleInfo: who asks has that console."""
+    call, or empty, for the last that failed) -> ConsoleInfo: who asks has that console;
+    `stop_worker` (subject: a worker) ends it: what it runs is interrupted, and runs again
+    elsewhere."""
     subject: str = ""
     filter: CallFilter | None = None
     after: int = 0
@@ -447,6 +450,9 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """starting, idle, busy, blocked or stopping."""
     start: str = ""
     """How it started: `forked`, or `fresh: <why>`."""
+    since: float = 0.0
+    """When it came into this state, in Unix seconds."""
+    devices: tuple[int, ...] = ()
 
 
 class AttachedKernel(msgspec.Struct, frozen=True):

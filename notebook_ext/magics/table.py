@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from notebook_ext.magics import cells, lines, options, run_options, watching
+from notebook_ext.magics import cells, displays, lines, options, run_options, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,9 @@ LINES: Final = (
     LineMagic("remote_logs", lines.remote_logs, lines.call_words),
     LineMagic("remote_cancel", lines.remote_cancel, lines.cancel_words),
     LineMagic("remote_progress", watching.remote_progress, lines.call_words),
+    LineMagic("remote_graph", displays.remote_graph, lines.call_words),
+    LineMagic("remote_pool", displays.remote_pool, displays.pool_words),
+    LineMagic("remote_dashboard", displays.remote_dashboard),
     LineMagic("remote_attach", lines.remote_attach, lines.subject_words),
     LineMagic("remote_debug", lines.remote_debug, lines.call_words),
     LineMagic("remote_connect", lines.remote_connect, lines.connect_words),

@@ -19,9 +19,103 @@ from notebook_ext.widgets.ticker import settle, show
 from notebook_ext.widgets.watched import Watched
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from notebook_ext.widgets.outline import Outline
+    from notebook_ext.widgets.panel import PanelView
+    from notebook_ext.widgets.status import StatusReport
     from notebook_ext.widgets.watched import View
 
-__all__ = ["MapControls", "MapFacts", "has_view", "settle", "show_again", "watch"]
+__all__ = [
+    "MapControls",
+    "MapFacts",
+    "dashboard",
+    "graph",
+    "has_view",
+    "pool",
+    "settle",
+    "show_again",
+    "watch",
+]
+
+_FIRST_SECONDS = 2.0
+"""How long a cell that shows something on purpose waits until it is there."""
+
+
+def graph(call: object = None) -> Outline | None:
+    """Show the live tree of a call: every call that was made inside it, and how each stands.
+
+    In a notebook it appears as a widget, which goes on living while later cells run; elsewhere the
+    tree as it is now is returned, and is text.
+
+    Args:
+        call: any call of the tree (a `FunctionCall`), or its id; without it the newest call of
+            this session, and, as long as the cell runs that asks for it, the one made next.
+
+    Raises:
+        InvalidError: `call` is no call.
+        NotFoundError: nobody knows the call, or its tree is forgotten.
+    """
+    from notebook_ext.widgets import call_view  # noqa: PLC0415  imported when used
+
+    named = call_view.id_of(call)
+    if not in_kernel():
+        return call_view.outline_of(named)
+    view = call_view.CallGraphView(named, _while_this_cell_runs())
+    view.look_now()
+    show(view, wait_seconds=_FIRST_SECONDS)
+    return None
+
+
+def pool(function: object) -> StatusReport | None:
+    """Show the workers of a function, live: how many are warm, busy or starting, and the backlog.
+
+    Sliders change the autoscaler's settings, buttons start, stop and attach to workers; they act
+    while a cell runs, too.
+
+    Args:
+        function: a `Function` (or a method of an instance).
+
+    Raises:
+        InvalidError: it is none.
+    """
+    from notebook_ext.widgets import panel  # noqa: PLC0415  imported when used
+
+    return _panel(panel.PanelView(panel.pooled(function)))
+
+
+def dashboard() -> StatusReport | None:
+    """Show all hosts, functions and calls of the broker, live, with buttons and sliders.
+
+    In a notebook it appears as a widget; elsewhere the state as it is now is returned, as text.
+    """
+    from notebook_ext.widgets import panel  # noqa: PLC0415  imported when used
+
+    return _panel(panel.PanelView())
+
+
+def _panel(view: PanelView) -> StatusReport | None:
+    if not in_kernel():
+        from notebook_ext import inquiry  # noqa: PLC0415  imported when used
+        from notebook_ext.widgets.status import StatusReport  # noqa: PLC0415
+
+        return StatusReport(inquiry.status())
+    view.look_now()
+    show(view, wait_seconds=_FIRST_SECONDS)
+    return None
+
+
+def _while_this_cell_runs() -> Callable[[], bool]:
+    """Return a function that says whether the cell that runs now still does."""
+    events = sys.modules["IPython"].get_ipython().events
+    runs = [True]
+
+    def ended(_result: object) -> None:
+        runs.clear()
+        events.unregister("post_run_cell", ended)
+
+    events.register("post_run_cell", ended)
+    return lambda: bool(runs)
 
 
 _SHOWN_IN_SECONDS: Final = 5.0
@@ -68,13 +162,13 @@ def choose_view(
     wish = _configured() if wish is None else wish
     if wish == "off" or context.worker_identity is not None:
         return None
-    if wish == "widget" or (wish in {"", "auto"} and _in_kernel()):
+    if wish == "widget" or (wish in {"", "auto"} and in_kernel()):
         return _widget(facts, controls)
     stream = sys.stderr
     if stream is None:
         return None
     if wish in {"", "text"}:
-        return LineView(stream, rewrites=stream.isatty() or _in_kernel())
+        return LineView(stream, rewrites=stream.isatty() or in_kernel())
     return LineView(stream, rewrites=True) if stream.isatty() else None
 
 
@@ -84,7 +178,7 @@ def has_view() -> bool:
     if wish == "off" or context.worker_identity is not None:
         return False
     stream = sys.stderr
-    return wish in {"widget", "text"} or _in_kernel() or (stream is not None and stream.isatty())
+    return wish in {"widget", "text"} or in_kernel() or (stream is not None and stream.isatty())
 
 
 def _widget(facts: MapFacts, controls: MapControls | None) -> View | None:
@@ -95,7 +189,7 @@ def _widget(facts: MapFacts, controls: MapControls | None) -> View | None:
     return ProgressView(facts, controls)
 
 
-def _in_kernel() -> bool:
+def in_kernel() -> bool:
     """Return whether a notebook kernel runs this process (nothing is imported to find out)."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None

@@ -120,7 +120,7 @@ def _headline(status: Status) -> str:
 
 
 def _tables(status: Status) -> list[Table]:
-    current = [pool for pool in status.pools if _matters(pool)]
+    current = [pool for pool in status.pools if matters(pool)]
     return [
         Table(
             "Hosts",
@@ -141,7 +141,7 @@ def _tables(status: Status) -> list[Table]:
     ]
 
 
-def _matters(pool: PoolStatus) -> bool:
+def matters(pool: PoolStatus) -> bool:
     """Return whether a pool has workers or wants some; one that was only defined does not."""
     wanted = pool.settings.min_containers and not pool.superseded
     return bool(pool.backlog or pool.idle or pool.busy or pool.starting or wanted)

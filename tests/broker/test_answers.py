@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kernel_worker.model import Digest, PoolId, PoolSettings
+from kernel_worker.model import Digest, Outcome, PoolId, PoolSettings
 from kernel_worker.wire import messages
 from tests.broker.speaking import Client, Host
 
@@ -27,10 +27,17 @@ def test_settings_change_where_they_are_given(client: Client) -> None:
 
 def test_what_is_not_there_is_named(client: Client) -> None:
     client.say(messages.ConfigurePool(1, PoolId("po-none"), min_containers=1))
-    questions = (("pool_stats", "po-none"), ("object", Digest("0" * 32)), ("call", "fc-none"))
+    questions = (
+        ("pool_stats", "po-none"),
+        ("object", Digest("0" * 32)),
+        ("call", "fc-none"),
+        ("stop_worker", "ta-none"),
+    )
     for number, (what, subject) in enumerate(questions, start=2):
         client.say(messages.Ask(number, what, subject))  # type: ignore[arg-type]
-    for number, subject in enumerate(("po-none", "po-none", "0" * 32, "fc-none"), start=1):
+    for number, subject in enumerate(
+        ("po-none", "po-none", "0" * 32, "fc-none", "ta-none"), start=1
+    ):
         reply = client.hear(messages.Reply)
         assert (reply.request, reply.error) == (number, "NotFoundError")
         assert subject in msgspec.msgpack.decode(reply.body, type=str)
@@ -48,3 +55,21 @@ def test_the_status_shows_clients_hosts_workers_and_calls(client: Client, host: 
         (worker.peer, "busy", 4711)
     ]
     assert [(one.call, one.total, one.running) for one in status.calls] == [("fc-1", 2, 1)]
+
+
+def test_a_busy_worker_that_is_ended_by_hand_is_interrupted(client: Client, host: Host) -> None:
+    client.define()
+    client.submit([1])
+    worker = host.start_worker()
+    lease = worker.lease().message
+    client.say(messages.Ask(9, "stop_worker", worker.peer))
+    assert client.hear(messages.Reply).error == ""
+    assert host.hear(messages.TakeBack).lease == lease.lease
+    interrupt = host.hear(messages.Interrupt)
+    assert (interrupt.worker, interrupt.lease, interrupt.index) == (worker.peer, lease.lease, 0)
+    status = client.ask("status", "", messages.Status)
+    assert [(one.worker, one.state) for one in status.workers] == [(worker.peer, "stopping")]
+    worker.say(messages.InputEnded(lease.lease, 0, Outcome.CANCELLED, 0.1))
+    assert host.hear(messages.StopWorker).worker == worker.peer
+    info = client.ask("call", "fc-1", messages.CallInfo)
+    assert (info.pending, info.cancelled) == (1, 0)

@@ -20,7 +20,14 @@ from kernel_worker.model import (
     RetryPolicy,
     WorkerId,
 )
-from tests.core.simulation import CLIENT, Simulation, make_resources, make_spec
+from tests.core.simulation import (
+    CLIENT,
+    Nested,
+    Script,
+    Simulation,
+    make_resources,
+    make_spec,
+)
 
 
 def test_what_waits_ends_as_one_range_and_what_runs_is_interrupted() -> None:
@@ -280,3 +287,105 @@ def test_a_child_that_is_restored_before_its_parent_can_be_cancelled() -> None:
     told = again.handle(events.CallCancelled(child, terminate=False), 3.0)
     check(again)
     assert [effect.call for effect in told if isinstance(effect, effects.FinishCall)] == [child]
+
+
+def test_an_evicted_worker_hands_back_what_it_has_and_the_rest_runs_elsewhere() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.001)
+    call = simulation.submit(pool, 2_000)
+    simulation.run(0.2)
+    evicted = simulation.alive(pool)[0]
+    simulation.feed(events.WorkerEvicted(evicted.id))
+    views = {view.worker: view.state for view in simulation.core.status().workers}
+    assert views[evicted.id] == "stopping"
+    simulation.run_call(call)
+    assert evicted.dead
+    assert simulation.outcomes(call) == {"SUCCEEDED": 2_000}
+    assert simulation.effects["Interrupt"] >= 1
+    assert simulation.effects["KillWorker"] == 0
+
+
+def test_an_input_that_was_interrupted_with_its_worker_runs_again_and_no_retry_is_spent() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda _c, _i, attempt: "hang" if attempt == 1 else 0.01)
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    (worker,) = simulation.alive(pool)
+    simulation.feed(events.WorkerEvicted(worker.id))
+    simulation.feed(events.WorkerEvicted(worker.id))
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 1}
+    assert worker.dead
+    assert simulation.effects["Interrupt"] == 1
+
+
+def test_an_input_that_may_not_run_again_is_lost_with_its_evicted_worker() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(rerun_on_crash=False), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    simulation.feed(events.WorkerEvicted(simulation.alive(pool)[0].id))
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"LOST": 1}
+    end = next(e for e in simulation.log if isinstance(e, effects.ReportEnd))
+    assert "stopped by hand" in end.message
+
+
+def test_idle_and_starting_workers_are_evicted_at_once() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.001)
+    call = simulation.submit(pool, 1)
+    starting = next(e for e in simulation.log if isinstance(e, effects.StartWorker)).worker
+    simulation.feed(events.WorkerEvicted(starting))
+    assert simulation.effects["KillWorker"] == 1
+    simulation.feed(events.WorkerEvicted(starting))
+    assert simulation.effects["KillWorker"] == 1, "it is on its way out"
+    simulation.run_call(call)
+    (idle,) = simulation.alive(pool)
+    simulation.feed(events.WorkerEvicted(idle.id))
+    assert simulation.effects["StopWorker"] == 1
+    simulation.feed(events.WorkerEvicted(WorkerId("ta-nobody")))
+
+
+def test_an_evicted_worker_that_heeds_nothing_is_killed_and_its_input_runs_again() -> None:
+    simulation = Simulation()
+    once = ["hang"]
+    pool = simulation.define(make_spec(), lambda _c, i, _a: once.pop() if once and i == 0 else 0.01)
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    worker = simulation.alive(pool)[0]
+    worker.leases = []  # it forgets what it holds: no answer, no interrupt
+    simulation.feed(events.WorkerEvicted(worker.id))
+    assert simulation.run_call(call) >= KILL_AFTER_SECONDS
+    assert simulation.effects["KillWorker"] == 1
+    assert simulation.outcomes(call) == {"SUCCEEDED": 1}
+
+
+def test_an_input_of_an_evicted_worker_that_waits_for_a_call_makes_it_anew() -> None:
+    simulation = Simulation()
+    slow = simulation.define(make_spec("slow"), lambda _c, _i, _a: 0.5)
+
+    def outer(_call: CallId, _index: int, _attempt: int) -> Script:
+        yield Nested(slow)
+        return "succeed"
+
+    pool = simulation.define(make_spec("outer"), outer)
+    call = simulation.submit(pool, 1)
+    simulation.run(0.2)
+    (worker,) = simulation.alive(pool)
+    simulation.feed(events.WorkerEvicted(worker.id))
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 1}
+    assert worker.dead
+
+
+def test_inputs_that_share_an_evicted_worker_all_run_again() -> None:
+    simulation = Simulation()
+    spec = make_spec(max_inputs=3)
+    pool = simulation.define(spec, lambda _c, _i, attempt: "hang" if attempt == 1 else 0.01)
+    call = simulation.submit(pool, 3)
+    simulation.run(0.1)
+    for worker in simulation.alive(pool):
+        simulation.feed(events.WorkerEvicted(worker.id))
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 3}

@@ -178,6 +178,8 @@ CASES = {
     # attaching
     "attach to what": Case(lambda: nb.attach("worker 3"), ("worker 3", "ta-", "fc-")),
     # options
+    "graph of what": Case(lambda: nb.widgets.graph(3), ("3", "FunctionCall")),
+    "pool of what": Case(lambda: nb.widgets.pool("f"), ("'f'", "Function")),
     "unknown option": Case(option(tmeout=3), ("tmeout", "timeout")),
     "both spellings": Case(option(keep_warm=1, min_containers=2), ("min_containers=2",)),
     "not built": Case(option(schedule=3), ("schedule=3",)),

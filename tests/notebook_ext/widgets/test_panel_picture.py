@@ -1,0 +1,29 @@
+from notebook_ext.widgets.board import Board
+from notebook_ext.widgets.panel_picture import MOST_ROWS, to_html
+from tests.notebook_ext.widgets.boards import NOW, call, pool, status, worker
+
+
+def board_of(count: int = 1) -> Board:
+    board = Board()
+    pools = [pool(f"f<{i}>", backlog=1_234) for i in range(count)]
+    board.take(status(pools, [worker(1, "f<0>")]), [call(1, "f")], lambda _: None, NOW)
+    return board
+
+
+def test_it_says_how_things_stood_in_plain_tables() -> None:
+    shown = to_html("Dashboard", board_of(), NOW)
+    assert "<b>Dashboard</b>" in shown
+    assert "f&lt;0&gt;" in shown
+    assert "1,234" in shown
+    assert "3 of 8" in shown
+    assert "4 of 10" in shown
+    assert "1 m 00 s before this was saved" in shown
+    assert "class=" not in shown, "no style sheet travels with it"
+
+
+def test_it_has_an_end() -> None:
+    assert to_html("Dashboard", board_of(100), NOW).count("f&lt;") == MOST_ROWS
+
+
+def test_nothing_is_its_title_alone() -> None:
+    assert "table" not in to_html("Pool of f", Board(), NOW)
