@@ -151,6 +151,13 @@ def test_the_readme_shows_files_that_are_there() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_the_gallery_shows_every_notebook_in_a_small_picture() -> None:
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        picture = ROOT / f"docs/pictures/{notebook.stem}.png"
+        assert f"(docs/pictures/{notebook.stem}.png)" in README
+        assert picture.stat().st_size < 150_000, picture
+
+
 def test_the_blocks_of_the_readme_run(kernel: PlainKernel) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 3

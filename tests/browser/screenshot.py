@@ -29,8 +29,9 @@ FIRST = {
     "failures": "temperatures = []",
     "classes": "reader.keep_warm(2)",
     "generators": "accuracy = []",
-    "call_graph": "call = halve.spawn",
+    "call_graph": "import groupby",
     "durable": "manager.restart_kernel",
+    "cells": "%%remote_run --timeout",
     "debugging": "readings = list(power.map",
 }
 """What the first cell in each picture has in it."""
