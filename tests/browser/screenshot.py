@@ -29,7 +29,7 @@ FIRST = {
     "failures": "temperatures = []",
     "classes": "reader.keep_warm(2)",
     "generators": "accuracy = []",
-    "call_graph": "import groupby",
+    "call_graph": "%remote_graph call",
     "durable": "manager.restart_kernel",
     "cells": "%%remote_run --timeout",
     "debugging": "readings = list(power.map",
