@@ -139,8 +139,11 @@ export default () => {
       strip.restore(model);
       model.on("change:snapshot", () => strip.restore(model));
       model.on("change:stats", () => {
-        strip.stats = model.get("stats");
-        strip.changed();
+        const stats = model.get("stats");
+        strip.then(() => {
+          strip.stats = stats;
+          strip.changed();
+        });
       });
       model.on("msg:custom", (message, buffers) => {
         if (message.op === "tick") strip.tick(message, buffers[0]);

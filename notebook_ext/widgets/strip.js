@@ -29,9 +29,11 @@ class Strip {
 
   restore(model) {
     const [view, base, count] = ["snapshot", "base", "count"].map((name) => model.get(name));
-    this.stats = model.get("stats");
+    const stats = model.get("stats");
+    if (!this.stats.state) this.stats = stats; // nothing to show yet
     this.then(async () => {
       if (view && view.byteLength) this.states = await inflate(view);
+      this.stats = stats; // behind the ticks that came before it
       this.base = base;
       this.resize(count);
       this.changed();
