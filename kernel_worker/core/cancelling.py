@@ -56,7 +56,7 @@ def evict(state: State, worker: Worker) -> None:
     worker.evicted = worker.draining = True
     if worker.condition is Condition.STARTING:
         state.kill_worker(worker)
-    elif worker.condition is Condition.IDLE:
+    elif worker.condition in {Condition.IDLE, Condition.PARKED}:
         state.stop_worker(worker)
     for lease in reversed(list(worker.leases.values())):
         _ask(state, lease)

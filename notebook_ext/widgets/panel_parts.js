@@ -1,8 +1,8 @@
 // What the dashboard and the pool widget are put together from.
 
-const WORKER_STATES = ["busy", "blocked", "idle", "starting", "stopping"];
+const WORKER_STATES = ["busy", "blocked", "idle", "parked", "starting", "stopping"];
 /** In words for people: what waits for a nested call is busy elsewhere, what is idle is warm. */
-const STATE_WORDS = { busy: "busy", blocked: "waits", idle: "warm", starting: "starting", stopping: "stopping" };
+const STATE_WORDS = { busy: "busy", blocked: "waits", idle: "warm", parked: "parked", starting: "starting", stopping: "stopping" };
 const HISTORY_SECONDS = 120;
 
 const number = (value) => value.toLocaleString("en");

@@ -389,3 +389,17 @@ def test_inputs_that_share_an_evicted_worker_all_run_again() -> None:
         simulation.feed(events.WorkerEvicted(worker.id))
     simulation.run_call(call)
     assert simulation.outcomes(call) == {"SUCCEEDED": 3}
+
+
+def test_a_parked_worker_is_evicted_at_once() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    simulation.submit(pool, 1)
+    simulation.run(0.1)
+    lease = next(e for e in simulation.log if isinstance(e, effects.GrantLease))
+    simulation.feed(
+        events.InputEnded(lease.worker, lease.lease, 0, Outcome.FAILED, 0.01, parks=True)
+    )
+    simulation.workers[lease.worker].leases = []
+    simulation.feed(events.WorkerEvicted(lease.worker))
+    assert simulation.effects["StopWorker"] == 1

@@ -1,0 +1,113 @@
+"""The pool widget and the dashboard in JupyterLab: they act while a cell blocks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.browser.conftest import NotebookOpener
+from tests.browser.labkit import NotebookPage
+from tests.browser.pictures import keep
+from tests.waiting import PATIENCE, wait_until
+
+SETUP = """
+%load_ext notebook_ext
+import notebook_ext as nb, pathlib, time
+app = nb.App("panels")
+
+@app.function(max_containers=2)
+def held(x, gate):
+    while not pathlib.Path(gate).exists():
+        time.sleep(0.02)
+    return x
+"""
+
+
+def violations(notebook: NotebookPage, context: str) -> list[Any]:
+    """Return what axe-core finds serious or critical there."""
+    found = Axe().run(notebook.page, context=context)
+    assert found.response["passes"], "it has looked"
+    wrong = found.response["violations"]
+    serious = [each for each in wrong if each["impact"] in {"serious", "critical"}]
+    return [(each["id"], [node["html"] for node in each["nodes"]]) for each in serious]
+
+
+def rows(notebook: NotebookPage, index: int) -> list[str]:
+    """Return the workers that the widget below a cell shows."""
+    return notebook.cell(index).locator("tbody th .nbx-code").all_inner_texts()
+
+
+@pytest.mark.timeout(300)
+def test_sliders_and_buttons_act_while_the_cell_blocks(
+    open_notebook: NotebookOpener, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    work = f"gate = {str(gate)!r}\nsorted(held.map(range(4), kwargs={{'gate': gate}}))"
+    notebook = open_notebook(SETUP, f"%remote_pool held\n{work}")
+    notebook.run(0)
+    notebook.begin(1)
+    cell = notebook.cell(1)
+    cell.get_by_role("button", name="Stop worker").first.wait_for(timeout=60_000 * PATIENCE)
+    wait_until(lambda: "busy" in cell.locator(".nbx-counts").inner_text(), 60, "workers are busy")
+    keep(notebook.page.locator(".jp-Notebook"), "pool")
+
+    slider = cell.get_by_role("slider", name="Max: the most workers")
+    assert slider.get_attribute("aria-valuetext") == "2"
+    slider.focus()
+    notebook.page.keyboard.press("ArrowRight")
+    wait_until(lambda: slider.get_attribute("aria-valuetext") == "3", 5, "the slider has moved")
+
+    stopped = rows(notebook, 1)[0]
+    clicked = time.monotonic()
+    cell.get_by_role("button", name=f"Stop worker {stopped}").click()
+    wait_until(
+        lambda: stopped not in rows(notebook, 1) or "stopping" in cell.inner_text(),
+        1.0,
+        "it takes effect within a second",
+    )
+    print(f"the click took effect in {time.monotonic() - clicked:.2f} s")  # noqa: T201
+    wait_until(lambda: stopped not in rows(notebook, 1), 30, "the worker is gone")
+
+    gate.touch()
+    wait_until(lambda: "[0, 1, 2, 3]" in str(notebook.outputs(1)), 60, "every input has run")
+
+
+@pytest.mark.timeout(300)
+def test_the_dashboard_shows_everything_by_day_and_by_night(
+    open_notebook: NotebookOpener, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    notebook = open_notebook(
+        SETUP,
+        f"calls = [held.spawn(i, {str(gate)!r}) for i in range(3)]\n%remote_dashboard",
+        "print('another cell runs')",
+    )
+    notebook.run(0)
+    notebook.run(1)
+    cell = notebook.cell(1)
+    cell.get_by_role("button", name="Cancel held").first.wait_for()
+    wait_until(lambda: "busy" in cell.locator(".nbx-counts").inner_text(), 60, "workers are busy")
+    cell.get_by_role("button", name="held").first.click()
+    cell.get_by_role("img", name="Workers over the last two minutes").wait_for()
+    keep(notebook.page.locator(".jp-Notebook"), "dashboard")
+    assert violations(notebook, ".nbx-panel") == []
+    notebook.use_theme("JupyterLab Dark")
+    notebook.page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
+    keep(notebook.page.locator(".jp-Notebook"), "dashboard-dark")
+    assert violations(notebook, ".nbx-panel") == []
+
+    first = cell.locator("table.nbx-calls tbody tr").last
+    first.get_by_role("button", name="Cancel held").click()
+    wait_until(lambda: "cancelled" in first.inner_text(), 5, "the call is cancelled")
+    first.get_by_role("button", name="Show the graph of held").click()
+    cell.get_by_role("application").wait_for()
+    assert violations(notebook, ".nbx-graph") == []
+    keep(notebook.page.locator(".jp-Notebook"), "dashboard-graph-dark")
+    notebook.use_theme("JupyterLab Light")
+    gate.touch()
+    picture = next(o["data"] for o in notebook.outputs(1) if "text/html" in o.get("data", {}))
+    assert "held" in "".join(picture["text/html"])
