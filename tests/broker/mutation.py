@@ -7,7 +7,7 @@ extreme, of another kind, or another message's.
 from __future__ import annotations
 
 import random
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -120,6 +120,14 @@ def sound(worker: str) -> list[Said]:
         (messages.AddInputs(call, 3, 3), inputs),
         (messages.CloseInputs(call, 6), []),
         (messages.CancelCall(call), []),
+        (messages.PauseCall(call), []),
+        (messages.PauseCall(call, paused=False), []),
+        (messages.KernelAttached("/run/kernel.json"), []),
+        (messages.ConsoleOffered(call, 0, "breakpoint", ta), []),
+        (messages.ConsoleSaid(ta), [b"(Pdb) "]),
+        (messages.ConsoleClosed(ta), []),
+        (messages.ConsoleLine(ta, "continue"), []),
+        (messages.ConsoleRefused(ta, "nobody is here"), []),
         (messages.AttachCall(CallId("fc-spawned"), items=1), []),
         (messages.DropObjects((_DIGEST,)), []),
         (messages.ConfigurePool(1, pool, 0, 2, 0, 1.0), []),
@@ -138,11 +146,11 @@ def sound(worker: str) -> list[Said]:
         (messages.Returned(lease, 1, 3), []),
         (messages.Output(call, 0, "stdout", ta), [b"hello\n"]),
     ]
-    questions = ("status", "pool_stats", "object", "call", "calls", "graph", "lookup")
-    more = ("deployments", "stop_app", "logs", "hooks")
-    for number, what in enumerate((*questions, *more)):
-        subject = {"pool_stats": pool, "hooks": pool, "object": _DIGEST}.get(what, call)
-        said.append((messages.Ask(number, what, str(subject)), []))  # type: ignore[arg-type]
+    subjects = {"pool_stats": pool, "hooks": pool, "object": _DIGEST, "attach": worker}
+    questions = get_args(get_type_hints(messages.Ask)["what"])
+    for number, what in enumerate(questions):
+        if what != "stop":
+            said.append((messages.Ask(number, what, str(subjects.get(what, call))), []))
     missing = set(get_args(messages.ToBroker)) - {type(message) for message, _ in said}
     assert not missing, missing
     return [(messages.encode(message), frames) for message, frames in said]
