@@ -117,6 +117,7 @@ def _attack(broker: RunningBroker, speakers: list[Speaker], count: int) -> None:
     assert broker.is_alive()
 
 
+@pytest.mark.fuzz
 @pytest.mark.timeout(240)
 def test_whatever_is_said_the_broker_works_on(
     running: Callable[..., RunningBroker], speakers: list[Speaker]

@@ -85,8 +85,8 @@ def test_workers_are_counted_by_what_they_are_up_to() -> None:
         worker = Worker(WorkerId(f"ta-{number}"), pool, host, (), NOW, condition)
         pool.workers[worker.id] = worker
         pool.file(worker)
-    assert [pool.count(condition) for condition in Condition] == [1] * 5
-    assert (pool.unblocked, pool.spare, pool.alive) == (3, 2, 4)
+    assert [pool.count(condition) for condition in Condition] == [1] * len(Condition)
+    assert (pool.unblocked, pool.spare, pool.alive) == (3, 2, 5)
     for worker in list(pool.workers.values()):
         pool.unfile(worker)
     assert pool.unblocked == 0
