@@ -61,9 +61,11 @@ def connection_file(serving: Cell, tmp_path_factory: pytest.TempPathFactory) -> 
         typed(other, "%load_ext notebook_ext")
         status = typed(other, "%remote_status").result or ""
         worker = re.findall(r"(ta-\S+) +square", status)[0]
-        completed = value(other, OFFERED)
-        assert worker in completed
-        assert [each for each in completed if each.startswith("fc-")], "calls that run"
+        assert worker in value(other, OFFERED)
+        wait_until(
+            lambda: any(each.startswith("fc-") for each in value(other, OFFERED)),
+            what="a call that runs at that moment",
+        )
         shown = typed(other, f"%remote_attach {worker}", 60).result
     finally:
         other.close()

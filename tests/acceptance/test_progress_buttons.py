@@ -118,4 +118,4 @@ def test_the_progress_of_a_spawned_call_is_shown_and_cancels_it(notebook: PlainK
     unknown = notebook.run("%remote_progress fc-nobody")
     assert "nobody knows the call fc-nobody" in unknown.stderr
     wrong = notebook.run("%remote_progress slow it down")
-    assert "is no call" in wrong.stderr
+    assert "is no id of a call" in wrong.stderr
