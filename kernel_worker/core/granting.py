@@ -53,6 +53,8 @@ def granted_at_once(state: State, call: Call) -> bool:
     pool = call.pool
     if state.backlogged or pool.is_shared or call.parent is not None or not call.attached:
         return False
+    if call.paused:
+        return False
     worker = _free_worker(pool) if pool.idle else None
     if worker is None:
         return False

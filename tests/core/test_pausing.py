@@ -70,6 +70,20 @@ def test_inputs_and_retries_that_come_meanwhile_wait_too() -> None:
     assert simulation.outcomes(call) == {"SUCCEEDED": 4}
 
 
+def test_the_one_input_that_comes_to_a_paused_call_waits() -> None:
+    """What comes while nothing waits is granted as it comes, but not here."""
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), 0.01)
+    simulation.run_call(simulation.submit(pool, 1))
+    call = CallId("fc-later")
+    simulation.feed(events.CallSubmitted(CLIENT, call, pool, True, 0, closed=False))
+    simulation.feed(events.CallPaused(call))
+    simulation.feed(events.InputsAdded(call, 0, 1))
+    assert granted(simulation, call) == 0
+    simulation.feed(events.CallUnpaused(call))
+    assert granted(simulation, call) == 1
+
+
 def test_a_paused_call_is_cancelled_at_once() -> None:
     simulation = Simulation()
     call = simulation.submit(simulation.define(make_spec(), 1.0), 100)

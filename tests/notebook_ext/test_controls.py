@@ -55,7 +55,7 @@ class Collected:
 
 
 @pytest.fixture
-def gated(live: nb.App, tmp_path: Path) -> nb.Function[..., Any]:
+def gated(live: nb.App, tmp_path: Path) -> Iterator[nb.Function[..., Any]]:
     """Return a function whose inputs below 10 wait for the file `go`; 3 fails without `mended`."""
 
     @live.function
@@ -69,7 +69,8 @@ def gated(live: nb.App, tmp_path: Path) -> nb.Function[..., Any]:
             raise ValueError(x)
         return x
 
-    return gated
+    yield gated
+    (tmp_path / "go").touch()  # what a test that failed left running ends
 
 
 def started(tmp_path: Path) -> int:
