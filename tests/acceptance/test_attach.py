@@ -148,7 +148,7 @@ def test_calls_are_served_meanwhile(serving: Cell, connection_file: str) -> None
             return seen
 
         seen: set[str] = set()
-        wait_until(lambda: len(look()) > 2, 20, f"other inputs run from look to look: {seen}")
+        wait_until(lambda: len(look()) > 2, 60, f"other inputs run from look to look: {seen}")
     finally:
         client.stop_channels()
     assert not serving.finished
