@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kernel_worker.core import effects
     from kernel_worker.journal.store import Entry
     from kernel_worker.journal.thread import Journal
+    from kernel_worker.model import LeaseId
 
 Frame = bytes | memoryview
 
@@ -93,6 +94,10 @@ class Commit:
     def take_leases(self) -> list[effects.GrantLease]:
         """Return the leases that wait and could be granted later, which are forgotten here."""
         return self._gate.take_leases()
+
+    def withdraw(self, lease: LeaseId) -> effects.GrantLease | None:
+        """Return a lease of which its worker has not heard, which it then never will."""
+        return self._gate.withdraw(lease)
 
     def release(self, token: int) -> list[Held]:
         """Return the effects that waited for what is now on the disk."""

@@ -2,7 +2,9 @@
 
 Theory: only spawned calls have facts. Once a call has one under way, every further effect about it
 waits behind that fact, in order; effects about other calls, the attached ones among them, pass.
-A take-back or interrupt waits behind its lease.
+An interrupt waits behind its lease. A take-back does not: of a lease that waits here no worker has
+heard, so the lease is withdrawn. (Were it to wait, the worker would get the lease first and begin
+it, as the interrupt of its other lease, which does not wait here, has made room.)
 Where the disk has no room, leases that wait here would keep workers and CPUs from the attached
 calls: they are taken back out, and granted anew in their turn.
 """
@@ -103,6 +105,28 @@ class Gate:
                     kept.append(held)
             waiting.held = kept
         return list(taken.values())
+
+    def withdraw(self, lease: LeaseId) -> effects.GrantLease | None:
+        """Return a lease that waits, which is not granted then; None where it does not wait here.
+
+        One of a group is left: a part of the group may be at its worker.
+        """
+        call = self._leases.get(lease)
+        if call is None:
+            return None
+        grant: effects.GrantLease | None = None
+        kept: deque[Held] = deque()
+        for held in self.waiting[call].held:
+            effect = held.effect
+            if isinstance(effect, effects.GrantLease) and effect.lease == lease:
+                grant = effect
+            elif not isinstance(effect, AboutLease) or effect.lease != lease:
+                kept.append(held)
+        if grant is None or grant.group:
+            return None
+        self.waiting[call].held = kept
+        del self._leases[lease]
+        return grant
 
     def release(self, token: int) -> list[Held]:
         """Return what may be performed now that `token` is committed, in order for each call."""

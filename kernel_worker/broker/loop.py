@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from kernel_worker.broker.peers import Peer
     from kernel_worker.broker.translate import Translated
     from kernel_worker.journal.thread import Journal
-    from kernel_worker.model import ClientId, Digest, FunctionSpec
+    from kernel_worker.model import ClientId, Digest, FunctionSpec, LeaseId
     from kernel_worker.records import Deployment
     from kernel_worker.rendezvous import Connection
     from kernel_worker.settings import Settings
@@ -410,12 +410,25 @@ class Broker:
     ) -> None:
         commit = self._commit
         may_wait = commit.is_waiting
+        withdrawn: dict[LeaseId, effects.GrantLease] = {}
         for effect in wanted:
             if isinstance(effect, effects.Record):
                 commit.record(effect.record, event, frames)
                 may_wait = True
-            elif not (may_wait and commit.holds(effect, frames)):
+            elif not may_wait:
                 self._perform(effect, frames)
+            elif isinstance(effect, effects.TakeBack) and (lease := commit.withdraw(effect.lease)):
+                withdrawn[effect.lease] = lease
+            elif isinstance(effect, effects.Interrupt) and effect.lease in withdrawn:
+                pass  # its worker has never heard of the lease
+            elif not commit.holds(effect, frames):
+                self._perform(effect, frames)
+        for lease in withdrawn.values():
+            self._given_back(lease)
+
+    def _given_back(self, lease: effects.GrantLease) -> None:
+        """All of a lease is back, of which its worker had not heard."""
+        self.handle(events.InputsReturned(lease.worker, lease.lease, lease.start, lease.stop))
 
     def define(self, client: ClientId, spec: FunctionSpec) -> None:
         """Have the core know a function version, whose objects are here."""
@@ -456,10 +469,7 @@ class Broker:
                         self._perform(held.effect, held.frames)
                 case journal_thread.Delayed():
                     for lease in self._commit.take_leases():
-                        given_back = events.InputsReturned(
-                            lease.worker, lease.lease, lease.start, lease.stop
-                        )
-                        self.handle(given_back)
+                        self._given_back(lease)
                 case journal_thread.Outcomes():
                     self._replays.on_outcomes(completion)
                 case journal_thread.Found():

@@ -62,3 +62,17 @@ def test_leases_that_wait_are_taken_back_out_with_what_was_asked_of_them() -> No
     assert gate.take_leases() == []
     assert not gate.holds(TAKE_BACK, ()), "its lease is not here"
     assert [held.effect for held in gate.release(1)] == [ACCEPT, in_group, FINISH]
+
+
+def test_a_lease_that_waits_is_withdrawn_with_what_was_asked_of_it() -> None:
+    gate = Gate()
+    gate.expect(ONE, 1)
+    interrupt = effects.Interrupt(WorkerId("ta-1"), HostId("ho-1"), LeaseId(5), 0)
+    in_group = effects.GrantLease(WorkerId("ta-2"), LeaseId(6), ONE, 1, 2, 1, 6, 2)
+    for effect in (ACCEPT, GRANT, interrupt, in_group, FINISH):
+        assert gate.holds(effect, ())
+    assert gate.withdraw(LeaseId(7)) is None, "nobody waits with that"
+    assert gate.withdraw(LeaseId(6)) is None, "a part of its group may be at its worker"
+    assert gate.withdraw(LeaseId(5)) == GRANT
+    assert gate.withdraw(LeaseId(5)) is None
+    assert [held.effect for held in gate.release(1)] == [ACCEPT, in_group, FINISH]

@@ -386,3 +386,28 @@ def test_every_input_of_a_cancelled_call_is_answered(client: Client, host: Host)
         assert failure.outcome is Outcome.CANCELLED
         ended += failure.count
     assert ended == 100
+
+
+def test_leases_that_wait_for_the_disk_are_never_told_once_their_call_is_cancelled(
+    client: Client, host: Host, broker: RunningBroker
+) -> None:
+    client.define()
+    client.submit([0])
+    worker = host.start_worker()
+    worker.work(double)
+    client.hear(messages.Results)
+    for number in range(5):
+        call = client.submit(range(50), f"fc-spawned-{number}", attached=False)
+        client.hear(messages.Accepted)
+        lease = worker.lease().message
+        # What the broker makes of both it decides before it can know what is on the disk.
+        os.kill(broker.connection.pid, signal.SIGSTOP)
+        worker.done(lease, list(range(lease.start, lease.stop)))
+        client.say(messages.CancelCall(call))
+        os.kill(broker.connection.pid, signal.SIGCONT)
+        client.hear(messages.CancelConfirmed)
+        after = client.submit([number], f"fc-after-{number}")
+        heard = worker.lease().message
+        assert heard.call == after, f"{heard} was told, and its call is cancelled"
+        worker.done(heard, [0])
+        assert client.hear(messages.Results).call == after
