@@ -12,7 +12,8 @@ Everything meets in one directory, `<runtime_dir>/<profile>-<machine>-<protocol 
 A new broker is detached: its own session, no terminal, working directory `/`, no child of the
 client. It answers through a pipe when it listens, so that nobody polls for it.
 
-Guaranteed: at most one broker per directory; a directory that others could write to is refused.
+Guaranteed: at most one broker per directory; one that others could write to, or that cannot be
+used for another reason, is refused (`directories`). A broker that cannot start says why in a line.
 Not guaranteed: that a broker that was found still lives when it is dialled; dial, say `Hello`, and
 look again if no `Welcome` comes.
 """
@@ -23,7 +24,6 @@ import contextlib
 import fcntl
 import os
 import select
-import stat
 import sys
 import time
 from functools import cache
@@ -32,7 +32,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kernel_worker.errors import ConnectionError, InvalidError  # noqa: A004  ours
+from kernel_worker import directories
+from kernel_worker.directories import RUNTIME, make_private, refusing
+from kernel_worker.errors import ConnectionError  # noqa: A004  ours
 from kernel_worker.model import PROTOCOL_MAJOR, short_digest
 from kernel_worker.settings import as_environment
 
@@ -47,7 +49,8 @@ _LOG_LIMIT_BYTES = 1_000_000
 _CLAIM_SECONDS = 0.25
 READY = b"ready"
 FAILED = b"failed"
-"""What a broker says to whoever started it."""
+"""What a broker says to whoever started it; behind FAILED, why, where one line can say it."""
+_ANSWER_BYTES = 4096
 _STARTS = 3
 _PAUSE_SECONDS = 0.005
 
@@ -77,6 +80,7 @@ def find_or_start(settings: Settings) -> Connection:
     if found is not None:
         return found
     directory = prepare_directory(settings)
+    settings = directories.on_this_machine(settings)
     deadline = time.monotonic() + settings.connect_timeout_seconds
     with _flocked(directory / "start.lock", deadline):
         while (found := find(settings)) is None and _is_locked(directory):
@@ -105,15 +109,11 @@ def prepare_directory(settings: Settings) -> Path:
     """Create and check the directory where everything meets; return it.
 
     Raises:
-        InvalidError: It is not a directory of this user that nobody else can enter.
+        InvalidError: It is not a directory of this user that nobody else can enter, or cannot be
+            made.
     """
-    directory = settings.runtime_dir / f"{settings.profile}-{_namespace()}-{PROTOCOL_MAJOR}"
-    if not settings.runtime_dir.exists():
-        settings.runtime_dir.parent.mkdir(parents=True, exist_ok=True)
-        _make_private(settings.runtime_dir)
-    _check_parent(settings.runtime_dir)
-    _make_private(directory)
-    return directory
+    name = f"{settings.profile}-{_namespace()}-{PROTOCOL_MAJOR}"
+    return directories.prepare(settings.runtime_dir, name, RUNTIME)
 
 
 def socket_path(directory: Path) -> Path:
@@ -122,8 +122,8 @@ def socket_path(directory: Path) -> Path:
     if len(os.fsencode(path)) < MAX_SOCKET_PATH_BYTES:
         return path
     short = _short_directory(directory)
-    _make_private(short.parent)
-    _make_private(short)
+    make_private(short.parent)
+    make_private(short)
     return short / "broker.sock"
 
 
@@ -143,9 +143,9 @@ def kernel_path(connection_file: str, worker: str) -> Path:
 def make_kernel_directory(path: Path) -> None:
     """Create and check the directory of the connection file `path`."""
     if path.parent.parent.parent == _short_root():
-        _make_private(path.parent.parent.parent)
-    _make_private(path.parent.parent)
-    _make_private(path.parent)
+        make_private(path.parent.parent.parent)
+    make_private(path.parent.parent)
+    make_private(path.parent)
 
 
 def remove_kernel(connection_file: str, worker: str) -> None:
@@ -176,8 +176,22 @@ def _short_directory(directory: Path) -> Path:
 
 def journal_path(settings: Settings) -> Path:
     """Return where the broker of this machine and profile keeps what it has decided."""
-    name = f"{settings.profile}-{machine_name()}-{PROTOCOL_MAJOR}"
-    return settings.data_dir / name / "journal.db"
+    return settings.data_dir / _journal_name(settings) / "journal.db"
+
+
+def prepare_journal(settings: Settings) -> Path:
+    """Create and check the directory of the journal; return the journal's path.
+
+    Raises:
+        InvalidError: As `prepare_directory`; or files cannot be locked there.
+    """
+    directory = directories.prepare(settings.data_dir, _journal_name(settings), directories.DATA)
+    directories.check_locks(directory)
+    return journal_path(settings)
+
+
+def _journal_name(settings: Settings) -> str:
+    return f"{settings.profile}-{machine_name()}-{PROTOCOL_MAJOR}"
 
 
 def claim(directory: Path) -> int | None:
@@ -185,9 +199,9 @@ def claim(directory: Path) -> int | None:
 
     The lock is held until the descriptor is closed, by the process's end at the latest.
     """
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open_lock(directory / "lock")
     deadline = time.monotonic() + _CLAIM_SECONDS
-    while not _try_lock(descriptor, fcntl.LOCK_EX):
+    while not _try_lock(descriptor, fcntl.LOCK_EX, directory):
         # Somebody who looks whether there is a broker holds it too, for microseconds.
         if time.monotonic() > deadline:
             os.close(descriptor)
@@ -199,9 +213,15 @@ def claim(directory: Path) -> int | None:
 def publish(connection: Connection) -> None:
     """Write the connection file, whole and at once."""
     temporary = Path(f"{connection.path}.{connection.incarnation}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
-        file.write(msgspec.json.encode(connection))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with refusing(temporary.parent, RUNTIME):
+            descriptor = os.open(temporary, flags, 0o600)
+            with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
+                file.write(msgspec.json.encode(connection))
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.rename(connection.path)
 
 
@@ -248,9 +268,12 @@ def _namespace() -> str:
 def _start(settings: Settings, directory: Path, deadline: float) -> Connection:
     """Start a broker; again where something killed it, which then has said nothing."""
     for tries_left in range(_STARTS - 1, -1, -1):
-        word = _launch(settings, directory, deadline)
+        word, _, why = _launch(settings, directory, deadline).partition(b" ")
         if word == READY:
             break
+        if why:
+            message = f"the broker cannot start: {why.decode(errors='replace')}"
+            raise ConnectionError(message)
         if not tries_left or word == FAILED:
             raise _start_error("the broker died while it started", directory)
     found = read_connection(directory / "connection.json")
@@ -260,7 +283,7 @@ def _start(settings: Settings, directory: Path, deadline: float) -> Connection:
 
 
 def _launch(settings: Settings, directory: Path, deadline: float) -> bytes:
-    """Start a broker and return what it says: READY, FAILED, or nothing where it was killed."""
+    """Start a broker and return what it says: READY; FAILED, and why; or nothing (killed)."""
     import subprocess  # noqa: PLC0415  only the one client in many that starts a broker
 
     ready, answer = os.pipe()
@@ -292,7 +315,7 @@ def _first_word(ready: int, directory: Path, deadline: float) -> bytes:
     poller.register(ready, select.POLLIN | select.POLLHUP)
     if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
         raise _start_error("the broker did not come up in time", directory)
-    return os.read(ready, 16)
+    return os.read(ready, _ANSWER_BYTES)
 
 
 def _start_error(what: str, directory: Path) -> ConnectionError:
@@ -313,45 +336,14 @@ def _broker_environment(settings: Settings) -> dict[str, str]:
 
 def _open_log(path: Path) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
+    with refusing(path.parent, RUNTIME):
+        descriptor = os.open(path, flags, 0o600)
     if os.fstat(descriptor).st_size > _LOG_LIMIT_BYTES:
         os.truncate(descriptor, 0)
     return descriptor
 
 
-# ---- files and locks ------------------------------------------------------------------------
-
-
-def _make_private(directory: Path) -> None:
-    with contextlib.suppress(FileExistsError):
-        directory.mkdir(mode=0o700)
-    status = directory.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        problem = "is not a directory (a symbolic link is not accepted)"
-    elif status.st_uid != os.getuid():
-        problem = f"belongs to user {status.st_uid}, not to you ({os.getuid()})"
-    elif status.st_mode & 0o077:
-        problem = f"can be entered by others (mode {stat.S_IMODE(status.st_mode):04o}, not 0700)"
-    else:
-        return
-    raise _unsafe(directory, problem)
-
-
-def _check_parent(directory: Path) -> None:
-    """Refuse a directory in which somebody else could put another one in place of ours."""
-    status = directory.stat()
-    if status.st_uid not in {os.getuid(), 0}:
-        raise _unsafe(directory, f"belongs to user {status.st_uid}, not to you ({os.getuid()})")
-    if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
-        mode = stat.S_IMODE(status.st_mode)
-        raise _unsafe(directory, f"can be written by others (mode {mode:04o})")
-
-
-def _unsafe(directory: Path, problem: str) -> InvalidError:
-    return InvalidError(
-        f"{directory} {problem}; remove it, `chmod 700` it, or set NOTEBOOK_EXT_RUNTIME_DIR to"
-        " another directory"
-    )
+# ---- locks ----------------------------------------------------------------------------------
 
 
 def _is_locked(directory: Path) -> bool:
@@ -360,24 +352,30 @@ def _is_locked(directory: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return not _try_lock(descriptor, fcntl.LOCK_SH)
+        return not _try_lock(descriptor, fcntl.LOCK_SH, directory)
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+def _open_lock(path: Path) -> int:
+    with refusing(path.parent, RUNTIME):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _try_lock(descriptor: int, kind: int, directory: Path) -> bool:
+    with refusing(directory, RUNTIME):
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
     return True
 
 
 @contextlib.contextmanager
 def _flocked(path: Path, deadline: float) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open_lock(path)
     try:
-        while not _try_lock(descriptor, fcntl.LOCK_EX):
+        while not _try_lock(descriptor, fcntl.LOCK_EX, path.parent):
             _pause(deadline, f"another process has been starting a broker for too long ({path})")
         yield
     finally:

@@ -207,10 +207,12 @@ class Delivery:
         if isinstance(piece, Spilled):
             return piece
         size = _size(piece)
-        if not isinstance(piece, Values) or self._held_bytes + size <= HELD_BYTES:
+        kept: Piece | Spilled = piece
+        if isinstance(piece, Values) and self._held_bytes + size > HELD_BYTES:
+            kept = self._spill.write(piece)
+        if not isinstance(kept, Spilled):
             self._held_bytes += size
-            return piece
-        return self._spill.write(piece)
+        return kept
 
     def _wake(self) -> Waiting[None] | None:
         waiting, self._waiting = self._waiting, None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 import msgspec
 import zmq
 
-from kernel_worker import errors, rendezvous, settings
+from kernel_worker import directories, errors, rendezvous, settings
 from kernel_worker.wire import messages
 from notebook_ext import exception
 
@@ -225,7 +225,7 @@ def _with_memory() -> Connection | None:
     """Return the broker that runs, or one that is started to read what an earlier one has left."""
     connection = find()
     if connection is None:
-        configured = settings.load()
+        configured = directories.on_this_machine(settings.load())
         if not rendezvous.journal_path(configured).exists():
             return None
         connection = rendezvous.find_or_start(configured)

@@ -59,16 +59,17 @@ class Kept:
             if start in self._pieces or self.forgot_values:
                 return
             size = values.size_bytes
-            piece: Values | Spilled = values
             if self._bytes + size <= MEMORY_BYTES:
                 self._bytes += size
-            elif self._spill.size_bytes + size <= FILE_BYTES:
-                piece = self._spill.write(values)
+                self._pieces[start] = values
+                return
+            fits = self._spill.size_bytes + size <= FILE_BYTES
+            piece = self._spill.write(values) if fits else values
+            if isinstance(piece, Spilled):
+                self._pieces[start] = piece
             else:
                 self._drop_values()
                 self.forgot_values = True
-                return
-            self._pieces[start] = piece
 
     def fail(self, end: Ended) -> None:
         """An input failed."""

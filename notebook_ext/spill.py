@@ -65,25 +65,37 @@ class Spill:
         """How large the file is."""
         return self._end
 
-    def write(self, values: Values) -> Spilled:
-        """Append a batch; return what stands for it."""
+    def write(self, values: Values) -> Values | Spilled:
+        """Append a batch; return what stands for it: itself, where the disk does not take it."""
         data = msgspec.msgpack.encode(list(values.frames))
         with self._lock:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="notebook-ext-")  # noqa: SIM115  kept open
-                dropping.when_dropped(self, self._file.close)
             offset = self._end
-            self._file.seek(offset)
-            self._file.write(data)
+            try:
+                self._append(data)
+            except OSError:  # it is full, or there is no directory for temporary files
+                return values
             self._end += len(data)
             self._unread += 1
         return Spilled(values.count, values.position, self, offset, len(data))
 
+    def _append(self, data: bytes) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="notebook-ext-", buffering=0)  # noqa: SIM115  kept open
+            dropping.when_dropped(self, self._file.close)
+        self._file.seek(self._end)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
     def read(self, offset: int, size_bytes: int) -> list[bytes]:
         """Return a batch."""
         with self._lock:
+            parts: list[bytes] = []
             self._file.seek(offset)
-            data = self._file.read(size_bytes)
+            while size_bytes > 0:  # one read gives no more than 2 GiB
+                parts.append(self._file.read(size_bytes))
+                size_bytes -= len(parts[-1])
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         return msgspec.msgpack.decode(data, type=list[bytes])
 
     def drop(self) -> None:

@@ -158,34 +158,60 @@ def arrive(digest: Digest, label: str) -> Any:
     return opened(_kept.mapped(digest, label))
 
 
+class _Block:
+    """One object that was fetched: in a file without a name, or in memory where no file may be."""
+
+    def __init__(self, content: bytes) -> None:
+        self.size = len(content)
+        self._content = b""
+        self._file = os.memfd_create("notebook-ext object", os.MFD_CLOEXEC)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError:  # `ulimit -f` holds for it too: then each use costs a copy
+            self.close()
+            self._content = content
+
+    def mapped(self) -> mmap.mmap:
+        """Return a private mapping of it: what is written to it nobody else sees."""
+        if self._file >= 0:
+            private = mmap.MAP_PRIVATE
+            return mmap.mmap(self._file, self.size, private, mmap.PROT_READ | mmap.PROT_WRITE)
+        copy = mmap.mmap(-1, self.size)
+        copy.write(self._content)
+        return copy
+
+    def close(self) -> None:
+        """Let go of the file; mappings of it stay."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
 class _Kept:
-    """Objects that this process has fetched, each in a file without a name."""
+    """Objects that this process has fetched."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._files: OrderedDict[Digest, tuple[int, int]] = OrderedDict()
+        self._blocks: OrderedDict[Digest, _Block] = OrderedDict()
         self._bytes = 0
 
     def mapped(self, digest: Digest, label: str) -> mmap.mmap:
-        """Return a private mapping of an object: what is written to it nobody else sees."""
+        """Return a private mapping of an object."""
         with self._lock:
-            if digest not in self._files:
+            if digest not in self._blocks:
                 self._keep(digest, _fetched(digest, label))
-            self._files.move_to_end(digest)
-            file, size = self._files[digest]
-            return mmap.mmap(file, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._blocks.move_to_end(digest)
+            return self._blocks[digest].mapped()
 
     def _keep(self, digest: Digest, content: bytes) -> None:
-        file = os.memfd_create("notebook-ext object", os.MFD_CLOEXEC)
-        view = memoryview(content)
-        while view:
-            view = view[os.write(file, view) :]
-        self._files[digest] = (file, len(content))
-        self._bytes += len(content)
-        while self._bytes > KEPT_BYTES and len(self._files) > 1:
-            _, (oldest, size) = self._files.popitem(last=False)
-            os.close(oldest)
-            self._bytes -= size
+        block = self._blocks[digest] = _Block(content)
+        self._bytes += block.size
+        while self._bytes > KEPT_BYTES and len(self._blocks) > 1:
+            _, oldest = self._blocks.popitem(last=False)
+            oldest.close()
+            self._bytes -= oldest.size
 
 
 _kept = _Kept()

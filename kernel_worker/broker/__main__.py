@@ -15,6 +15,8 @@ import sys
 from kernel_worker.broker.log_limit import LogLimit
 from kernel_worker.errors import Error
 
+_WHY_BYTES = 2000
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,11 +39,10 @@ def main() -> int:
         return _serve(starter, with_agent=not arguments.no_host)
     except Error as error:  # what it says is enough for whoever reads the end of the log
         _log.error("the broker ends: %s", error)
+        starter.fail(str(error))
     except Exception:  # noqa: BLE001  its log is all that anybody will see
         _log.exception("the broker ends")
-    from kernel_worker import rendezvous  # noqa: PLC0415  as below
-
-    starter.tell(rendezvous.FAILED)
+        starter.fail()
     return 1
 
 
@@ -56,7 +57,7 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
         _log.info("another broker lives in %s", directory)
         starter.tell(rendezvous.READY)
         return 0
-    journal = Journal(rendezvous.journal_path(configured), configured.result_ttl_seconds)
+    journal = Journal(rendezvous.prepare_journal(configured), configured.result_ttl_seconds)
     from kernel_worker.broker.loop import Broker  # noqa: PLC0415  while the journal opens
 
     path = rendezvous.socket_path(directory)
@@ -92,6 +93,13 @@ class _Starter:
         if descriptor >= 0:
             os.write(descriptor, word)
             os.close(descriptor)
+
+    def fail(self, why: str = "") -> None:
+        """Say that there is no broker, and why, where a line can say that."""
+        from kernel_worker.rendezvous import FAILED  # noqa: PLC0415  as in `_serve`
+
+        said = b" ".join([FAILED, *filter(None, [why.encode()[:_WHY_BYTES]])])
+        self.tell(said)
 
 
 if __name__ == "__main__":

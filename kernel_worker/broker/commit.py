@@ -14,7 +14,7 @@ from kernel_worker.core import events
 from kernel_worker.model import CallId, Digest, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kernel_worker.broker.gate import Held
     from kernel_worker.broker.objects import ObjectStore
@@ -80,6 +80,11 @@ class Commit:
     def is_waiting(self) -> bool:
         """Whether any fact is on its way to the disk; otherwise no effect has to wait."""
         return bool(self._gate.waiting)
+
+    @property
+    def waiting(self) -> Iterable[CallId]:
+        """The calls with facts on their way to the disk."""
+        return self._gate.waiting
 
     def holds(self, effect: effects.Effect, frames: Sequence[Frame]) -> bool:
         """Return whether `effect` has to wait; then `release` will return it."""

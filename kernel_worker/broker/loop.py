@@ -467,7 +467,8 @@ class Broker:
                     self._logs.written(token)
                     for held in self._commit.release(token):
                         self._perform(held.effect, held.frames)
-                case journal_thread.Delayed():
+                case journal_thread.Delayed(why=why):
+                    self._progress.tell_why(self._commit.waiting, why)
                     for lease in self._commit.take_leases():
                         self._given_back(lease)
                 case journal_thread.Outcomes():

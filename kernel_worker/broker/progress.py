@@ -17,6 +17,8 @@ from kernel_worker.core.views import WAITING_SECONDS
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kernel_worker.broker.calls import OpenCall
     from kernel_worker.broker.loop import Broker
     from kernel_worker.model import CallId
@@ -58,6 +60,17 @@ class ProgressReports:
         self._is_set = self._is_soon = True
         self._broker.timers.set_if_earlier(_TIMER, self._broker.now() + FIRST_SECONDS, self._look)
 
+    def tell_why(self, calls: Iterable[CallId], why: str) -> None:
+        """Tell those who listen to spawned calls what these wait for, once."""
+        for call_id in calls:
+            call = self._broker.calls.get(call_id)
+            if call is None:
+                continue
+            progress = messages.CallProgress(call_id, 0, 0, 0, why)
+            if progress != call.last_progress:
+                call.last_progress = progress
+                self._tell(call, progress)
+
     def _look(self) -> None:
         broker = self._broker
         now = broker.now()
@@ -82,13 +95,15 @@ class ProgressReports:
         call, view = broker.calls.get(call_id), broker.scheduler.call_progress(call_id, now)
         if call is None or view is None or not view.waiting_for:
             return
-        progress = messages.encode(
-            messages.CallProgress(call_id, view.running, view.retried, 0, view.waiting_for)
+        self._tell(
+            call, messages.CallProgress(call_id, view.running, view.retried, 0, view.waiting_for)
         )
+
+    def _tell(self, call: OpenCall, progress: messages.CallProgress) -> None:
         for listener in call.audience():
-            client = broker.peers.clients.get(listener)
+            client = self._broker.peers.clients.get(listener)
             if client is not None:
-                broker.send(client.routing, progress)
+                self._broker.send(client.routing, messages.encode(progress))
 
     def _report(self, call: OpenCall, now: float) -> None:
         broker = self._broker

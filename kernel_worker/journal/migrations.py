@@ -2,6 +2,8 @@
 
 A step is SQL, or a function of the open file where rows have to be read to be changed. Versions
 follow each other: a file goes through all that are newer than it.
+
+Not guaranteed: that what an older version dropped is no longer in free parts of its file.
 """
 
 from __future__ import annotations
@@ -11,21 +13,25 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel_worker import records
+from kernel_worker.journal.seal import hidden
 from kernel_worker.model import Outcome, app_of
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-    Step = str | Callable[[sqlite3.Connection], None]
+    from kernel_worker.journal.seal import Sealer
 
-SCHEMA_VERSION = 3
+    Step = str | Callable[[sqlite3.Connection, Sealer], None]
+
+SCHEMA_VERSION = 4
 
 _decoder: msgspec.msgpack.Decoder[records.Record] = msgspec.msgpack.Decoder(records.Record)
 
 
-def migrate(db: sqlite3.Connection, version: int) -> None:
+def migrate(db: sqlite3.Connection, version: int, sealer: Sealer) -> None:
     """Bring a file of schema `version` to `SCHEMA_VERSION`, all or nothing."""
+    db.execute("PRAGMA secure_delete = ON")  # what is replaced is overwritten
     db.execute("BEGIN IMMEDIATE")
     try:
         for target in range(version + 1, SCHEMA_VERSION + 1):
@@ -33,15 +39,17 @@ def migrate(db: sqlite3.Connection, version: int) -> None:
                 if isinstance(step, str):
                     db.execute(step)
                 else:
-                    step(db)
+                    step(db, sealer)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
         raise
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # nor does it lie in the log of what was written
+    db.execute("PRAGMA secure_delete = OFF")
 
 
-def _describe_calls(db: sqlite3.Connection) -> None:
+def _describe_calls(db: sqlite3.Connection, _: Sealer) -> None:
     """Say of each call what its records say: function, app, when, and how its inputs ended."""
     tallies: dict[int, list[int]] = {}
     rows = db.execute(
@@ -67,6 +75,20 @@ def _describe_calls(db: sqlite3.Connection) -> None:
         "UPDATE calls SET tally = ? WHERE id = ? AND finished_at IS NOT NULL",
         [(msgspec.msgpack.encode(tally), call) for call, tally in tallies.items()],
     )
+
+
+def _hide_variables(db: sqlite3.Connection, sealer: Sealer) -> None:
+    """Take the environment variables of calls out of their records, and seal them."""
+    rows = db.execute("SELECT id, body FROM records WHERE kind = 'call_submitted'").fetchall()
+    for position, body in rows:
+        record = _decoder.decode(body)
+        assert isinstance(record, records.CallSubmitted)  # noqa: S101  that kind
+        bare, frames = hidden(record, sealer)
+        if frames:
+            db.execute(
+                "UPDATE records SET body = ?, payload = ? WHERE id = ?",
+                (msgspec.msgpack.encode(bare), msgspec.msgpack.encode(frames), position),
+            )
 
 
 STEPS: dict[int, tuple[Step, ...]] = {
@@ -99,4 +121,5 @@ STEPS: dict[int, tuple[Step, ...]] = {
         "CREATE INDEX logs_by_call ON logs (call, id)",
     ),
     3: (),  # a kind of record that an older version does not know: `inputs_leased`
+    4: (_hide_variables,),
 }

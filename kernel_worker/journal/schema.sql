@@ -2,7 +2,7 @@
 -- `user_version` is the version of this schema, `application_id` says that the file is ours.
 
 PRAGMA application_id = 0x4e42584a;
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 
 CREATE TABLE calls (
     id          INTEGER PRIMARY KEY,
@@ -23,7 +23,8 @@ CREATE INDEX calls_by_root ON calls (root);
 CREATE INDEX calls_by_end ON calls (expired, finished_at);
 
 -- `body` is a `kernel_worker.records` struct (msgpack). `payload` is the msgpack array of its
--- frames where they are small together; otherwise NULL, and they are rows of `frames`.
+-- frames where they are small together; otherwise NULL, and they are rows of `frames`. A call's
+-- environment variables are no part of its record but a frame beside it, sealed (`seal.py`).
 CREATE TABLE records (
     id      INTEGER PRIMARY KEY,
     call    INTEGER NOT NULL REFERENCES calls (id),

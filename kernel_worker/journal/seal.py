@@ -1,4 +1,7 @@
-"""Seals what must not lie on disk in clear: the environments of functions, with their secrets.
+"""Seals what must not lie on disk in clear: environment variables, which may be secrets.
+
+Those of functions (an object of its own) and those that a call brings along (a part of the record
+that it was submitted: `hidden` takes them out, `shown` puts them back).
 
 Theory. A secret box (XSalsa20 and Poly1305) from libsodium, by PyNaCl: a random nonce each time,
 and nothing to choose. The key is 32 random bytes in a file beside the journal that only this user
@@ -14,7 +17,12 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from kernel_worker.records import CallSubmitted
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nacl.secret import SecretBox
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
 MARK = b"\xc1sealed1"
 """Begins what is sealed. No msgpack begins with its first byte, and what is in clear is msgpack."""
 _KEY_BYTES = 32
+
+_variables = msgspec.msgpack.Decoder(tuple[tuple[str, str | None], ...])
 
 
 class Sealer:
@@ -59,6 +69,27 @@ class Sealer:
         from nacl.secret import SecretBox  # noqa: PLC0415  a broker without spawned calls needs none
 
         return SecretBox(self._secret)
+
+
+def hidden(record: CallSubmitted, sealer: Sealer) -> tuple[CallSubmitted, list[bytes]]:
+    """Return `record` without its variables, and the frames that lie beside it: these, sealed."""
+    context = record.context
+    if not context.variables:
+        return record, []
+    bare = msgspec.structs.replace(context, variables=())
+    sealed = sealer.seal(msgspec.msgpack.encode(context.variables))
+    return msgspec.structs.replace(record, context=bare), [sealed]
+
+
+def shown(record: CallSubmitted, frames: Sequence[bytes], sealer: Sealer) -> CallSubmitted | None:
+    """Return what `hidden` was given; None where the key is another one."""
+    if not frames:
+        return record
+    opened = sealer.open(frames[0])
+    if opened is None:
+        return None
+    context = msgspec.structs.replace(record.context, variables=_variables.decode(opened))
+    return msgspec.structs.replace(record, context=context)
 
 
 def _write_whole(place: Path, secret: bytes) -> None:

@@ -4,7 +4,7 @@ Theory: a fact is a row; the rows of one `write` are one transaction. Nothing is
 the end of a call. Payload frames lie beside their record, small ones in its row; objects are kept
 once, by content address, with a reference from each open call that needs them.
 
-The environments of functions, which may hold secrets, are sealed (`seal`).
+The environments of functions and the variables of calls, which may be secrets, are sealed (`seal`).
 
 Guarantees: what `write` returned from is on the disk (`synchronous=FULL`). A file of a newer schema
 is refused with a message that names both versions; a damaged one is set aside under another name,
@@ -27,7 +27,7 @@ import msgspec
 from kernel_worker import records
 from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
 from kernel_worker.journal.migrations import SCHEMA_VERSION, migrate
-from kernel_worker.journal.seal import Sealer
+from kernel_worker.journal.seal import Sealer, hidden, shown
 from kernel_worker.model import CallId, Digest, app_of
 
 if TYPE_CHECKING:
@@ -139,14 +139,17 @@ class Store:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return cls(_connect(path), Sealer.beside(path))
+            sealer = Sealer.beside(path)
+            return cls(_begin(path, sealer), sealer)
         except (OSError, sqlite3.OperationalError) as error:
-            message = f"the journal {path} cannot be opened: {error}"
+            is_busy = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+            message = (
+                f"the journal {path} cannot be opened: "
+                f"{error.strerror if isinstance(error, OSError) else error}; "
+                f"{'end the process that has it open' if is_busy else 'make room there'}, or set "
+                "NOTEBOOK_EXT_DATA_DIR to another directory"
+            )
             raise ConnectionError(message) from error
-        except sqlite3.DatabaseError as error:
-            aside = _set_aside(path)
-            _log.error("the journal %s is damaged (%s); it is now %s", path, error, aside)
-            return cls(_connect(path), Sealer.beside(path))
 
     def close(self) -> None:
         """Write everything back into the one file and let go of it."""
@@ -198,11 +201,14 @@ class Store:
         record = fact.record
         if isinstance(record, records.AttachedCallEnded) and not self._remembers(record.call):
             return
-        call_id = self._call_id(record.call)
+        call_id, frames = self._call_id(record.call), fact.frames
+        secret: set[Digest] = set()
         if isinstance(record, records.CallSubmitted):
             self._describe(call_id, record)
-        small = sum(map(len, fact.frames)) <= INLINE_BYTES
-        inline = msgspec.msgpack.encode(fact.frames) if small and fact.frames else None
+            secret = {spec.environment for spec in (record.spec, *record.nested_specs)}
+            record, frames = hidden(record, self._sealer)
+        small = sum(map(len, frames)) <= INLINE_BYTES
+        inline = msgspec.msgpack.encode(frames) if small and frames else None
         kind = type(record).__struct_config__.tag
         cursor = self._db.execute(
             "INSERT INTO records (call, kind, body, payload) VALUES (?, ?, ?, ?)",
@@ -213,13 +219,10 @@ class Store:
                 "INSERT INTO frames (record, position, piece) VALUES (?, ?, ?)",
                 (
                     (cursor.lastrowid, position, piece)
-                    for position, frame in enumerate(fact.frames)
+                    for position, frame in enumerate(frames)
                     for piece in _pieces(frame)
                 ),
             )
-        secret: set[Digest] = set()
-        if isinstance(record, records.CallSubmitted):
-            secret = {spec.environment for spec in (record.spec, *record.nested_specs)}
         for digest, content in fact.objects.items():
             self._keep_object(call_id, digest, content, is_secret=digest in secret)
 
@@ -373,7 +376,17 @@ class Store:
         )
         for position, kind, body, payload in rows:
             frames = [] if kind == _ITEMS else self._frames(position, payload)
-            yield StoredFact(position, _decoder.decode(body), frames)
+            record = _decoder.decode(body)
+            if isinstance(record, records.CallSubmitted):
+                record, frames = self._shown(record, frames), []
+            yield StoredFact(position, record, frames)
+
+    def _shown(self, record: records.CallSubmitted, frames: list[bytes]) -> records.CallSubmitted:
+        opened = shown(record, frames, self._sealer)
+        if opened is None:  # nor does the key open the environment, without which nothing runs
+            _log.error("the journal's key does not open the variables of %s", record.call)
+            return record
+        return opened
 
     def open_objects(self) -> Iterator[tuple[Digest, bytes]]:
         """Yield the objects that calls with open inputs and deployments in force need."""
@@ -543,7 +556,19 @@ def _environments(functions: Iterable[DeployedFunction]) -> set[Digest]:
     return {spec.environment for each in functions for spec in (each.spec, *each.nested)}
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _begin(path: Path, sealer: Sealer) -> sqlite3.Connection:
+    """Open the file; one that is damaged is set aside, and a new one begun."""
+    try:
+        return _connect(path, sealer)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        aside = _set_aside(path)
+        _log.error("the journal %s is damaged (%s); it is now %s", path, error, aside)
+        return _connect(path, sealer)
+
+
+def _connect(path: Path, sealer: Sealer) -> sqlite3.Connection:
     path.touch(mode=0o600)  # what SQLite puts beside it is no more open than it
     db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
     try:
@@ -566,7 +591,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             message = "it is some other program's"
             raise sqlite3.DatabaseError(message)
         if tables and version < SCHEMA_VERSION:
-            migrate(db, version)
+            migrate(db, version, sealer)
         db.execute("SELECT count(*) FROM calls WHERE finished_at IS NULL").fetchone()
     except BaseException:
         db.close()

@@ -52,6 +52,9 @@ class Committed:
 class Delayed:
     """There is no room on the disk for what comes next; it is tried again, and again said so."""
 
+    why: str
+    """For people: which directory, what is wrong with it, what to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
@@ -247,7 +250,7 @@ class Journal:
         except Exception as error:
             if not _is_passing(error):
                 raise
-            _log.exception("what has expired cannot be dropped from the journal now")
+            _log.error("what has expired stays in the journal for now: %s", error)
             return []
 
     def _wait(self, until: float) -> list[_Request]:
@@ -277,6 +280,7 @@ class Journal:
         if not writes:
             return
         entries = [entry for write in writes for entry in write.entries]
+        why = ""
         while True:
             try:
                 store.write(entries)
@@ -284,9 +288,13 @@ class Journal:
             except Exception as error:
                 if not _is_passing(error) or self._closing.is_set():
                     raise
-                _log.exception("the journal cannot be written; calls wait until it can")
-                self._tell(Delayed())
+                if not why:
+                    why = f"{self._path.parent} cannot be written ({error}): make room there"
+                    _log.error("spawned calls wait: %s", why)
+                self._tell(Delayed(why))
                 self._closing.wait(_RETRY_SECONDS)
+        if why:
+            _log.info("%s can be written again", self._path.parent)
         self._tell(Committed(writes[-1].token))
 
     def _read(self, store: Store, request: _Read) -> None:

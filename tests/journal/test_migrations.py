@@ -10,8 +10,9 @@ import pytest
 
 from kernel_worker import records
 from kernel_worker.journal.migrations import SCHEMA_VERSION, STEPS, migrate
+from kernel_worker.journal.seal import Sealer
 from kernel_worker.journal.store import EndedCall, Store
-from kernel_worker.model import CallId, Outcome
+from kernel_worker.model import CallContext, CallId, Outcome
 from tests.journal.facts import SPEC, submitted
 
 ONE, TWO = CallId("fc-1"), CallId("fc-2")
@@ -116,6 +117,26 @@ def test_a_step_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(STEPS, SCHEMA_VERSION, (*STEPS[SCHEMA_VERSION], "no SQL"))
     db = sqlite3.connect(path, isolation_level=None)
     with pytest.raises(sqlite3.OperationalError):
-        migrate(db, 1)
+        migrate(db, 1, Sealer(b"k" * 32))
     assert "name" not in _columns(db, "calls")
     db.close()
+
+
+def test_variables_that_lay_in_clear_are_sealed_and_arrive(path: Path) -> None:
+    context = CallContext("/work", (("TOKEN", "hunter2" * 9), ("LANG", None)))
+    told = msgspec.structs.replace(submitted("fc-3").record, context=context)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("INSERT INTO calls VALUES (3, 'fc-3', NULL, 0)")
+        db.execute(
+            "INSERT INTO records (call, kind, body) VALUES (3, 'call_submitted', ?)",
+            (msgspec.msgpack.encode(told),),
+        )
+    db.close()
+    assert b"hunter2" in path.read_bytes()
+    store = Store.open(path)
+    assert [each.record for each in store.open_facts()][-1] == told
+    on_disk = b"".join(file.read_bytes() for file in path.parent.glob("journal.db*"))
+    assert b"fc-3" in on_disk
+    assert b"hunter2" not in on_disk
+    store.close()

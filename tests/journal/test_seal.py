@@ -1,10 +1,11 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kernel_worker.journal.seal import MARK, Sealer
-from kernel_worker.journal.store import Deployed, Store
-from kernel_worker.model import DeployedFunction
+from kernel_worker.journal.store import Deployed, Fact, Store
+from kernel_worker.model import CallContext, DeployedFunction
 from kernel_worker.records import Deployment
 from tests.journal.facts import SPEC, submitted
 
@@ -60,4 +61,27 @@ def test_another_key_loses_what_was_sealed_and_nothing_else(
     store = Store.open(path)
     assert dict(store.open_objects()) == {"code": b"code"}
     assert "the journal's key does not open environment" in caplog.text
+    store.close()
+
+
+def test_variables_of_a_call_do_not_lie_in_the_journal_in_clear(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "journal.db"
+    context = CallContext("/work", (("TOKEN", "hunter2" * 4000), ("LANG", None)))
+    told = msgspec.structs.replace(submitted("fc-1").record, context=context)
+    store = Store.open(path)
+    store.write([Fact(told)])
+    store.close()
+    on_disk = b"".join(file.read_bytes() for file in tmp_path.glob("journal.db*"))
+    assert b"hunter2" not in on_disk
+    assert b"/work" in on_disk
+    store = Store.open(path)
+    assert [(each.record, each.frames) for each in store.open_facts()] == [(told, [])]
+    store.close()
+    (tmp_path / "journal.key").write_bytes(b"o" * 32)
+    store = Store.open(path)
+    (left,) = store.open_facts()
+    assert left.record == msgspec.structs.replace(told, context=CallContext("/work"))
+    assert "the journal's key does not open the variables of fc-1" in caplog.text
     store.close()

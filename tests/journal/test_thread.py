@@ -146,7 +146,10 @@ def test_a_disk_without_room_for_dropping_what_has_expired_ends_nothing(
 
 
 def test_a_write_waits_for_room_on_the_disk(
-    open_journal: Open, monkeypatch: pytest.MonkeyPatch
+    open_journal: Open,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(thread, "_RETRY_SECONDS", 0.01)
     write = Store.write
@@ -162,5 +165,10 @@ def test_a_write_waits_for_room_on_the_disk(
     journal = open_journal()
     journal.restored()
     token = journal.submit([submitted(ONE)])
-    assert collect(journal, Committed) == [Delayed(), Delayed(), Committed(token)]
+    *delays, last = collect(journal, Committed)
+    assert last == Committed(token)
+    assert [type(each) for each in delays] == [Delayed, Delayed]
+    why = f"{tmp_path} cannot be written (database or disk is full): make room there"
+    assert {each.why for each in delays if isinstance(each, Delayed)} == {why}
     assert len(tried) == 3
+    assert [record.message for record in caplog.records] == [f"spawned calls wait: {why}"], "once"

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 from pathlib import Path
+
+import pytest
 
 from kernel_worker.wire import payload
 from kernel_worker.wire.frames import FORM_VALUE
-from notebook_ext.spill import Spill, Values
+from notebook_ext.spill import Spill, Spilled, Values
 from tests.waiting import wait_until
 
 
@@ -47,3 +50,15 @@ def test_the_file_goes_with_the_last_that_refers_to_it() -> None:
     del written
     gc.collect()
     wait_until(lambda: not link.is_symlink() or link.readlink() != file)
+
+
+def test_what_the_disk_does_not_take_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    spill, held = Spill(), values(1)
+    assert spill.write(held) is held
+    assert spill.size_bytes == 0
+    monkeypatch.undo()
+    assert isinstance(spill.write(held), Spilled), "there is room again"
+    spill.close()
