@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -128,7 +128,7 @@ MOUNTS = r"""
 
 
 @pytest.fixture
-def network_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def network_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a home directory that the system seems to have from another machine."""
     home = tmp_path / "home"
     (home / "a b").mkdir(parents=True)
