@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
+from kernel_worker.broker.bounds import check_numbers
 from kernel_worker.broker.peers import Client, Host, Peer, Worker
 from kernel_worker.broker.watches import ProcessWatch
 from kernel_worker.core import events
@@ -130,6 +131,8 @@ class Admission:
             return f"nobody asked for worker {hello.peer}"
         if hello.role == "host" and hello.resources is None:
             return f"host {hello.peer} did not say what it has"
+        if hello.role == "host":
+            check_numbers(hello.resources)
         return ""
 
     def _admit(self, routing: bytes, hello: messages.Hello) -> events.Event:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from kernel_worker.broker.attaching import Attaching
+from kernel_worker.broker.bounds import check_numbers
 from kernel_worker.broker.consoles import Consoles
 from kernel_worker.broker.deployments import KEEPER
 from kernel_worker.core import events
@@ -92,6 +93,7 @@ class Answers:
 
         Those of a deployed function belong to its deployment: they stay when `client` leaves.
         """
+        check_numbers(message)
         if is_deployed(message.pool):
             self._deployments.enlist(client, FunctionKey(message.pool))
         try:

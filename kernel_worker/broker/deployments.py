@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel_worker.broker.bounds import check_numbers
 from kernel_worker.core import events
 from kernel_worker.errors import Error, InvalidError, NotFoundError
 from kernel_worker.model import ClientId, Digest, deployed_key, instance_parts
@@ -191,6 +192,7 @@ class Deployments:
 
     def deploy(self, client: Client, message: messages.Deploy) -> None:
         """Write a new version down, then put it in force and answer."""
+        check_numbers(message.functions)
         if wrong := _wrong_names(message):
             self._fail(client, message.request, InvalidError(wrong))
             return

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel_worker.broker.bounds import check_numbers, check_seconds
 from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.deployments import Register
 from kernel_worker.broker.peers import Client, Host, Peer, Peers, Worker
@@ -106,6 +107,7 @@ class Translator:
                     return None
                 return events.CallPaused(call) if paused else events.CallUnpaused(call)
             case messages.Define(spec=spec, derived=derived):
+                check_numbers(spec)
                 missing = self._objects.missing(spec.objects)
                 if missing:
                     text = f"{spec.name} is defined with object {missing}, which was not sent"
@@ -132,6 +134,7 @@ class Translator:
         match message:
             case messages.Done(lease=lease, start=start, count=count, elapsed_seconds=elapsed):
                 _check_positions(start, count)
+                check_seconds(elapsed)
                 _check_form(batches.check(frames, count), is_value=True)
                 return events.RangeSucceeded(worker.id, lease, start, count, elapsed)
             case messages.Yielded(lease=lease, index=index, start=start, count=count):
@@ -141,6 +144,7 @@ class Translator:
             case messages.InputEnded(lease=lease, index=index, outcome=outcome):
                 _check_exception(frames, is_needed=outcome is Outcome.FAILED)
                 elapsed = message.elapsed_seconds
+                check_seconds(elapsed)
                 below = message.cancelled_below
                 return events.InputEnded(
                     worker.id, lease, index, outcome, elapsed, below, message.lingers, message.parks
@@ -186,6 +190,7 @@ class Translator:
         self, client: Client, message: messages.Submit, frames: Sequence[Frame]
     ) -> Translated:
         header = _check_inputs(0, message.count, frames)
+        check_numbers(message.context)
         call = message.call
         if message.streams and not (message.closed and message.count == 1):
             text = f"{call} streams and has {message.count} inputs; it has one, and is closed"

@@ -26,6 +26,8 @@ HANDOVER_SECONDS: Final = 0.25
 """How long idle workers above the ceiling are kept: a nested call needs them back soon."""
 STARVED_SECONDS: Final = 2.0
 """How long work waits for memory or a device that busy workers of other pools hold."""
+MAX_KEPT: Final = 1000
+"""Beyond so many workers a pool grows by demand alone, whatever floor or buffer it was given."""
 _STARTUP_GRACE_SECONDS: Final = 1.0
 
 
@@ -76,7 +78,7 @@ def _start(state: State, pool: Pool, missing: int) -> None:
     if state.now < pool.retry_start_at:
         state.timers.set_if_earlier(("start", pool.id), pool.retry_start_at)
         return
-    kept = min(missing, max(0, pool.kept(state.now) - pool.unblocked))
+    kept = min(pool.kept(state.now) - pool.unblocked, MAX_KEPT - len(pool.workers), missing)
     while kept > 0 and _start_one(state, pool):
         kept -= 1
         missing -= 1

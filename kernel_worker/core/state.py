@@ -9,6 +9,8 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from kernel_worker.core import effects
 from kernel_worker.core.hosts import EPSILON
 from kernel_worker.core.pools import Condition, Pool, Worker
@@ -99,7 +101,11 @@ class State:
     # -- pools
 
     def define(self, spec: FunctionSpec) -> Pool:
-        """Return the pool of `spec`, made if it is new."""
+        """Return the pool of `spec`, made if it is new.
+
+        Its id stands for all else that is in `spec`: of a pool that is known only the settings may
+        change, and which of several packings of the same code its workers load.
+        """
         pool = self.pools.get(spec.pool)
         if pool is None:
             pool = Pool(spec.pool, spec, spec.settings)
@@ -108,8 +114,8 @@ class State:
         elif pool.spec != spec:
             if pool.spec.settings != spec.settings:
                 pool.settings = spec.settings
-            pool.spec = spec
-            pool.fits = None
+            known = pool.spec
+            pool.spec = msgspec.structs.replace(known, code=spec.code, settings=spec.settings)
         self.touch(pool)
         return pool
 

@@ -64,9 +64,9 @@ def function_defined(
     state.touch(pool)
     if known is not None:
         return
-    for sibling_id in state.pools_of_key[spec.key]:
+    for sibling_id in state.pools_of_key[pool.spec.key]:
         sibling = state.pools[sibling_id]
-        sibling.superseded = sibling.spec.version != spec.version
+        sibling.superseded = sibling.spec.version != pool.spec.version
         state.touch(sibling)
 
 

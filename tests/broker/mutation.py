@@ -64,10 +64,10 @@ _STRANGE: tuple[object, ...] = (
 )
 
 
-def pool_of_mutants(resources: Resources = Resources()) -> FunctionSpec:
+def pool_of_mutants(pool: PoolId, resources: Resources = Resources()) -> FunctionSpec:
     """Return what the mutants' function is."""
     return FunctionSpec(
-        PoolId("po-mutant"),
+        pool,
         FunctionKey("mutants/app/f"),
         "f",
         "__main__",
@@ -78,15 +78,16 @@ def pool_of_mutants(resources: Resources = Resources()) -> FunctionSpec:
     )
 
 
-def sound(worker: str) -> list[Said]:
+def sound(worker: str, pool: PoolId) -> list[Said]:
     """Return at least one of every message that a broker hears, as they are said.
 
     Args:
         worker: The id of a worker that the host has been asked for.
+        pool: The pool that it is of.
     """
-    call, pool, ta = CallId("fc-mutant"), PoolId("po-mutant"), WorkerId(worker)
+    call, ta = CallId("fc-mutant"), WorkerId(worker)
     lease = LeaseId(1)
-    spec = pool_of_mutants()
+    spec = pool_of_mutants(pool)
     parent = ParentInput(call, 0, 1, ta, lease)
     inputs = _frames([(1,), ("two",), ([3],)], batches.FORM_ARGS)
     values = _frames([1, "two", [3]], batches.FORM_VALUE)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from kernel_worker.model import CallId, Device, HostResources, Resources, WorkerId
+from kernel_worker.model import CallId, Device, HostResources, PoolId, Resources, WorkerId
 from kernel_worker.wire import messages
 from tests.broker.mutation import CONTENT, is_leave, mutate, pool_of_mutants, sound
-from tests.broker.speaking import Client, Host, RunningBroker, Speaker, Worker
+from tests.broker.speaking import LIMIT_SECONDS, Client, Host, RunningBroker, Speaker, Worker
 
 MUTANTS = 6_000
 MANY_MUTANTS = 1_000_000
@@ -49,6 +49,7 @@ class Bystander:
         self.client.submit([self.calls, self.calls], call, pool="po-good")
         if self.worker is None:
             self.worker = self.host.start_worker()
+        self._refuse_others()
         done = 0
         while done < 2:
             lease = self.worker.work(lambda x: x + 1)
@@ -62,11 +63,21 @@ class Bystander:
             assert set(heard.values) == {self.calls + 1}
             done -= results.count
 
+    def _refuse_others(self) -> None:
+        """Say of workers for what the mutants defined that they do not start."""
+        while self.host.socket.poll(0):
+            heard = self.host.listen().message
+            if isinstance(heard, messages.StartWorker):
+                self.host.say(messages.StartFailed(heard.worker, "not here"), [b"an exception"])
+            else:
+                assert isinstance(heard, messages.StoreObject | messages.RetirePool), heard
+
 
 class Mutants:
     """A client, a host and its worker that are let in, and then go wrong; and a stranger."""
 
     def __init__(self, broker: RunningBroker, name: str) -> None:
+        self.pool = PoolId(f"po-{name}")  # mutants before these may have paused or sized theirs
         self.client = Mutant(broker, f"cl-{name}")
         self.client.hello("client")
         self.host = Mutant(broker, f"ho-{name}")
@@ -77,15 +88,16 @@ class Mutants:
         self.worker = Mutant(broker, wanted)
         self.worker.hello("worker")
         self.all = [self.client, self.host, self.worker, Mutant(broker, f"cl-stranger-{name}")]
-        self.said = sound(wanted)
+        self.said = sound(wanted, self.pool)
 
     def _ask_for_worker(self) -> WorkerId:
         """Have the broker ask the host, which has the only device, for a worker."""
-        spec = pool_of_mutants(Resources(gpu=1.0))
+        spec = pool_of_mutants(self.pool, Resources(gpu=1.0))
         self.client.say(messages.StoreObject(spec.code), [CONTENT])
         self.client.say(messages.Define(spec))
         self.client.say(messages.ConfigurePool(1, spec.pool, min_containers=1))
         while True:
+            assert self.host.socket.poll(int(LIMIT_SECONDS * 1000)), f"{self.host.peer} waits"
             heard = messages.decode_at_host(self.host.socket.recv_multipart()[0])
             if isinstance(heard, messages.StartWorker):
                 return heard.worker

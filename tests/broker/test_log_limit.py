@@ -7,8 +7,8 @@ import logging
 from kernel_worker.broker.log_limit import LogLimit
 
 
-def _line(at: float) -> logging.LogRecord:
-    record = logging.LogRecord("broker", logging.WARNING, "", 0, "%s is dropped", ("it",), None)
+def _line(at: float, level: int = logging.WARNING) -> logging.LogRecord:
+    record = logging.LogRecord("broker", level, "", 0, "%s is dropped", ("it",), None)
     record.created = at
     return record
 
@@ -37,3 +37,12 @@ def test_a_clock_that_is_set_back_does_not_silence_it() -> None:
     assert limit.filter(_line(1000.0))
     assert not limit.filter(_line(1.0))
     assert limit.filter(_line(2.5))
+
+
+def test_warnings_never_hide_an_error() -> None:
+    limit = LogLimit(burst_lines=1, lines_per_second=1)
+    assert [limit.filter(_line(1.0)) for _ in range(3)] == [True, False, False]
+    error = _line(1.0, logging.ERROR)
+    assert limit.filter(error)
+    assert error.getMessage() == "it is dropped"
+    assert not limit.filter(_line(1.0, logging.ERROR))

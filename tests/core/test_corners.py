@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from kernel_worker import records, traces
@@ -15,6 +16,7 @@ from kernel_worker.core.pools import Condition, Worker
 from kernel_worker.core.state import State
 from kernel_worker.model import (
     CallId,
+    Digest,
     HostId,
     LeaseId,
     Outcome,
@@ -105,9 +107,24 @@ def test_a_definition_with_other_settings_changes_them() -> None:
     spec = make_spec(resources=Resources(gpu=0.5), settings=PoolSettings(min_containers=3))
     simulation.feed(events.FunctionDefined(CLIENT, spec))
     assert call.pool.settings.min_containers == 3
-    late = make_spec(resources=Resources(gpu=0.5), settings=spec.settings, rerun_on_crash=False)
-    simulation.feed(events.FunctionDefined(CLIENT, late))
-    assert not call.pool.spec.rerun_on_crash
+    packed_anew = msgspec.structs.replace(spec, code=Digest("same code, other bytes"))
+    simulation.feed(events.FunctionDefined(CLIENT, packed_anew))
+    assert call.pool.spec == packed_anew
+
+
+def test_a_definition_under_the_id_of_another_changes_nothing_else() -> None:
+    simulation, _, call, _ = running()
+    known = call.pool.spec
+    other = make_spec("g", "2", resources=Resources(cpu=1e-8), rerun_on_crash=False)
+    wrong = msgspec.structs.replace(other, pool=known.pool)
+    simulation.feed(events.FunctionDefined(CLIENT, wrong))
+    kept = msgspec.structs.replace(known, code=wrong.code, settings=wrong.settings)
+    assert call.pool.spec == kept
+    assert not call.pool.superseded
+    simulation.feed(events.FunctionReleased(CLIENT, known.pool))
+    simulation.feed(events.CallCancelled(call.id, terminate=True))
+    simulation.run(100)
+    assert not simulation.core.status().pools
 
 
 def test_workers_without_a_cpu_share_are_bounded_by_the_backlog() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import autoscaler
 from kernel_worker.core import effects, events
+from kernel_worker.core.scaling import MAX_KEPT
 from kernel_worker.model import ClientId, FunctionSpec, PoolId, PoolSettings, Resources
 from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
 
@@ -39,6 +40,15 @@ def test_demand_starts_no_more_workers_than_cpus() -> None:
     assert stats(simulation, pool)[1] == 2
     configure(simulation, pool, min_containers=3, buffer_containers=1)
     assert stats(simulation, pool)[1] == 4
+
+
+def test_a_floor_beyond_all_measure_starts_a_thousand_workers() -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(settings=PoolSettings(min_containers=2**63 - 1)), 0.01)
+    assert simulation.effects["StartWorker"] == MAX_KEPT
+    configure(simulation, pool, buffer_containers=2**63 - 1)
+    simulation.run_call(simulation.submit(pool, 1))
+    assert simulation.effects["StartWorker"] <= MAX_KEPT + 2
 
 
 def test_little_work_starts_one_worker() -> None:
