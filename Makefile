@@ -5,7 +5,13 @@ BIN := .venv/bin
 # Not PYTHON: where that is set, it is the interpreter to make .venv with.
 VENV_PYTHON := $(BIN)/python
 
-.PHONY: help setup quick demo lab test lint format pytest chaos fuzz coverage docs screenshot bench wheel clean
+COVERED := tests/core tests/wire tests/notebook_ext/test_conversation.py
+# Random histories, and simulations that take minutes where every line is counted.
+CHANCE := tests/core/test_invariants.py::TestAnyHistory \
+  tests/core/test_scaling.py::test_many_functions_share_two_cores_and_none_starves \
+  tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns
+
+.PHONY: help setup quick demo lab test lint format pytest rest chaos fuzz large coverage docs screenshot bench wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -22,7 +28,7 @@ demo: quick ## run notebooks/quickstart.ipynb here, in the terminal
 lab: quick ## open the quickstart in JupyterLab
 	@$(VENV_PYTHON) -m jupyterlab notebooks/quickstart.ipynb
 
-test: setup lint coverage pytest ## everything that CI checks
+test: setup lint coverage rest ## everything that CI checks
 
 lint: setup ## ruff, mypy and the import contracts
 	$(BIN)/ruff check
@@ -37,20 +43,23 @@ format: setup ## let ruff mend what it can
 pytest: setup ## all tests, the quick ones first
 	$(VENV_PYTHON) -m pytest
 
+# What `coverage` has not run.
+rest: setup
+	$(VENV_PYTHON) -m pytest $(COVERED:%=--ignore=%)
+	$(VENV_PYTHON) -m pytest $(CHANCE)
+
+large: setup ## the tests' largest sizes, for some minutes
+	$(VENV_PYTHON) -m pytest -m large
+
 chaos: setup ## press and kill at random moments, for about 7 minutes
 	$(VENV_PYTHON) -m pytest -m chaos -s
 
 fuzz: setup ## a million mutated messages, and thousands of cut journals
 	$(VENV_PYTHON) -m pytest -m fuzz
 
-# Without the random histories: what is covered must not depend on chance. And without the long
-# simulations, which take minutes where every line is counted.
+# What is covered must not depend on chance.
 coverage: setup ## the pure rooms by their own test files, every branch
-	$(VENV_PYTHON) -m pytest --cov --cov-report=term-missing \
-	  tests/core tests/wire tests/notebook_ext/test_conversation.py \
-	  --deselect tests/core/test_invariants.py::TestAnyHistory \
-	  --deselect tests/core/test_scaling.py::test_a_hundred_functions_share_two_cores_and_none_starves \
-	  --deselect tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns
+	$(VENV_PYTHON) -m pytest --cov --cov-report=term-missing $(COVERED) $(CHANCE:%=--deselect=%)
 
 docs: setup ## build the documentation into docs/_build/html
 	$(VENV_PYTHON) -m sphinx -W --keep-going -d docs/_build/cache docs docs/_build/html

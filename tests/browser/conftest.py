@@ -31,6 +31,16 @@ def chromium(own_directories: Path) -> Iterator[Browser]:
 
 
 @pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """Return the path of a file that inputs wait for; it is there at the end, whatever happened.
+
+    The workers are those of all tests of this folder.
+    """
+    yield tmp_path / "gate"
+    (tmp_path / "gate").touch()
+
+
+@pytest.fixture
 def open_notebook(
     lab: LabServer, chromium: Browser, request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[NotebookOpener]:

@@ -44,9 +44,8 @@ def keys(notebook: NotebookPage, index: int) -> str:
 
 @pytest.mark.timeout(300)
 def test_a_graph_lives_and_is_asked_while_its_cell_blocks(
-    open_notebook: NotebookOpener, tmp_path: Path
+    open_notebook: NotebookOpener, gate: Path
 ) -> None:
-    gate = tmp_path / "gate"
     notebook = open_notebook(SETUP, f"%remote_graph\npipeline.remote(12, {str(gate)!r})")
     notebook.run(0)
     notebook.begin(1)

@@ -16,31 +16,22 @@ button.on_click(count)
 button
 """
 PROGRESS = """
-import ipywidgets
-bar = ipywidgets.IntProgress(max=200, description="0 %")
+bar = ipywidgets.IntProgress(max=50, description="0 %")
 display(bar)
-for value in range(201):
+for value in range(51):
     bar.value = value
-    bar.description = f"{value / 2:.0f} %"
+    bar.description = f"{value * 2} %"
 """
 
 
-def test_a_click_reaches_the_kernel(open_notebook: NotebookOpener) -> None:
-    notebook = open_notebook(BUTTON)
+def test_clicks_progress_and_exceptions_are_seen(open_notebook: NotebookOpener) -> None:
+    notebook = open_notebook(BUTTON, PROGRESS, "1/0")
     notebook.run(0)
     notebook.cell(0).get_by_role("button", name="Hit").click()
     notebook.cell(0).get_by_role("button", name="hits 1").wait_for()
     assert notebook.evaluate("hits") == 1
-
-
-def test_a_progress_bar_reaches_its_end(open_notebook: NotebookOpener) -> None:
-    notebook = open_notebook(PROGRESS)
-    notebook.run_all()
-    notebook.cell(0).get_by_text("100 %").wait_for()
-    assert notebook.errors(0) == []
-
-
-def test_an_exception_is_found_in_the_outputs(open_notebook: NotebookOpener) -> None:
-    notebook = open_notebook("1/0")
-    notebook.run(0)
-    assert notebook.errors(0) == ["ZeroDivisionError"]
+    notebook.run(1)
+    notebook.cell(1).get_by_text("100 %").wait_for()
+    assert notebook.errors(1) == []
+    notebook.run(2)
+    assert notebook.errors(2) == ["ZeroDivisionError"]

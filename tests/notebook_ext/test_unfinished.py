@@ -269,12 +269,12 @@ def test_what_does_not_travel_as_plain_values(ran: Any, live: nb.App, tmp_path: 
 
 def test_for_each(ran: Any, loop: Any) -> None:
     fragile, take = ran
-    with pytest.raises(ValueError, match="1") as caught:
+    with pytest.raises(ValueError, match=r"^[135]\n") as caught:  # whichever failed first
         fragile.for_each(range(6))
     error: Any = caught.value
     settled(nb.last_map())
     assert error.results == {}
-    assert 1 in error.failed
+    assert error.failed.keys() & {1, 3, 5}
     with pytest.raises(ValueError, match="in input"):
         error.resume()
     with pytest.raises(ValueError, match="in input"):

