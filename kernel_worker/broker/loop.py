@@ -158,6 +158,8 @@ class Broker:
         poller.register(self.sockets.router, zmq.POLLIN)
         poller.register(self.watches.fileno(), zmq.POLLIN)
         self.watches.add(self.journal.fileno(), self._journal_done)
+        refusals = self.sockets.watch_refusals()
+        self.watches.add(refusals, self.sockets.note_refusals)
         signals = _Signals(self)
         self._upkeep()
         if self._agent is not None:

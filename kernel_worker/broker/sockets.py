@@ -5,7 +5,10 @@ peer that reads slowly it is tried again after a moment, for one whose connectio
 says `Hello` again. A reconnection under the same id takes the id over.
 
 Guarantees: messages to one peer are delivered in the order of the sends; none is dropped silently:
-a peer whose queue is over its limit is given up as a whole, loudly.
+a peer whose queue is over its limit is given up as a whole, loudly. A process of another user is
+refused before it has said anything, also where it got past the modes of the directories. What says
+that it is larger than this machine's memory ends its connection, and no memory is spent on what
+has not come.
 Not guaranteed: what libzmq had taken when a connection broke. On one machine a connection breaks
 only with one of its processes; that is why there are no heartbeats on `ipc`, which would cut off a
 process that was merely stopped for a while.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -31,6 +35,8 @@ _HEARTBEAT_MS = 5_000
 _HEARTBEAT_TIMEOUT_MS = 30_000
 _LINGER_MS = 500
 _FEW_BYTES = 65_536
+_MONITOR = "inproc://refusals"
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Plain numbers: combining flags of an enumeration costs more than a system call.
 _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -65,14 +71,31 @@ class Sockets:
         self.router.sndhwm = _HIGH_WATER_MESSAGES
         self.router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.router.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        if not address.startswith("ipc:"):
+        self.router.setsockopt(zmq.MAXMSGSIZE, os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES)
+        if address.startswith("ipc:"):
+            self.router.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+        else:
             self.router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
             self.router.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+        self.router.monitor(_MONITOR, zmq.EVENT_ACCEPT_FAILED)
+        self._monitor: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
+        self._monitor.connect(_MONITOR)
         self.router.bind(address)
         # Without the method between, which looks at options of other kinds of sockets.
         self._send_frame: Callable[..., object] = super(zmq.Socket, self.router).send
         self._on_unreachable = on_unreachable
         self._queues: dict[bytes, _Queue] = {}
+
+    def watch_refusals(self) -> int:
+        """Return a descriptor that is readable when `note_refusals` has something to say."""
+        self.note_refusals()  # libzmq signals only to who has found nothing before
+        return int(self._monitor.FD)
+
+    def note_refusals(self) -> None:
+        """Write into the log who was not let in."""
+        while self._monitor.poll(0):
+            self._monitor.recv_multipart()
+            _log.warning("a connection is refused: it is not of a process of user %d", os.getuid())
 
     @property
     def is_congested(self) -> bool:
@@ -129,6 +152,8 @@ class Sockets:
 
     def close(self) -> None:
         """Close the socket after a short while for what is being sent."""
+        self.router.disable_monitor()
+        self._monitor.close(linger=0)
         self.router.close()
         self._context.term()
 

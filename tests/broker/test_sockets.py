@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +13,10 @@ import zmq
 
 from kernel_worker.broker import sockets as sockets_module
 from kernel_worker.broker.sockets import Sockets
+from kernel_worker.rendezvous import journal_path
+from kernel_worker.wire import messages
+from tests.broker import intruder
+from tests.broker.speaking import Client, Host, RunningBroker, Speaker
 
 Losses = list[tuple[bytes, str]]
 Dial = Callable[[], "zmq.Socket[bytes]"]
@@ -121,3 +128,79 @@ def test_a_reconnection_takes_the_id_over(dial: Dial, sockets: Sockets) -> None:
     sockets.send(b"me", b"for the second")
     assert second.poll(LIMIT_MS)
     assert second.recv() == b"for the second"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_another_user_is_refused_by_the_directories_and_by_the_socket(
+    short_dir: Path,
+    running: Callable[..., RunningBroker],
+    speakers: list[Speaker],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    short_dir.chmod(0o711)  # so that nothing but our own modes keeps anybody out
+    broker = running()
+    client = Client(broker)
+    speakers.append(client)
+    client.define()
+    client.submit([1], attached=False)
+    client.hear(messages.Accepted)
+    path = Path(broker.connection.address.removeprefix("ipc://"))
+    journal = journal_path(broker.settings)
+    private = [path, Path(broker.connection.path), path.parent / "lock", journal]
+    private += [journal.with_name(name) for name in ("journal.db-wal", "journal.key")]
+    assert all(each.exists() for each in private)
+    assert {each.stat().st_mode & 0o077 for each in private[1:]} == {0}
+    assert set(intruder.tries(private).values()) == {"PermissionError"}
+    for directory in (path.parent, path.parent.parent):
+        directory.chmod(0o711)
+    path.chmod(0o777)
+    assert intruder.tries([path]) == {"broker.sock": "b''"}, "not even a greeting"
+    assert client.ask("status", "", messages.Status).clients == 1
+    path.parent.chmod(0o700)
+    path.parent.parent.chmod(0o700)
+    log = capfd.readouterr().err
+    expected = "a connection is refused: it is not of a process of user 0"
+    assert [expected in line for line in log.splitlines() if "refused" in line] == [True]
+
+
+def greeting(path: str, identity: bytes) -> socket.socket:
+    """Return a connection that has said by hand what a DEALER says first (ZMTP 3.0)."""
+    door = socket.socket(socket.AF_UNIX)
+    door.settimeout(LIMIT_MS / 1000)
+    door.connect(path)
+    door.sendall(b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+    ready = b"\x05READY"
+    for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", identity)):
+        ready += bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
+    door.sendall(bytes([4, len(ready)]) + ready)
+    said = b""
+    while b"READY" not in said:
+        said += door.recv(256)
+    return door
+
+
+def resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_length_that_is_announced_costs_nothing(
+    broker: RunningBroker, client: Client, host: Host
+) -> None:
+    path = broker.connection.address.removeprefix("ipc://")
+    before = resident_bytes(broker.connection.pid)
+    large = [greeting(path, bytes([65 + each])) for each in range(8)]
+    for door in large:
+        door.sendall(b"\x02" + struct.pack(">Q", 10 * 2**30) + b"the beginning")
+    too_large = greeting(path, b"cl-huge")
+    too_large.sendall(b"\x02" + struct.pack(">Q", 2**62) + b"the beginning")
+    while too_large.recv(256):
+        pass  # until it is cut
+    client.define()
+    client.submit([21])
+    host.start_worker().work(lambda value: 2 * value)
+    assert client.listen().values == [42], "others are served"
+    assert resident_bytes(broker.connection.pid) - before < 64 * 2**20
+    for door in (*large, too_large):
+        door.close()
+    assert client.ask("status", "", messages.Status).clients == 1
