@@ -13,6 +13,7 @@ class Canvas {
   constructor(place, labels) {
     this.el = place.appendChild(document.createElement("canvas"));
     this.el.tabIndex = 0;
+    keepKeys(this.el);
     this.el.setAttribute("role", "application");
     this.el.setAttribute("aria-roledescription", "call graph");
     this.labels = labels;

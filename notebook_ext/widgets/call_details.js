@@ -17,6 +17,7 @@ class Details {
     const label = this.chooser.appendChild(node("label", "", "Input "));
     this.position = label.appendChild(node("input", ""));
     Object.assign(this.position, { type: "number", min: 0 });
+    keepKeys(this.position);
     this.position.addEventListener("change", () => this.choose(Number(this.position.value)));
     this.of = this.chooser.appendChild(node("span", "nbx-quiet"));
     this.next = tool("Next failed", "Show the next failed input", () =>
@@ -25,6 +26,7 @@ class Details {
     this.chooser.append(this.next);
     this.body = this.el.appendChild(node("div", "nbx-details-body"));
     this.body.tabIndex = 0;
+    keepKeys(this.body);
     this.body.setAttribute("role", "region");
     this.body.setAttribute("aria-label", "What is known of it");
     this.box = null;

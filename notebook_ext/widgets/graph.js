@@ -11,7 +11,7 @@ function tool(label, title, act) {
   made.title = title;
   made.setAttribute("aria-label", title);
   made.addEventListener("click", act);
-  made.addEventListener("keydown", (event) => event.stopPropagation());
+  keepKeys(made);
   return made;
 }
 

@@ -99,7 +99,7 @@ class PoolCard {
     this.toggle = head.appendChild(node("button", "nbx-toggle"));
     this.toggle.type = "button";
     this.toggle.addEventListener("click", () => this.open(!this.isOpen));
-    this.toggle.addEventListener("keydown", (event) => event.stopPropagation());
+    keepKeys(this.toggle);
     this.arrow = this.toggle.appendChild(node("span", "nbx-arrow", "▸"));
     this.arrow.setAttribute("aria-hidden", "true");
     this.name = this.toggle.appendChild(node("span", "nbx-name"));

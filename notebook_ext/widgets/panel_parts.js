@@ -163,7 +163,7 @@ class Slider {
       this.until = performance.now() + 1500; // the answer is on its way
       set(Number(this.input.value));
     });
-    this.input.addEventListener("keydown", (event) => event.stopPropagation());
+    keepKeys(this.input);
   }
 
   /** `value` null: there is no limit. */

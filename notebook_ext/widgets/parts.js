@@ -37,6 +37,15 @@ function colours(el, names) {
 }
 
 /**
+ * Have the keys of a focused element be its own: notebooks have some for cells (Notebook 7 takes
+ * even the arrows of a slider), and hear them before the element does.
+ */
+function keepKeys(el) {
+  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  el.addEventListener("keydown", (event) => event.stopPropagation());
+}
+
+/**
  * A button that sends `content()` to the kernel: `button(model, "Cancel", () => ({ op: "cancel" }))`.
  *
  * Disabled it keeps the focus and says why (`able(made, false, "has ended")`); where the kernel
@@ -49,10 +58,7 @@ function button(model, label, content) {
     event.stopPropagation();
     if (made.getAttribute("aria-disabled") !== "true") model.send(content());
   });
-  // Notebooks have keys of their own for cells: these belong to the button.
-  made.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") event.stopPropagation();
-  });
+  keepKeys(made);
   able(made, !model.get("hint"), model.get("hint"));
   return made;
 }

@@ -104,6 +104,7 @@ class StripCanvas {
     this.strip = strip;
     this.canvas = node("canvas", "");
     this.canvas.tabIndex = 0;
+    keepKeys(this.canvas);
     this.canvas.setAttribute("role", "img");
     this.cursor = -1;
     this.grid = layout(0, 1);

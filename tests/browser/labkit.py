@@ -220,6 +220,16 @@ class NotebookPage:
             "(theme) => document.body.dataset.jpThemeName === theme", arg=name
         )
 
+    def open_output_view(self, index: int) -> None:
+        """Show the outputs of the cell at `index` a second time, as Lab's menu does."""
+        self.page.evaluate(
+            """(index) => {
+                window.panel.content.activeCellIndex = index;
+                window.jupyterapp.commands.execute('notebook:create-output-view');
+            }""",
+            index,
+        )
+
     def begin(self, index: int) -> None:
         """Run the cell at `index` and return at once."""
         self.page.evaluate(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import NotebookOpener
 from tests.browser.labkit import NotebookPage
@@ -43,10 +45,12 @@ def keys(notebook: NotebookPage, index: int) -> str:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("front_end", ["lab", "notebook"])
 def test_a_graph_lives_and_is_asked_while_its_cell_blocks(
-    open_notebook: NotebookOpener, gate: Path
+    open_notebook: NotebookOpener, gate: Path, front_end: str
 ) -> None:
-    notebook = open_notebook(SETUP, f"%remote_graph\npipeline.remote(12, {str(gate)!r})")
+    cell = f"%remote_graph\nfound = pipeline.remote(12, {str(gate)!r})"
+    notebook = open_notebook(SETUP, cell, front_end=front_end)
     notebook.run(0)
     notebook.begin(1)
     canvas = notebook.cell(1).get_by_role("application")
@@ -69,10 +73,31 @@ def test_a_graph_lives_and_is_asked_while_its_cell_blocks(
     notebook.page.keyboard.press("Escape")
     details.wait_for(state="hidden")
 
+    notebook.reload()
+    canvas.wait_for()
+    wait_until(lambda: "1 failed" in keys(notebook, 1), 60, "a reloaded page has all of it again")
     gate.touch()
     wait_until(lambda: "13 done" in keys(notebook, 1), 60, "all has ended")
     label = canvas.get_attribute("aria-label") or ""
     assert "3 calls, 1 failed, 13 done" in label
+    assert notebook.evaluate("found") == 11
+
+
+def test_two_views_of_a_graph_are_moved_apart_and_a_picture_stays(
+    open_notebook: NotebookOpener,
+) -> None:
+    notebook = open_notebook(SETUP, "%remote_graph\npipeline.remote(4)")
+    notebook.run(0)
+    notebook.run(1)
+    notebook.open_output_view(1)
+    both = notebook.page.get_by_role("application")
+    expect(both).to_have_count(2)
+    for canvas in both.all():
+        expect(canvas).to_have_attribute("aria-label", re.compile("3 calls, 1 failed, 5 done"))
+    both.last.focus()
+    notebook.page.keyboard.press("Home")
+    details = notebook.page.get_by_role("region", name="Selected call")
+    expect(details).to_have_count(1)
     picture = next(o["data"] for o in notebook.outputs(1) if "text/html" in o.get("data", {}))
     assert "report" in "".join(picture["text/html"])
 

@@ -114,10 +114,7 @@ def test_it_is_seen_twice_in_the_dark_and_by_those_who_cannot_see(
     running.get_by_role("button", name="Pause").wait_for()
     assert violations(notebook) == []
 
-    notebook.page.evaluate(
-        "() => { window.panel.content.activeCellIndex = 1;"
-        " window.jupyterapp.commands.execute('notebook:create-output-view'); }"
-    )
+    notebook.open_output_view(1)
     both = notebook.page.locator(".nbx-progress", has_text="input 5: ValueError")
     expect(both).to_have_count(2)
     assert both.first.inner_text() == both.last.inner_text()
