@@ -105,19 +105,31 @@ def check_locks(directory: Path) -> None:
 
 
 def on_this_machine(settings: Settings) -> Settings:
-    """Return settings whose data directory is on this machine, unless the user chose another."""
+    """Return what `instead_of_network` does, and say so where that is something else."""
+    chosen, notice = instead_of_network(settings)
+    if notice:
+        _log.warning("notebook_ext: %s", notice)
+    return chosen
+
+
+def instead_of_network(settings: Settings) -> tuple[Settings, str]:
+    """Return settings whose data directory is on this machine, unless the user chose another.
+
+    Returns:
+        The settings, and a notice where they are not those that were given: the problem, a
+        semicolon, what to do.
+    """
     if settings.origins.get("data_dir") != "default":
-        return settings
+        return settings, ""
     kind = filesystem_of(settings.data_dir)
     if not NETWORK.fullmatch(kind):
-        return settings
+        return settings, ""
     local = LOCAL / f"notebook-ext-{os.getuid()}"
-    _log.warning(
-        "notebook_ext: %s is on a network file system (%s): spawned calls are kept in %s, on this "
-        "machine alone; set %s to choose a place",
-        *(settings.data_dir, kind, local, DATA),
+    notice = (
+        f"{settings.data_dir} is on a network file system ({kind}): spawned calls are kept in "
+        f"{local}, on this machine alone; set {DATA} to choose a place"
     )
-    return dataclasses.replace(settings, data_dir=local)
+    return dataclasses.replace(settings, data_dir=local), notice
 
 
 def filesystem_of(path: Path) -> str:

@@ -70,6 +70,24 @@ def top(once: bool, interval: float) -> None:  # noqa: FBT001  a flag
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--limit",
+    type=click.FloatRange(0.1),
+    default=60.0,
+    help="Seconds that a worker may take to answer.",
+)
+def doctor(as_json: bool, limit: float) -> None:  # noqa: FBT001  a flag
+    """Look at the installation, the machine and the connection, and say what to do.
+
+    The exit status is 1 where there is a problem.
+    """
+    from notebook_ext import doctor as looks  # noqa: PLC0415  it needs rich and packaging
+
+    sys.exit(looks.run(as_json=as_json, limit_seconds=limit))
+
+
+@main.command()
 @click.option("--app", help="Those of this app alone.")
 @click.option("--status", type=click.Choice(STATES), help="Those in this state alone.")
 @click.option("--limit", type=click.IntRange(1), default=100, help="How many at most.")

@@ -18,6 +18,7 @@ import zmq
 from kernel_worker import rendezvous, settings
 from kernel_worker.errors import ConnectionError  # noqa: A004  ours
 from kernel_worker.settings import Settings
+from tests.waiting import wait_until
 
 Configure = Callable[..., Settings]
 
@@ -126,6 +127,18 @@ def test_a_broker_that_was_killed_at_its_start_is_started_again(
         with pytest.raises(ConnectionError, match="died while it started"):
             rendezvous.find_or_start(configured)
     assert len(tries.read_text()) == 3
+
+
+def test_a_broker_whose_starter_has_gone_serves_others(configure: Configure) -> None:
+    configured = configure()
+    answer, ready = os.pipe()
+    os.close(answer)
+    command = [sys.executable, "-m", "kernel_worker.broker", "--ready-fd", str(ready)]
+    environment = {**os.environ, **settings.as_environment(configured)}
+    subprocess.run(command, env=environment, pass_fds=[ready], check=True)
+    os.close(ready)
+    found = wait_until(lambda: rendezvous.find(configured), what="the broker listens")
+    assert rendezvous.find_or_start(configured) == found
 
 
 def test_a_second_broker_gives_way(configure: Configure) -> None:

@@ -8,6 +8,7 @@ Configured by `NOTEBOOK_EXT_*` environment variables alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -91,7 +92,8 @@ class _Starter:
         """Say `word`, unless something was said before."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.write(descriptor, word)
+            with contextlib.suppress(BrokenPipeError):  # it has gone meanwhile, and others may come
+                os.write(descriptor, word)
             os.close(descriptor)
 
     def fail(self, why: str = "") -> None:
