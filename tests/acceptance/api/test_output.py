@@ -159,18 +159,24 @@ def test_lines_of_many_workers_stay_whole_and_in_order(notebook: PlainKernel) ->
     typed(
         notebook,
         """
-        @app.function(max_containers=2)
+        import time
+        @app.function(min_containers=50, max_containers=50, cpu=0.02)
         def many(x):
-            for n in range(500):
+            for n in range(60):
                 print('input', x, 'line', n, 'end')
+                time.sleep(0.01)
+        while many.get_current_stats().num_total_runners < 50:
+            time.sleep(0.01)
         """,
     )
-    cell = typed(notebook, "many.for_each(range(6))")
+    cell = typed(notebook, "many.for_each(range(50))")
     lines = cell.stdout.splitlines()
     assert len(lines) == 3_000
-    for x in range(6):
+    for x in range(50):
         mine = [line for line in lines if line.startswith(f"input {x} ")]
-        assert mine == [f"input {x} line {n} end" for n in range(500)]
+        assert mine == [f"input {x} line {n} end" for n in range(60)]
+    first = [line.split()[1] for line in lines[:200]]
+    assert len(set(first)) > 10, "they write at once"
 
 
 def test_lines_can_carry_the_function_and_the_input(notebook: PlainKernel) -> None:
