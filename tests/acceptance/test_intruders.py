@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
@@ -74,8 +75,14 @@ def ports(pid: int) -> list[str]:
 
 
 def contents(*roots: Path) -> dict[Path, bytes]:
-    """Return every file below `roots`."""
-    return {path: path.read_bytes() for root in roots for path in root.rglob("*") if path.is_file()}
+    """Return every file below `roots`, but for those that end while they are looked at."""
+    found = {}
+    for root in roots:
+        for path in root.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    found[path] = path.read_bytes()
+    return found
 
 
 def test_nothing_listens_nothing_is_readable_and_no_secret_shows(
