@@ -148,6 +148,7 @@ def test_another_user_is_refused_by_the_directories_and_by_the_socket(
     journal = journal_path(broker.settings)
     private = [path, Path(broker.connection.path), path.parent / "lock", journal]
     private += [journal.with_name(name) for name in ("journal.db-wal", "journal.key")]
+    private.append(Path(f"/proc/{broker.connection.pid}/environ"))
     assert all(each.exists() for each in private)
     assert {each.stat().st_mode & 0o077 for each in private[1:]} == {0}
     assert set(intruder.tries(private).values()) == {"PermissionError"}
