@@ -2,9 +2,10 @@
 
 Theory: only spawned calls have facts. Once a call has one under way, every further effect about it
 waits behind that fact, in order; effects about other calls, the attached ones among them, pass.
-An interrupt waits behind its lease. A take-back does not: of a lease that waits here no worker has
-heard, so the lease is withdrawn. (Were it to wait, the worker would get the lease first and begin
-it, as the interrupt of its other lease, which does not wait here, has made room.)
+An interrupt waits behind its lease, and so does a take-back for the sake of others. One that ends
+the lease does not: of a lease that waits here no worker has heard, so the lease is withdrawn. (Were
+it to wait, the worker would get the lease first and begin it, as the interrupt of its other lease,
+which does not wait here, has made room.)
 Where the disk has no room, leases that wait here would keep workers and CPUs from the attached
 calls: they are taken back out, and granted anew in their turn.
 """

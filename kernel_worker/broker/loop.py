@@ -419,7 +419,11 @@ class Broker:
                 may_wait = True
             elif not may_wait:
                 self._perform(effect, frames)
-            elif isinstance(effect, effects.TakeBack) and (lease := commit.withdraw(effect.lease)):
+            elif (
+                isinstance(effect, effects.TakeBack)
+                and effect.ends
+                and (lease := commit.withdraw(effect.lease))
+            ):
                 withdrawn[effect.lease] = lease
             elif isinstance(effect, effects.Interrupt) and effect.lease in withdrawn:
                 pass  # its worker has never heard of the lease

@@ -109,7 +109,7 @@ def _ask(state: State, lease: Lease) -> None:
     else:
         if not lease.asked_back:
             lease.asked_back = True
-            state.emit(effects.TakeBack(worker.id, worker.host.id, lease.id))
+            state.emit(effects.TakeBack(worker.id, worker.host.id, lease.id, ends=True))
         if next(iter(worker.leases.values())) is lease:
             _interrupt(state, lease, lease.stop - 1 if lease.returned else lease.next)
     state.timers.set_if_earlier(("cancel", worker.id), state.now + KILL_AFTER_SECONDS)

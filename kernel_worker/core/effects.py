@@ -86,6 +86,8 @@ class TakeBack(_Effect):
     worker: WorkerId
     host: HostId
     lease: LeaseId
+    ends: bool = False
+    """Nothing of it is to begin there; otherwise others may have what it does not come to."""
 
 
 class Interrupt(_Effect):

@@ -34,7 +34,7 @@ def pause(state: State, call_id: CallId) -> None:
         takes = worker.condition is not Condition.STOPPING and not call.pool.is_shared
         if takes and not lease.asked_back and unstarted(lease) > 0:
             lease.asked_back = True
-            state.emit(effects.TakeBack(worker.id, worker.host.id, lease.id))
+            state.emit(effects.TakeBack(worker.id, worker.host.id, lease.id, ends=True))
 
 
 def go_on(state: State, call_id: CallId) -> None:

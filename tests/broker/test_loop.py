@@ -411,3 +411,24 @@ def test_leases_that_wait_for_the_disk_are_never_told_once_their_call_is_cancell
         assert heard.call == after, f"{heard} was told, and its call is cancelled"
         worker.done(heard, [0])
         assert client.hear(messages.Results).call == after
+
+
+def test_a_lease_that_waits_for_the_disk_is_granted_though_another_worker_is_idle(
+    client: Client, broker: RunningBroker, speakers: list[Speaker]
+) -> None:
+    """It is shared once its worker has it: taken back before, it would be granted for ever."""
+    host = Host(broker, cpu=2.0)
+    speakers.append(host)
+    client.define()
+    client.submit([0, 1], "fc-warm")
+    workers = [host.start_worker(), host.start_worker()]
+    for worker in workers:
+        lease = worker.lease().message
+        value = payload.encode_batch([0], batches.FORM_VALUE)
+        worker.say(messages.Done(lease.lease, lease.start, 1, 0.000_01), value)
+        client.hear(messages.Results)
+    call = client.submit(range(4), "fc-shared", attached=False)
+    client.hear(messages.Accepted)
+    lease = workers[1].lease().message  # the one that ran last
+    assert (lease.call, lease.start, lease.stop) == (call, 0, 4)
+    assert host.hear(messages.TakeBack).lease == lease.lease
