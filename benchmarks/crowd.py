@@ -50,11 +50,10 @@ def probe(number: int, calls: int, *, shared: bool) -> None:
 
 
 def _define(app: Any) -> Any:
-    @app.function()
     def successor(x: int) -> int:
         return x + 1
 
-    return successor
+    return app.function()(successor)
 
 
 def _deploy() -> None:
@@ -145,7 +144,7 @@ def _broker_peak_mb() -> float:
 
 def is_within(found: dict[str, Any]) -> bool:
     """Return whether the limits are kept."""
-    return (
+    return bool(
         not found["lost"]
         and found["slowest_of_median"] <= LIMIT_RATIO
         and found["broker_peak_mb"] <= LIMIT_MB

@@ -147,7 +147,7 @@ def ready_seconds(environment: dict[str, str]) -> float:
 def is_within(found: dict[str, Any]) -> bool:
     """Return whether the limits are kept."""
     ready = max(found["ready_finished_seconds"], found["ready_partly_done_seconds"])
-    return (
+    return bool(
         found["bytes_per_input"] <= LIMIT_BYTES
         and ready <= LIMIT_READY_SECONDS
         and found["overhead"] <= LIMIT_OVERHEAD

@@ -22,7 +22,7 @@ from notebook_ext.receivers import Outcomes
 from notebook_ext.twin import Waiting, done, stream, twin
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 
     from notebook_ext.session import Session
 
@@ -167,7 +167,7 @@ class FunctionCall(Generic[R]):
         """
         if self._is_generator:
             raise self._gives_items()
-        return CallResults(self, start, end)
+        return CallResults(self, start, end, self._known_from)
 
     @twin
     def num_inputs(self) -> Waiting[int]:
@@ -241,6 +241,10 @@ class FunctionCall(Generic[R]):
         session.attach(self._id, outcomes)
         dropping.when_dropped(self, partial(_leave, session, self._id, outcomes))
 
+    def _known_from(self, indices: range) -> Sequence[R]:
+        """Return the first results of `indices` if they are here, plain, and came together."""
+        return () if self._outcomes is None else self._outcomes.plain_values(indices)
+
     def _gives_items(self) -> InvalidError:
         return InvalidError(
             f"{self._name} ({self._id}) is a generator: its items are had with .get_gen()."
@@ -287,24 +291,38 @@ class FunctionCall(Generic[R]):
 class CallResults(Generic[R]):
     """The results of a call's inputs in order; iterate it with `for` or `async for`."""
 
-    def __init__(self, call: FunctionCall[R], start: int, end: int | None) -> None:
-        """Stand for the results of `[start, end)`."""
+    def __init__(
+        self,
+        call: FunctionCall[R],
+        start: int,
+        end: int | None,
+        known: Callable[[range], Sequence[R]],
+    ) -> None:
+        """Stand for the results of `[start, end)`; `known` returns those that are here."""
         for name, value in (("start", start), ("end", end)):
             if value is not None and not (isinstance(value, Integral) and value >= 0):
                 raise InvalidError(f"iter: {name}={value!r}: allowed is a whole number from 0 on.")
         self._call = call
+        self._known = known
         self._start = start
         self._end = end
 
     def __iter__(self) -> Iterator[R]:
         """Wait for each in this thread."""
-        for index in self._indices(self._call.num_inputs()):
-            yield self._call.get(index=index)
+        indices = self._indices(self._call.num_inputs())
+        while indices:
+            known = self._known(indices)
+            yield from known or (self._call.get(index=indices[0]),)
+            indices = indices[len(known) or 1 :]
 
     async def __aiter__(self) -> AsyncIterator[R]:
         """Wait for each in the running task."""
-        for index in self._indices(await self._call.num_inputs.aio()):
-            yield await self._call.get.aio(index=index)
+        indices = self._indices(await self._call.num_inputs.aio())
+        while indices:
+            known = self._known(indices)
+            for value in known or (await self._call.get.aio(index=indices[0]),):
+                yield value
+            indices = indices[len(known) or 1 :]
 
     def __repr__(self) -> str:
         return f"<results {self._start}:{'' if self._end is None else self._end} of {self._call!r}>"

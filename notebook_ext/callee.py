@@ -19,6 +19,7 @@ from notebook_ext import process
 from notebook_ext.arguments import copied, encoded, shared_object, weighed
 from notebook_ext.call import FunctionCall
 from notebook_ext.companions import Companions, gathering
+from notebook_ext.feed import BATCH_COUNT
 from notebook_ext.generators import AttachedRun, RemoteGenerator
 from notebook_ext.looked_up import ask
 from notebook_ext.maps import Map
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from kernel_worker.model import Digest
     from kernel_worker.wire.frames import Frame
     from notebook_ext.session import Session
+
+_LARGE_COUNT = 4 * BATCH_COUNT
+"""A call of more plain inputs goes out in several batches: a worker reads those that it needs."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -137,10 +141,9 @@ class Callee(Source, Generic[P, R]):
             raise InvalidError(f"{self._name}.spawn_map needs at least one iterable.")
         inputs = list(zip(*input_iterators, strict=False))
         companions: Companions = {}
-        encode = payload.encode_batch
-        batch = gathering(companions, encode, inputs, wire_frames.FORM_ARGS) if inputs else []
+        batch, parts = gathering(companions, _batched, inputs)
         batch = copied(weighed(self._name, batch, len(inputs)))
-        return self._spawned(len(inputs), batch, kwargs or {}, companions)
+        return self._spawned(len(inputs), batch, kwargs or {}, companions, parts)
 
     @stream
     def map(
@@ -255,6 +258,7 @@ class Callee(Source, Generic[P, R]):
         frames: Sequence[Frame],
         shared: Mapping[str, Any],
         companions: Companions,
+        parts: tuple[int, ...] = (),
     ) -> Waiting[FunctionCall[R]]:
         session = process.current()
         said = self.submission(session, None, shared)
@@ -265,8 +269,12 @@ class Callee(Source, Generic[P, R]):
         said.receiver = acceptance
         said.attached = False
         said.streams = self.is_generator
+        said.parts = parts
         session.submit(said, count, frames)
-        call.follow(session, Outcomes(output, self._name, count, said, frames))
+        outcomes = Outcomes(output, self._name, count)
+        if not parts:
+            outcomes = Outcomes(output, self._name, count, said, frames)
+        call.follow(session, outcomes)
         waiting: Waiting[FunctionCall[R]] = acceptance.waiting
         return waiting
 
@@ -288,6 +296,23 @@ class Callee(Source, Generic[P, R]):
             f"{name} is a generator: {name}.{asked} has no value to give back. Call "
             f"{name}.remote_gen(...) and iterate{spawned}."
         )
+
+
+def _batched(inputs: list[tuple[Any, ...]]) -> tuple[list[Frame], tuple[int, ...]]:
+    """Return the frames of `inputs`; where they are several batches, also how many are in each."""
+    found: list[Frame] = []
+    counts: list[int] = []
+    if len(inputs) > _LARGE_COUNT:
+        for start in range(0, len(inputs), BATCH_COUNT):
+            some = inputs[start : start + BATCH_COUNT]
+            batch = payload.encode_batch(some, wire_frames.FORM_ARGS)
+            if not wire_frames.header(batch).whole:
+                break  # the broker cuts these where it wants to
+            found += batch
+            counts.append(len(some))
+        else:
+            return found, tuple(counts)
+    return (payload.encode_batch(inputs, wire_frames.FORM_ARGS) if inputs else []), ()
 
 
 def _announce(session: Session, call: Any, running: RunningInput, begins: bool) -> None:  # noqa: FBT001  a callback

@@ -508,6 +508,7 @@ class Conversation:
             requires=requires,
             pools=pools,
             streams=said.streams,
+            parts=said.parts,
         )
         self._say(message, frames)
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import NoValue, Outcome
+from kernel_worker.wire.frames import header
+from kernel_worker.wire.payload import BatchReader
 from notebook_ext import exception
 from notebook_ext.outcome import exception_of, value_at
 from notebook_ext.submission import Ended, Submission
@@ -182,6 +184,27 @@ class Outcomes(Answer):
                 self._asker = asker or self._output
         if found is not None:
             waiting.complete(found.open, failed=found.failed)
+
+    def plain_values(self, indices: range) -> Sequence[Any]:
+        """Return plain values, which are unpickled together, from the first of `indices` on.
+
+        Those that came in one batch; none where the first is not known, no value, or not plain.
+        """
+        with self._lock:
+            first = self._known.get(indices[0])
+            if not isinstance(first, tuple):
+                return ()
+            frames, position = first
+            batch = header(frames)
+            if not batch.whole:
+                return ()
+            count = 1
+            for index in indices[1 : batch.count - position]:
+                known = self._known.get(index)
+                if isinstance(known, Ended) or known != (frames, position + count):
+                    break
+                count += 1
+        return BatchReader(frames).plain_items(position, position + count)
 
     def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:
         """Keep the values."""

@@ -119,6 +119,8 @@ class Submission:
     """Objects of this call alone (its shared arguments)."""
     streams: bool = False
     """Its one input runs a generator."""
+    parts: tuple[int, ...] = ()
+    """Not empty: its inputs are several batches, of so many each."""
     raw: Callable[..., Any] | None = None
     """What runs the function here, where that can be: for replays …"""
     snapshot_now: Callable[[], Digest] | None = None

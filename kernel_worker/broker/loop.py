@@ -46,7 +46,7 @@ from kernel_worker.broker.replays import Replays
 from kernel_worker.broker.rest import Rest
 from kernel_worker.broker.restore import restore_tables
 from kernel_worker.broker.sockets import Sockets
-from kernel_worker.broker.translate import Refusal, Repetition, Translator
+from kernel_worker.broker.translate import Refusal, Repetition, Translator, in_parts
 from kernel_worker.broker.watches import Timers, Watches
 from kernel_worker.core import effects, events
 from kernel_worker.core.scheduler import Scheduler
@@ -275,6 +275,9 @@ class Broker:
         self, client: Client, message: messages.ToBroker, frames: Sequence[Frame]
     ) -> None:
         match message:
+            case messages.Submit(parts=parts) if parts:
+                for said, its_frames in in_parts(message, frames):
+                    self._from_client(client, said, its_frames)
             case messages.Submit() | messages.AddInputs():
                 if isinstance(message, messages.Submit) and is_deployed(message.pool):
                     self._deployments.enlist(client, FunctionKey(message.pool))

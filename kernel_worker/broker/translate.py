@@ -314,6 +314,31 @@ class Translator:
         return True
 
 
+def in_parts(
+    message: messages.Submit, frames: Sequence[Frame]
+) -> list[tuple[messages.ToBroker, Sequence[Frame]]]:
+    """Return the messages, each with its frames, that a call of several batches stands for.
+
+    Raises:
+        ProtocolError: some of the parts are none; nothing of the call is taken in then.
+    """
+    counts, pairs = message.parts, [frames[at : at + 2] for at in range(0, len(frames), 2)]
+    is_all = message.closed and sum(counts) == message.count and len(pairs) == len(counts)
+    if not is_all or min(counts) < 1:
+        text = f"{message.call} has {message.count} inputs in parts of {counts[:9]}"
+        raise ProtocolError(text)
+    for count, pair in zip(counts, pairs, strict=True):
+        _check_inputs(0, count, pair)
+    first = msgspec.structs.replace(message, count=counts[0], closed=False, parts=())
+    said: list[tuple[messages.ToBroker, Sequence[Frame]]] = [(first, pairs[0])]
+    start = counts[0]
+    for count, pair in zip(counts[1:], pairs[1:], strict=True):
+        said.append((messages.AddInputs(message.call, start, count), pair))
+        start += count
+    said.append((messages.CloseInputs(message.call, start), ()))
+    return said
+
+
 # ---- checks ---------------------------------------------------------------------------------
 
 

@@ -123,6 +123,11 @@ class Submit(_Message, tag="submit"):
     """Further pools that calls nested in this one may name: their specs are kept as long as it."""
     streams: bool = False
     """The one input of the call gives items (`Items`) before its outcome: it runs a generator."""
+    parts: tuple[int, ...] = ()
+    """Not empty: the frames are those of several whole batches, and these are their counts.
+
+    The call is closed then, and taken in as one: it is accepted when all of it is on disk.
+    """
 
 
 class AddInputs(_Message, tag="add_inputs"):

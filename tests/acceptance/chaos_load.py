@@ -137,6 +137,8 @@ def spawned(tally: Tally) -> None:
 def retried(tally: Tally) -> None:
     keys = tally.keys(10)
     tally.check(keys, list(second_try.map(keys, return_exceptions=True)))
+    keys = tally.keys(10)
+    tally.check(keys, _results(second_try.spawn_map(keys), len(keys)))
 
 
 def nested(tally: Tally) -> None:

@@ -118,6 +118,12 @@ def sound(worker: str, pool: PoolId) -> list[Said]:
             ),
             _frames([(1,)], batches.FORM_ARGS),
         ),
+        (
+            messages.Submit(
+                CallId("fc-parts"), pool, attached=False, count=4, closed=True, parts=(2, 2)
+            ),
+            2 * _frames([(1,), ("two",)], batches.FORM_ARGS),
+        ),
         (messages.AddInputs(call, 3, 3), inputs),
         (messages.CloseInputs(call, 6), []),
         (messages.CancelCall(call), []),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.objects import ObjectStore
 from kernel_worker.broker.peers import Client, Host, Peers, Worker
-from kernel_worker.broker.translate import Refusal, Repetition, Translator
+from kernel_worker.broker.translate import Refusal, Repetition, Translator, in_parts
 from kernel_worker.core import effects, events
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import (
@@ -229,3 +230,43 @@ def test_a_death_names_all_that_ran(door: Door) -> None:
     assert door.translator.from_host(door.host, gone, []) == events.WorkerExited(
         WORKER, "x", LEASE, 0, started=(LeaseId(2), LeaseId(3))
     )
+
+
+def _parts(*counts: int, **fields: object) -> messages.Submit:
+    total = sum(counts)
+    said = messages.Submit(CALL, POOL, attached=False, count=total, closed=True, parts=counts)
+    return msgspec.structs.replace(said, **fields)
+
+
+def test_a_call_in_parts_stands_for_the_messages_that_would_bring_them(door: Door) -> None:
+    first, second, third = inputs(2), inputs(3), inputs(1)
+    message = _parts(2, 3, 1)
+    assert in_parts(message, [*first, *second, *third]) == [
+        (msgspec.structs.replace(message, count=2, closed=False, parts=()), first),
+        (messages.AddInputs(CALL, 2, 3), second),
+        (messages.AddInputs(CALL, 5, 1), third),
+        (messages.CloseInputs(CALL, 6), ()),
+    ]
+    for said, its_frames in in_parts(message, [*first, *second, *third]):
+        door.translator.from_client(door.client, said, its_frames)
+    assert door.calls[CALL].batches.cut(2, 5) == (2, second)
+
+
+@pytest.mark.parametrize(
+    ("message", "frames"),
+    [
+        (_parts(2, 2), inputs(2)),
+        (_parts(2, 2), inputs(2) + inputs(3)),
+        (_parts(2, 2), inputs(2) + values(2)),
+        (_parts(2, 2), inputs(2) + inputs(2) + inputs(2)),
+        (_parts(2, 2, count=5), inputs(2) + inputs(2)),
+        (_parts(2, 2, closed=False), inputs(2) + inputs(2)),
+        (_parts(2, 0), inputs(2)),
+        (_parts(4, -1), inputs(2) + inputs(1)),
+    ],
+)
+def test_parts_that_are_none_are_refused_before_anything_is_taken_in(
+    message: messages.Submit, frames: list[bytes]
+) -> None:
+    with pytest.raises(ProtocolError):
+        in_parts(message, frames)

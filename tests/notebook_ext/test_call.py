@@ -9,7 +9,7 @@ import pytest
 
 import notebook_ext as nb
 from kernel_worker.wire import messages
-from notebook_ext import process
+from notebook_ext import callee, process
 from notebook_ext.call import _Patient
 from notebook_ext.exception import (
     CallCancelledError,
@@ -154,6 +154,46 @@ def test_results_in_order(add: nb.Function[..., int], loop: Any) -> None:
     for wrong in ({"start": -1}, {"end": -1}):
         with pytest.raises(InvalidError, match="-1"):
             call.iter(**wrong)
+
+
+def test_a_large_call_goes_out_in_batches_and_its_results_come_in_order(
+    add: nb.Function[..., int], loop: Any
+) -> None:
+    numbers = range(20_001)
+    call = add.spawn_map(numbers)
+    wanted = [number + 1 for number in numbers]
+    assert list(call.iter()) == wanted
+    assert call.get(index=20_000) == 20_001
+
+    async def main() -> list[int]:
+        return [each async for each in call.iter.aio(start=4_990)]
+
+    assert loop.run(main()) == wanted[4_990:]
+    assert nb.FunctionCall.from_id(call.object_id).num_inputs() == 20_001
+
+
+def test_results_that_are_not_plain_and_failures_come_where_they_belong(live: nb.App) -> None:
+    @live.function
+    def mixed(number: int) -> Any:
+        if number == 7:
+            raise KeyError(number)
+        return [number] if number % 5 == 0 else number
+
+    call = mixed.spawn_map(range(12))
+    results = iter(call.iter())
+    assert [next(results) for _ in range(7)] == [[0], 1, 2, 3, 4, [5], 6]
+    with pytest.raises(KeyError):
+        next(results)
+    assert list(call.iter(8)) == [8, 9, [10], 11]
+
+
+def test_inputs_that_are_not_plain_stay_one_batch(add: nb.Function[..., int]) -> None:
+    inputs: list[tuple[Any, ...]] = [(number,) for number in range(20_001)]
+    frames, parts = callee._batched(inputs)
+    assert (len(frames), sum(parts), max(parts)) == (10, 20_001, 5_000)
+    frames, parts = callee._batched([*inputs, ({},)])
+    assert (len(frames), parts) == (2, ())
+    assert callee._batched([]) == ([], ())
 
 
 def test_an_input_that_a_call_by_id_never_had_is_an_error(add: nb.Function[..., int]) -> None:
