@@ -226,8 +226,9 @@ def _with_memory() -> Connection | None:
     connection = find()
     if connection is None:
         configured = directories.on_this_machine(settings.load())
-        if not rendezvous.journal_path(configured).exists():
-            return None
+        with directories.refusing(configured.data_dir, directories.DATA):
+            if not rendezvous.journal_path(configured).exists():
+                return None
         connection = rendezvous.find_or_start(configured)
     return connection
 

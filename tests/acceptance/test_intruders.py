@@ -57,8 +57,8 @@ assert call.get() == [MARKER[::-1]] * 2
 TABLES = ("tcp", "tcp6", "udp", "udp6", "raw", "raw6")
 
 
-def ports(pid: int) -> list[str]:
-    """Return the lines of the kernel's tables of network sockets that are the process's."""
+def sockets_of(pid: int) -> set[str]:
+    """Return the inodes of the sockets that the process has open."""
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -67,11 +67,27 @@ def ports(pid: int) -> list[str]:
             continue  # it was closed meanwhile
         if target.startswith("socket:["):
             inodes.add(target[len("socket:[") : -1])
+    return inodes
+
+
+def ports(pid: int) -> list[str]:
+    """Return the lines of the kernel's tables of network sockets that are the process's."""
+    inodes = sockets_of(pid)
     found = []
     for table in TABLES:
         lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
         found += [f"{table} {line}" for line in lines if line.split()[9] in inodes]
     return found
+
+
+def doors(pid: int) -> list[str]:
+    """Return the names of the unix sockets on which the process listens."""
+    listening = {}
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[3], 16) & 0x10000:  # it accepts connections
+            listening[fields[6]] = " ".join(fields[7:])
+    return [listening[inode] for inode in sockets_of(pid) if inode in listening]
 
 
 def contents(*roots: Path) -> dict[Path, bytes]:
@@ -106,6 +122,9 @@ def test_nothing_listens_nothing_is_readable_and_no_secret_shows(
             processes = own_place.processes()
             assert len(processes) >= 4, "script, broker, host agent, templates, workers"
             assert {pid: found for pid in processes if (found := ports(pid))} == {}
+            (door,) = [name for pid in processes for name in doors(pid)]
+            assert door.startswith(str(own_place.runtime_dir)), "the others have no name to dial"
+            assert door.endswith("/broker.sock")
             written = contents(*roots)
             names = {path.name for path in written}
             assert {"journal.db", "journal.db-wal", "journal.key", "broker.log"} <= names
