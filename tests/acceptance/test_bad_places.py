@@ -178,7 +178,7 @@ def make_room():
 class Told:
     def write(self, text):
         sys.__stderr__.write(text)
-        if "waits" in text:
+        if "cannot be written" in text:
             threading.Thread(target=make_room).start()
     def flush(self):
         pass
@@ -198,6 +198,6 @@ def test_a_spawn_waits_for_room_and_says_so(run: Run, tmp_path: Path) -> None:
     mounts = f"mount -t tmpfs -o size=8m t {small}"
     ended = run(text, mounts, {"NOTEBOOK_EXT_DATA_DIR": f"{small}/d"})
     assert ended.stdout == "all there\n", ended.stderr
-    (notice,) = [line for line in ended.stderr.splitlines() if line]
+    (notice,) = [line for line in ended.stderr.splitlines() if "cannot be written" in line]
     assert notice.startswith(f"notebook_ext: waits: {small}/d/")
     assert notice.endswith("cannot be written (database or disk is full): make room there")

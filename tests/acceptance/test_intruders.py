@@ -60,13 +60,14 @@ TABLES = ("tcp", "tcp6", "udp", "udp6", "raw", "raw6")
 def sockets_of(pid: int) -> set[str]:
     """Return the inodes of the sockets that the process has open."""
     inodes = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = str(entry.readlink())
-        except OSError:
-            continue  # it was closed meanwhile
-        if target.startswith("socket:["):
-            inodes.add(target[len("socket:[") : -1])
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        for entry in list(Path(f"/proc/{pid}/fd").iterdir()):
+            try:
+                target = str(entry.readlink())
+            except OSError:
+                continue  # it was closed meanwhile
+            if target.startswith("socket:["):
+                inodes.add(target[len("socket:[") : -1])
     return inodes
 
 
