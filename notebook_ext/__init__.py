@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from notebook_ext.integrations.executor import Executor
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "CallStatus",
     "Cls",
     "Error",
+    "Executor",
     "Function",
     "FunctionCall",
     "FunctionStats",
@@ -116,9 +119,11 @@ def unload_ipython_extension(ipython: InteractiveShell) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import `nb.widgets` when it is asked for: it needs a front end's libraries."""
-    if name == "widgets":
-        import importlib  # noqa: PLC0415  as said
+    """Import what not everybody needs when it is asked for."""
+    import importlib  # noqa: PLC0415  as said
 
+    if name == "widgets":
         return importlib.import_module("notebook_ext.widgets")
+    if name == "Executor":
+        return importlib.import_module("notebook_ext.integrations.executor").Executor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

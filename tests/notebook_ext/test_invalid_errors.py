@@ -167,6 +167,7 @@ def replayed_elsewhere() -> object:
 
 CASES = {
     # consoles
+    "an executor's containers": Case(lambda: nb.Executor(2, name="x"), ("name", "max_workers")),
     "debug what": Case(lambda: console.debug("worker 3"), ("worker 3", "fc-")),
     "debug where nobody types": Case(console.debug, ("terminal",)),
     # replays

@@ -1,0 +1,340 @@
+"""`nb.Executor`: a `concurrent.futures.Executor` whose workers are kernel workers.
+
+Theory. As many calls are under way as there are workers, and one ahead for each; what waits beyond
+that waits here, where it can still be cancelled. A thread submits, and completes the futures, so
+that their callbacks hold up no other call. It lives while there is something to do, and Python
+waits for it before it exits, as for the standard pools.
+
+Guarantees: those of remote functions. A worker that dies costs its own inputs a repetition, not the
+executor; what a function raises is the original exception; prints appear in the cell that
+submitted.
+Not guaranteed: that a future can be cancelled once its call is under way (`running()`).
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextvars
+import functools
+import itertools
+import logging
+import os
+import pickle
+import queue
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+
+from kernel_worker.errors import InvalidError
+from kernel_worker.wire import byvalue
+from notebook_ext.app import App
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from notebook_ext.twin import Waiting
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+KEPT_SECONDS = 24 * 3600
+"""How long an idle worker of an executor that is in use lives: its initializer has run."""
+_numbers = itertools.count(1)
+_log = logging.getLogger("concurrent.futures")
+
+
+class BrokenExecutor(concurrent.futures.BrokenExecutor):
+    """The initializer of an executor has failed in a worker: nothing can run in it."""
+
+
+class InitializerError(Exception):
+    """Raised in a worker for what its executor's initializer raised, which is the cause."""
+
+
+class _Work(NamedTuple):
+    future: Future[Any]
+    context: contextvars.Context
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Executor(concurrent.futures.Executor):
+    """Runs functions on kernel workers behind the standard library's interface."""
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: object = None,  # noqa: ARG002  that of ProcessPoolExecutor
+        initializer: Callable[..., object] | None = None,
+        initargs: Sequence[Any] = (),
+        **options: Any,
+    ) -> None:
+        """Make an executor; workers start with the first calls.
+
+        Args:
+            max_workers: the most workers at once; as many as this machine has CPUs by default.
+            mp_context: taken and not used, so that this can stand for a ProcessPoolExecutor.
+            initializer: called once in each worker, before its first call.
+            initargs: the initializer's arguments.
+            options: those of `app.function` but for the ones that count containers: `gpu`,
+                `timeout`, `retries`, ….
+
+        Raises:
+            InvalidError: an option that `app.function` refuses.
+            TypeError, ValueError: as the standard executors raise them.
+        """
+        if max_workers is None:
+            max_workers = os.cpu_count() or 1
+        if max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        for name in ("max_containers", "min_containers", "scaledown_window", "name"):
+            if name in options:
+                raise InvalidError(f"Executor({name}=...): use max_workers, the rest is its own.")
+        options.setdefault("cpu", min(1.0, (os.cpu_count() or 1) / max_workers))
+        number = f"{os.getpid()}-{next(_numbers)}"
+        app = App("executors")
+        self._function = app.function(
+            name=f"executor-{number}",
+            max_containers=max_workers,
+            scaledown_window=KEPT_SECONDS,
+            **options,
+        )(partial(_called, number, initializer, tuple(initargs)))
+        self._limit = 2 * max_workers
+        self._lock = threading.Lock()
+        self._waiting: deque[_Work] = deque()
+        self._under_way: set[Future[Any]] = set()
+        self._inbox: queue.SimpleQueue[tuple[Future[Any], Waiting[Any]] | None]
+        self._inbox = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._is_shut_down = False
+        self._broken = ""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Schedule `fn(*args, **kwargs)` and return its future.
+
+        Raises:
+            BrokenExecutor: the initializer has failed.
+            RuntimeError: the executor was shut down.
+        """
+        with self._lock:
+            if self._broken:
+                raise BrokenExecutor(self._broken)
+            if self._is_shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            future: Future[T] = Future()
+            work = _Work(future, contextvars.copy_context(), fn, args, kwargs)
+            self._waiting.append(work)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="notebook-ext-executor")
+                self._thread.start()
+            else:
+                self._inbox.put(None)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Return the results of `fn` for the iterables zipped, in their order.
+
+        Args:
+            fn: sent once, as it is now.
+            iterables: read at once, or as `buffersize` says.
+            timeout: seconds from now after which `TimeoutError` is raised where a result is due.
+            chunksize: how many inputs a call runs.
+            buffersize: how many calls may be ahead of the results that were taken.
+
+        Raises:
+            ValueError: `chunksize` or `buffersize` is less than 1.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        end = None if timeout is None else time.monotonic() + timeout
+        chunks = _chunked(zip(*iterables, strict=False), chunksize)
+        sent = byvalue.dumps(fn)
+
+        def submit(chunk: list[tuple[Any, ...]]) -> Future[list[T]]:
+            return self.submit(_mapped, sent, chunk)
+
+        futures = deque(submit(chunk) for chunk in itertools.islice(chunks, buffersize))
+        return _taken(futures, chunks, submit, end)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  the standard library's
+        """Take no more work, and let the workers go once all of it is done.
+
+        Args:
+            wait: return when every future is done.
+            cancel_futures: cancel what has not been sent to a worker.
+        """
+        with self._lock:
+            self._is_shut_down = True
+            thread = self._thread
+            dropped = list(self._waiting) if cancel_futures else []
+            if cancel_futures:
+                self._waiting.clear()
+            if thread is None:
+                self._let_go()
+            else:
+                self._inbox.put(None)
+        for work in dropped:
+            if work.future.cancel():
+                work.future.set_running_or_notify_cancel()
+        if wait and thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    # ---- its thread -------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while True:
+            self._fill()
+            with self._lock:
+                if not self._under_way and not self._waiting:
+                    self._thread = None
+                    if self._is_shut_down:
+                        self._let_go()
+                    return
+            done = self._inbox.get()
+            if done is not None:
+                self._under_way.discard(done[0])
+                self._fill()  # before the callbacks of this one
+                self._complete(*done)
+                del done
+
+    def _fill(self) -> None:
+        while len(self._under_way) < self._limit:
+            with self._lock:
+                if not self._waiting:
+                    return
+                work = self._waiting.popleft()
+            if not work.future.set_running_or_notify_cancel():
+                continue
+            start = self._function.remote.start
+            try:
+                waiting = work.context.run(start, work.function, work.args, work.kwargs)
+            except BaseException as error:  # noqa: BLE001  it is the future's outcome
+                work.future.set_exception(error)
+                continue
+            self._under_way.add(work.future)
+            waiting.add_callback(partial(self._inbox.put, (work.future, waiting)))
+
+    def _complete(self, future: Future[Any], waiting: Waiting[Any]) -> None:
+        try:
+            value = waiting.result()
+        except InitializerError as error:
+            self._break(error)
+            future.set_exception(BrokenExecutor(self._broken))
+        except BaseException as error:  # noqa: BLE001  it is the future's outcome
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+
+    def _break(self, error: InitializerError) -> None:
+        with self._lock:
+            if self._broken:
+                return
+            self._broken = f"the initializer has failed: {error}"
+            dropped = list(self._waiting)
+            self._waiting.clear()
+        _log.critical("Exception in initializer:", exc_info=error)
+        for work in dropped:
+            if work.future.set_running_or_notify_cancel():
+                work.future.set_exception(BrokenExecutor(self._broken))
+
+    def _let_go(self) -> None:
+        """Have the idle workers end; nobody waits for that."""
+        self._function.update_autoscaler.start(scaledown_window=2)
+
+
+def _taken(
+    futures: deque[Future[list[T]]],
+    chunks: Iterator[list[tuple[Any, ...]]],
+    submit: Callable[[list[tuple[Any, ...]]], Future[list[T]]],
+    end: float | None,
+) -> Iterator[T]:
+    """Yield results in order; what is left at the end, or where it is left, is cancelled."""
+    try:
+        while futures:
+            future = futures.popleft()
+            try:
+                values = future.result(None if end is None else end - time.monotonic())
+            finally:
+                future.cancel()
+            futures.extend(submit(chunk) for chunk in itertools.islice(chunks, 1))
+            del future
+            yield from values
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _chunked(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while chunk := list(itertools.islice(items, size)):
+        yield chunk
+
+
+# ---- in workers -----------------------------------------------------------------------------
+
+_assigned: dict[str, dict[str, Any]] = {}
+"""By executor, the globals that its initializer has set here."""
+_initializing = threading.Lock()
+
+
+def _called(  # noqa: PLR0917  a call is this
+    number: str,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if initializer is not None:
+        with _initializing:
+            if number not in _assigned:
+                _assigned[number] = _initialize(initializer, initargs)
+        _introduce(_loaded(args[0]) if function is _mapped else function, _assigned[number])
+    return function(*args, **kwargs)
+
+
+def _initialize(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> dict[str, Any]:
+    """Call it; return the globals that it has set."""
+    names = getattr(initializer, "__globals__", {})
+    before = dict(names)
+    try:
+        initializer(*initargs)
+    except BaseException as error:
+        raise InitializerError(f"{type(error).__name__}: {error}") from error
+    missing = object()
+    return {name: value for name, value in names.items() if before.get(name, missing) is not value}
+
+
+def _introduce(function: Callable[..., Any], assigned: dict[str, Any]) -> None:
+    """Let a function that travelled by value see what the initializer has set beside it.
+
+    Each has globals of its own here; those of modules are shared anyway.
+    """
+    names = getattr(function, "__globals__", None)
+    if names is not None and "__spec__" not in names:
+        names.update(assigned)
+
+
+def _mapped(function: bytes, chunk: list[tuple[Any, ...]]) -> list[Any]:
+    run = _loaded(function)
+    return [run(*each) for each in chunk]
+
+
+@functools.lru_cache(maxsize=16)
+def _loaded(function: bytes) -> Callable[..., Any]:
+    found: Callable[..., Any] = pickle.loads(function)
+    return found
