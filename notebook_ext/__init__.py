@@ -31,6 +31,7 @@ from notebook_ext.exception import Error
 from notebook_ext.function import Function
 from notebook_ext.gather import gather
 from notebook_ext.hooks import enter, exit, method, parameter  # noqa: A004  documented names
+from notebook_ext.integrations import joblib_backend as _joblib_backend
 from notebook_ext.marks import batched, concurrent
 from notebook_ext.options import Retries
 from notebook_ext.secret import Secret
@@ -79,6 +80,9 @@ __all__ = [
     "parameter",
     "put",
 ]
+
+
+_joblib_backend.register()
 
 
 def is_local() -> bool:

@@ -49,6 +49,9 @@ class Callee(Source, Generic[P, R]):
     is_generator = False
     """Whether it gives items (`remote_gen`) instead of a value (`remote`)."""
 
+    says_why_it_waits = True
+    """Whether a `remote` that has waited for long says for what."""
+
     def newest(self) -> Callee[P, R]:
         """Return what it is called on now: itself, or its redefinition."""
         return self
@@ -70,7 +73,7 @@ class Callee(Source, Generic[P, R]):
         companions: Companions = {}
         frames = weighed(self._name, gathering(companions, encoded, args, kwargs))
         call = session.new_call()
-        answer = SingleAnswer(session.output(self._name), self._name)
+        answer = SingleAnswer(session.output(self._name), self._name, self.says_why_it_waits)
         waiting = answer.waiting
         waiting.abandoned = partial(session.cancel, call)
         parent = None

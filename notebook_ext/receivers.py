@@ -60,6 +60,7 @@ class Answer:
 
     def __init__(self, output: CallOutput) -> None:
         """Write to `output`."""
+        self._says_why = True
         self._output = output
         self._reason = ""
 
@@ -79,7 +80,7 @@ class Answer:
 
     def progressed(self, progress: CallProgress) -> None:
         """Say once what a call waits for that has waited for long."""
-        if progress.waiting_for and not self._reason:
+        if progress.waiting_for and not self._reason and self._says_why:
             self._reason = progress.waiting_for
             self._output.notice(f"notebook_ext: waits: {progress.waiting_for}")
 
@@ -87,9 +88,10 @@ class Answer:
 class SingleAnswer(Answer):
     """The one outcome of `f.remote(...)`."""
 
-    def __init__(self, output: CallOutput, name: str) -> None:
+    def __init__(self, output: CallOutput, name: str, says_why_it_waits: bool = True) -> None:  # noqa: FBT001, FBT002  the hot path
         """Start without it."""
         super().__init__(output)
+        self._says_why = says_why_it_waits
         self._name = name
         self.waiting: Waiting[Any] = Waiting()
 

@@ -71,6 +71,8 @@ class Executor(concurrent.futures.Executor):
         mp_context: object = None,  # noqa: ARG002  that of ProcessPoolExecutor
         initializer: Callable[..., object] | None = None,
         initargs: Sequence[Any] = (),
+        *,
+        kept_seconds: float = KEPT_SECONDS,
         **options: Any,
     ) -> None:
         """Make an executor; workers start with the first calls.
@@ -80,6 +82,7 @@ class Executor(concurrent.futures.Executor):
             mp_context: taken and not used, so that this can stand for a ProcessPoolExecutor.
             initializer: called once in each worker, before its first call.
             initargs: the initializer's arguments.
+            kept_seconds: how long an idle worker lives while the executor is in use.
             options: those of `app.function` but for the ones that count containers: `gpu`,
                 `timeout`, `retries`, ….
 
@@ -102,13 +105,14 @@ class Executor(concurrent.futures.Executor):
         self._function = app.function(
             name=f"executor-{number}",
             max_containers=max_workers,
-            scaledown_window=KEPT_SECONDS,
+            scaledown_window=kept_seconds,
             **options,
         )(partial(_called, number, initializer, tuple(initargs)))
+        self._function.says_why_it_waits = False  # for its own other calls
         self._limit = 2 * max_workers
         self._lock = threading.Lock()
         self._waiting: deque[_Work] = deque()
-        self._under_way: set[Future[Any]] = set()
+        self._under_way: dict[Future[Any], Waiting[Any]] = {}
         self._inbox: queue.SimpleQueue[tuple[Future[Any], Waiting[Any]] | None]
         self._inbox = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -194,6 +198,13 @@ class Executor(concurrent.futures.Executor):
         if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
+    def abandon(self, futures: Iterable[Future[Any]]) -> None:
+        """Cancel futures, those that run too: these end with a `CallCancelledError`."""
+        for future in futures:
+            waiting = self._under_way.get(future)
+            if not future.cancel() and waiting is not None:
+                waiting.abandon()
+
     # ---- its thread -------------------------------------------------------------------------
 
     def _serve(self) -> None:
@@ -207,7 +218,7 @@ class Executor(concurrent.futures.Executor):
                     return
             done = self._inbox.get()
             if done is not None:
-                self._under_way.discard(done[0])
+                self._under_way.pop(done[0], None)
                 self._fill()  # before the callbacks of this one
                 self._complete(*done)
                 del done
@@ -226,7 +237,7 @@ class Executor(concurrent.futures.Executor):
             except BaseException as error:  # noqa: BLE001  it is the future's outcome
                 work.future.set_exception(error)
                 continue
-            self._under_way.add(work.future)
+            self._under_way[work.future] = waiting
             waiting.add_callback(partial(self._inbox.put, (work.future, waiting)))
 
     def _complete(self, future: Future[Any], waiting: Waiting[Any]) -> None:
