@@ -119,7 +119,8 @@ def call_submitted(state: State, event: events.CallSubmitted) -> None:
         message = f"no function with the pool {event.pool} has been defined by this client"
         state.emit(effects.RejectCall(event.client, event.call, "NotFoundError", message))
         return
-    message = misfit(state, pool)
+    message = "a call cannot be nested in itself" if _is_in_itself(state, event) else ""
+    message = message or misfit(state, pool)
     if not message and event.attached and event.parent is not None:
         message = impossible_chain(state, pool, event.parent)
     if message:
@@ -173,6 +174,17 @@ def end_misfits(state: State) -> None:
             for call in list(pool.calls.values()):
                 end_waiting(state, call, Outcome.INIT_FAILED, message)
                 finish_if_over(state, call)
+
+
+def _is_in_itself(state: State, event: events.CallSubmitted) -> bool:
+    """Whether the call is among those above it: whoever walked up from it would never arrive."""
+    above = event.parent
+    while above is not None:
+        if above.call == event.call:
+            return True
+        known = state.calls.get(above.call)
+        above = None if known is None else known.parent
+    return False
 
 
 def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:

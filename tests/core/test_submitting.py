@@ -14,12 +14,14 @@ from kernel_worker.model import (
     CallContext,
     CallId,
     ClientId,
+    LeaseId,
     Outcome,
     ParentInput,
     PoolId,
     PoolSettings,
     Resources,
     RetryPolicy,
+    WorkerId,
 )
 from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
 
@@ -329,3 +331,20 @@ def test_pools_that_a_call_may_need_are_kept_until_it_is_over() -> None:
     simulation.feed(events.CallCancelled(call, terminate=True))
     simulation.run(1)
     assert nested[0] not in state.pools
+
+
+@pytest.mark.parametrize("around", [0, 1, 2])
+def test_a_call_that_is_said_to_be_nested_in_itself_is_rejected(around: int) -> None:
+    simulation = Simulation()
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    calls = [CallId(f"fc-ring-{number}") for number in range(around + 1)]
+    for number, call in enumerate(calls):
+        above = calls[(number + 1) % len(calls)]
+        parent = ParentInput(above, 0, 1, WorkerId("ta-1"), LeaseId(1))
+        simulation.feed(
+            events.CallSubmitted(CLIENT, call, pool, False, 1, closed=True, parent=parent)
+        )
+    rejected = [each for each in simulation.log if isinstance(each, effects.RejectCall)]
+    assert [(each.call, each.error) for each in rejected] == [(calls[-1], "InvalidError")]
+    for call in calls[:-1]:
+        assert simulation.core.waited_for(call) == (calls[-2], False)
