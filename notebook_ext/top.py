@@ -18,24 +18,32 @@ from typing import TYPE_CHECKING, Final
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from kernel_worker import rendezvous
 from kernel_worker.errors import ConnectionError  # noqa: A004  ours
+from kernel_worker.model import FunctionKey, app_of, is_deployed
 from notebook_ext import inquiry
-from notebook_ext.widgets.line import bar
+from notebook_ext.widgets.line import BAR_CELLS, bar
 from notebook_ext.widgets.pace import format_rate, format_seconds
 from notebook_ext.widgets.status import NO_BROKER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from rich.console import ConsoleOptions
+
+    from kernel_worker.model import PoolId
     from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, Status
 
 MOST_CALLS: Final = 12
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _PIPED_COLUMNS: Final = 160
+_BARS: Final = (BAR_CELLS, BAR_CELLS // 2, 0)
+_ANY_WIDTH: Final = 100_000
+_MAY_SHRINK: Final = frozenset({"function", "app", "devices", "waits for"})
 
 
 class Looks:
@@ -46,29 +54,53 @@ class Looks:
         self._ended: dict[str, int] = {}
         self._at = 0.0
 
-    def rates(self, status: Status, now: float) -> dict[str, float]:
-        """Return how many inputs ended a second since the last look, by function.
+    def rates(self, status: Status, now: float) -> dict[PoolId, float]:
+        """Return how many inputs ended a second since the last look, by pool.
 
         Args:
             status: what is seen now.
             now: when, in seconds.
         """
         ended: dict[str, int] = {call.call: _ended(call) for call in status.calls}
-        found: Counter[str] = Counter()
+        found: Counter[PoolId] = Counter()
         for call in status.calls:
-            found[call.name] += ended[call.call] - self._ended.get(call.call, 0)
+            found[call.pool] += ended[call.call] - self._ended.get(call.call, 0)
         seconds = now - self._at if self._at else 0.0
         self._ended, self._at = ended, now
-        return {name: count / seconds for name, count in found.items()} if seconds > 0 else {}
+        return {pool: count / seconds for pool, count in found.items()} if seconds > 0 else {}
 
 
-def drawn(status: Status | None, rates: dict[str, float]) -> Group | Text:
+def drawn(status: Status | None, rates: dict[PoolId, float]) -> Group | Text:
     """Return what is shown of a status."""
     if status is None:
         return Text(NO_BROKER)
     age = format_seconds(max(time.time() - status.started_at, 0.0))
     title = f"notebook-ext {status.version}  pid {status.pid}  up {age}  clients {status.clients}"
-    return Group(Text(title, style="bold"), _hosts(status), _pools(status, rates), _calls(status))
+    return Group(
+        Text(title, style="bold"),
+        _WithBars(lambda cells: _hosts(status, cells)),
+        _pools(status, rates),
+        _WithBars(lambda cells: _calls(status, cells)),
+    )
+
+
+class _WithBars:
+    """A table whose bars get shorter, and then go, where the terminal is narrow."""
+
+    def __init__(self, draw: Callable[[int], Table]) -> None:
+        """Draw with `draw`, which is told how many cells a bar has."""
+        self._draw = draw
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield the table with the longest bars that fit."""
+        unbounded = options.update(max_width=_ANY_WIDTH)
+        tables = [self._draw(cells) for cells in _BARS]
+        fit = (
+            table
+            for table in tables
+            if Measurement.get(console, unbounded, table).maximum <= options.max_width
+        )
+        yield next(fit, tables[-1])
 
 
 def run(*, once: bool, interval_seconds: float) -> int:
@@ -116,7 +148,7 @@ def _quits() -> bool:
     return not pressed or b"q" in pressed.lower()
 
 
-def _hosts(status: Status) -> Table:
+def _hosts(status: Status, cells: int) -> Table:
     table = _table("Hosts", "host", "CPU", "in use", "", "memory", "workers'", "devices")
     for host in status.hosts:
         resources = host.resources
@@ -125,7 +157,7 @@ def _hosts(status: Status) -> Table:
             host.host,
             f"{resources.cpu:g}",
             f"{host.cpu_used:g}",
-            bar(min(host.cpu_used / resources.cpu, 1.0) if resources.cpu else 0.0),
+            _bar(min(host.cpu_used / resources.cpu, 1.0) if resources.cpu else 0.0, cells),
             f"{resources.memory_mib / 1024:.1f} GiB",
             _resident(status, host),
             ", ".join(f"{count} {kind}" for kind, count in devices.items()) or "-",
@@ -133,14 +165,16 @@ def _hosts(status: Status) -> Table:
     return table
 
 
-def _pools(status: Status, rates: dict[str, float]) -> Table:
-    names = "function", "warm", "busy", "starting", "backlog", "rate", "waits for"
+def _pools(status: Status, rates: dict[PoolId, float]) -> Table:
+    names = "function", "app", "pid", "warm", "busy", "starting", "backlog", "rate", "waits for"
     table = _table("Pools", *names)
     for pool in status.pools:
         if _matters(pool):
-            rate = rates.get(pool.name, 0.0)
+            rate = rates.get(pool.pool, 0.0)
             table.add_row(
                 pool.name + (" (older version)" if pool.superseded else ""),
+                app_of(FunctionKey(pool.key)),
+                _whose(pool),
                 *map(str, (pool.idle, pool.busy, pool.starting)),
                 f"{pool.backlog:,}",
                 format_rate(rate) if rate > 0 else "-",
@@ -149,13 +183,13 @@ def _pools(status: Status, rates: dict[str, float]) -> Table:
     return table
 
 
-def _calls(status: Status) -> Table:
+def _calls(status: Status, cells: int) -> Table:
     table = _table("Open calls", "call", "function", "", "done", "of", "running", "failed", "age")
     for call in status.calls[-MOST_CALLS:][::-1]:
         table.add_row(
             call.call,
             call.name,
-            bar(_ended(call) / call.total) if call.total and call.closed else "",
+            _bar(_ended(call) / call.total, cells) if call.total and call.closed else "",
             f"{_ended(call):,}",
             f"{call.total:,}" + ("" if call.closed else "+"),
             f"{call.running:,}",
@@ -168,8 +202,19 @@ def _calls(status: Status) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, expand=False)
     for name in columns:
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name not in _MAY_SHRINK)
     return table
+
+
+def _bar(fraction: float, cells: int) -> str:
+    return bar(fraction, cells) if cells else ""
+
+
+def _whose(pool: PoolStatus) -> str:
+    """Return which processes a pool is there for: names of functions are not unique."""
+    if is_deployed(pool.key):
+        return "deployed"
+    return ", ".join(map(str, pool.client_pids)) or "-"
 
 
 def _matters(pool: PoolStatus) -> bool:

@@ -184,10 +184,15 @@ class Answers:
             started_at=broker.started_at,
             clients=view.clients,
             hosts=[self._host(host) for host in view.hosts],
-            pools=[_same(pool, messages.PoolStatus) for pool in view.pools],
+            pools=[self._pool_status(pool) for pool in view.pools],
             workers=[_same(worker, messages.WorkerStatus) for worker in view.workers],
             calls=[_same(call, messages.CallInfo) for call in view.calls],
         )
+
+    def _pool_status(self, view: views.PoolView) -> messages.PoolStatus:
+        clients = map(self._broker.peers.clients.get, view.clients)
+        pids = tuple(client.pid for client in clients if client is not None and client.pid)
+        return msgspec.structs.replace(_same(view, messages.PoolStatus), client_pids=pids)
 
     def _host(self, view: views.HostView) -> messages.HostStatus:
         peer = self._broker.peers.hosts.get(view.host)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kernel_worker.core.state import State
     from kernel_worker.model import (
         CallId,
+        ClientId,
         FunctionKey,
         HostId,
         HostResources,
@@ -71,6 +72,8 @@ class PoolView:
     busy: int
     starting: int
     waiting_for: str
+    clients: tuple[ClientId, ...]
+    """Those that have defined it and are connected, without workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class CallView:
     """Unix seconds."""
     timed_out: int
     init_failed: int
+    pool: PoolId
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,7 @@ def call_view(call: Call) -> CallView:
         submitted_at=call.submitted_at,
         timed_out=counts[InputState.TIMED_OUT],
         init_failed=counts[InputState.INIT_FAILED],
+        pool=call.pool.id,
     )
 
 
@@ -267,4 +272,5 @@ def _pool_view(state: State, pool: Pool) -> PoolView:
         busy=pool.count(Condition.BUSY) + pool.count(Condition.BLOCKED),
         starting=pool.count(Condition.STARTING),
         waiting_for=why_waiting(state, pool),
+        clients=tuple(sorted(pool.clients - state.nested_clients)),
     )

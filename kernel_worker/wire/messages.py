@@ -496,6 +496,8 @@ class PoolStatus(msgspec.Struct, frozen=True):
     busy: int
     starting: int
     waiting_for: str = ""
+    client_pids: tuple[int, ...] = ()
+    """The processes that have defined it and are connected, without workers."""
 
 
 class HostStatus(msgspec.Struct, frozen=True):
@@ -559,6 +561,8 @@ class CallInfo(msgspec.Struct, frozen=True):
     """Unix seconds; None while it is open."""
     expired: bool = False
     """Its results were kept for their time to live and are gone."""
+    pool: PoolId = PoolId("")
+    """Which pool's inputs it has; empty once it has ended."""
 
     @property
     def status(self) -> CallState:

@@ -65,12 +65,12 @@ def one_line(report: Report, columns: int) -> str:
     return "  ".join(parts)[: max(columns - 1, 1)]
 
 
-def bar(fraction: float) -> str:
-    """Return a bar of `BAR_CELLS` characters, drawn in eighths."""
-    eighths = int(fraction * BAR_CELLS * 8)
+def bar(fraction: float, cells: int = BAR_CELLS) -> str:
+    """Return a bar of `cells` characters, drawn in eighths."""
+    eighths = int(fraction * cells * 8)
     whole, rest = divmod(eighths, 8)
-    part = _EIGHTHS[rest] if whole < BAR_CELLS else ""
-    return "▕" + ("█" * whole + part).ljust(BAR_CELLS) + "▏"
+    part = _EIGHTHS[rest] if whole < cells else ""
+    return "▕" + ("█" * whole + part).ljust(cells) + "▏"
 
 
 def _columns() -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
 from kernel_worker.model import Digest, Outcome, PoolId, PoolSettings
 from kernel_worker.wire import messages
-from tests.broker.speaking import Client, Host
+from tests.broker.speaking import Client, Host, RunningBroker, Speaker
 
 
 def configured(client: Client, **changes: int) -> PoolSettings:
@@ -73,3 +75,17 @@ def test_a_busy_worker_that_is_ended_by_hand_is_interrupted(client: Client, host
     assert host.hear(messages.StopWorker).worker == worker.peer
     info = client.ask("call", "fc-1", messages.CallInfo)
     assert (info.pending, info.cancelled) == (1, 0)
+
+
+def test_the_status_says_who_has_defined_a_pool_and_which_pool_a_call_is_of(
+    broker: RunningBroker, host: Host, speakers: list[Speaker]
+) -> None:
+    notebook = Client(broker, "cl-2", pid=os.getpid())
+    speakers.append(notebook)
+    notebook.define()
+    notebook.submit([1])
+    host.start_worker()
+    status = notebook.ask("status", "", messages.Status)
+    (pool,) = status.pools
+    assert pool.client_pids == (os.getpid(),)
+    assert [(call.call, call.pool) for call in status.calls] == [("fc-1", pool.pool)]

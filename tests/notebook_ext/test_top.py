@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 
 import msgspec
+import pytest
 from rich.console import Console
 
 import notebook_ext as nb
@@ -17,6 +18,7 @@ from kernel_worker import rendezvous
 from kernel_worker.model import CallId, Device, HostResources, PoolId, PoolSettings, WorkerId
 from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, Status, WorkerStatus
 from notebook_ext.top import Looks, drawn
+from notebook_ext.widgets.line import bar
 from tests.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "notebook_ext.cli", "top"]
@@ -38,12 +40,26 @@ def status(succeeded: int = 50) -> Status:
             PoolStatus(PoolId("po-2"), "k", "idle", False, settings, 0, 0, 0, 0, 0),
         ],
         workers=[WorkerStatus(WorkerId("ta-1"), PoolId("po-1"), "ho-1", os.getpid(), "busy")],
-        calls=[CallInfo(CallId("fc-7"), "score", True, True, 200, 10, 2, succeeded, 3, 0)],
+        calls=[
+            CallInfo(
+                CallId("fc-7"),
+                "score",
+                True,
+                True,
+                200,
+                10,
+                2,
+                succeeded,
+                3,
+                0,
+                pool=PoolId("po-1"),
+            )
+        ],
     )
 
 
-def text(found: Status | None, rates: dict[str, float] | None = None) -> str:
-    console = Console(width=140, file=StringIO(), force_terminal=False)
+def text(found: Status | None, rates: dict[PoolId, float] | None = None, width: int = 140) -> str:
+    console = Console(width=width, file=StringIO(), force_terminal=False)
     console.print(drawn(found, rates or {}))
     file = console.file
     assert isinstance(file, StringIO)
@@ -51,7 +67,7 @@ def text(found: Status | None, rates: dict[str, float] | None = None) -> str:
 
 
 def test_it_shows_hosts_pools_and_calls() -> None:
-    shown = text(status(), {"score": 1_234.0})
+    shown = text(status(), {PoolId("po-1"): 1_234.0})
     for word in (
         "pid 4321",
         "64.0 GiB",
@@ -80,8 +96,71 @@ def test_a_host_elsewhere_and_workers_that_are_gone() -> None:
 def test_rates_are_what_ended_between_two_looks() -> None:
     looks = Looks()
     assert looks.rates(status(50), 100.0) == {}
-    assert looks.rates(status(150), 102.0) == {"score": 50.0}
-    assert looks.rates(status(150), 104.0) == {"score": 0.0}
+    assert looks.rates(status(150), 102.0) == {PoolId("po-1"): 50.0}
+    assert looks.rates(status(150), 104.0) == {PoolId("po-1"): 0.0}
+
+
+def two_alike() -> Status:
+    """Return what is seen of two notebooks with a function each, of the same name."""
+    first = status()
+    mine = msgspec.structs.replace(first.pools[0], key="0a/-/score", client_pids=(4_001,))
+    pool = PoolId("po-3")
+    theirs = msgspec.structs.replace(mine, pool=pool, key="0b/demo/score", client_pids=(4_002,))
+    other = CallInfo(CallId("fc-8"), "score", True, True, 9, 0, 0, 9, 0, 0, pool=pool)
+    return msgspec.structs.replace(first, pools=[mine, theirs], calls=[*first.calls, other])
+
+
+def rows(shown: str, heading: str) -> list[list[str]]:
+    """Return the words of a table's rows."""
+    lines = shown.partition(f"{heading}\n")[2].splitlines()[1:]
+    return [line.split() for line in lines if line.split()]
+
+
+def test_a_rate_is_that_of_its_pool_and_pools_of_two_notebooks_are_told_apart() -> None:
+    looks = Looks()
+    before = two_alike()
+    looks.rates(before, 100.0)
+    calls = [msgspec.structs.replace(before.calls[0], succeeded=70), before.calls[1]]
+    now = msgspec.structs.replace(before, calls=calls)
+    rates = looks.rates(now, 102.0)
+    assert rates == {PoolId("po-1"): 10.0, PoolId("po-3"): 0.0}
+    mine, theirs = rows(text(now, rates).partition("Open calls")[0], "Pools")
+    assert mine[:3] == ["score", "-", "4001"]
+    assert theirs[:3] == ["score", "demo", "4002"]
+    assert "10/s" in mine
+    assert "10/s" not in theirs
+
+
+def test_what_is_deployed_is_nobodys() -> None:
+    deployed = msgspec.structs.replace(status().pools[0], key="deployed/demo/score")
+    shown = text(msgspec.structs.replace(status(), pools=[deployed]))
+    assert rows(shown, "Pools")[0][:3] == ["score", "demo", "deployed"]
+
+
+@pytest.mark.parametrize(("width", "bars"), [(120, 20), (90, 10), (80, 0), (72, 0)])
+def test_a_narrow_terminal_costs_the_bars_before_ids_and_numbers(width: int, bars: int) -> None:
+    call_id = "fc-" + "f7bd34ed5ec4" * 2
+    call = CallInfo(
+        CallId(call_id), "score_of_a_long_name", True, True, 1_000_000, 0, 16, 250_000, 3, 0
+    )
+    call = msgspec.structs.replace(call, submitted_at=time.time() - 185)
+    host = msgspec.structs.replace(status().hosts[0], host="ho-0123456789ab")
+    pool = msgspec.structs.replace(
+        status().pools[0],
+        name="score_of_a_long_name",
+        waiting_for="no free CPU: pool score runs 2 of 2",
+        client_pids=(123_456,),
+    )
+    seen = msgspec.structs.replace(status(), hosts=[host], pools=[pool], calls=[call])
+    shown = text(seen, {pool.pool: 12_345.0}, width)
+    assert all(len(line) <= width for line in shown.splitlines())
+    told = rows(shown, "Open calls")[0]
+    assert told[0] == call_id
+    assert told[-8:] == ["250,003", "1,000,000", "16", "3", "3", "m", "05", "s"]
+    for word in ("ho-0123456789ab", "64.0 GiB", "123456", "1,250", "12.3 k/s"):
+        assert word in shown
+    calls = shown.partition("Open calls")[2]
+    assert (bar(0.250003, bars) in calls) if bars else ("▕" not in calls)
 
 
 def test_in_a_pipe_it_is_printed_once(add: nb.Function[..., int]) -> None:
