@@ -149,7 +149,8 @@ def _quits() -> bool:
 
 
 def _hosts(status: Status, cells: int) -> Table:
-    table = _table("Hosts", "host", "CPU", "in use", "", "memory", "workers'", "devices")
+    names = "host", "CPU", "in use", *_bar_name(cells), "memory", "workers'", "devices"
+    table = _table("Hosts", *names)
     for host in status.hosts:
         resources = host.resources
         devices = Counter(device.kind for device in resources.devices)
@@ -157,7 +158,7 @@ def _hosts(status: Status, cells: int) -> Table:
             host.host,
             f"{resources.cpu:g}",
             f"{host.cpu_used:g}",
-            _bar(min(host.cpu_used / resources.cpu, 1.0) if resources.cpu else 0.0, cells),
+            *_bar(host.cpu_used, resources.cpu, cells),
             f"{resources.memory_mib / 1024:.1f} GiB",
             _resident(status, host),
             ", ".join(f"{count} {kind}" for kind, count in devices.items()) or "-",
@@ -184,12 +185,13 @@ def _pools(status: Status, rates: dict[PoolId, float]) -> Table:
 
 
 def _calls(status: Status, cells: int) -> Table:
-    table = _table("Open calls", "call", "function", "", "done", "of", "running", "failed", "age")
+    names = "call", "function", *_bar_name(cells), "done", "of", "running", "failed", "age"
+    table = _table("Open calls", *names)
     for call in status.calls[-MOST_CALLS:][::-1]:
         table.add_row(
             call.call,
             call.name,
-            _bar(_ended(call) / call.total, cells) if call.total and call.closed else "",
+            *_bar(_ended(call), call.total if call.closed else 0, cells),
             f"{_ended(call):,}",
             f"{call.total:,}" + ("" if call.closed else "+"),
             f"{call.running:,}",
@@ -206,8 +208,13 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _bar(fraction: float, cells: int) -> str:
-    return bar(fraction, cells) if cells else ""
+def _bar_name(cells: int) -> list[str]:
+    return [""] if cells else []
+
+
+def _bar(part: float, whole: float, cells: int) -> list[str]:
+    """Return what goes into the column of bars: nothing where there is none."""
+    return [bar(min(part / whole, 1.0), cells) if whole else ""] if cells else []
 
 
 def _whose(pool: PoolStatus) -> str:
