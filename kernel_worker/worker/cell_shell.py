@@ -39,6 +39,11 @@ class CellShell(InteractiveShell):
 
     system_piped = system_raw = system
 
+    def init_display_pub(self) -> None:
+        """Let displays go to the call; the trait for the class takes no configuration."""
+        self.display_pub = displays.publisher()(parent=self, shell=self)
+        self.configurables.append(self.display_pub)  # type: ignore[arg-type]  # as its own does
+
     def enable_gui(self, gui: object = None) -> None:
         """There is none; `%matplotlib inline` asks all the same."""
 
@@ -61,8 +66,8 @@ def _shell_of(namespace: dict[str, Any]) -> CellShell:
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
-    config.InteractiveShell.display_pub_class = displays.publisher()
     made: CellShell = CellShell.instance(config=config, user_ns=namespace)
+    displays.show_inline(made)
     made.set_hook("show_in_pager", _show, 0)  # type: ignore[no-untyped-call]
     return made
 

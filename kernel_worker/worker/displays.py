@@ -71,6 +71,16 @@ def show_figures() -> None:
         sys.excepthook(*sys.exc_info())
 
 
+def show_inline(shell: Any) -> None:
+    """Let matplotlib's inline backend, where it is loaded already, show figures by a new shell."""
+    inline: Any = sys.modules.get(_INLINE_MODULE)
+    if inline is None:
+        return
+    configure: Any = inline.configure_inline_support
+    configure.current_backend = "unset"  # it would spare itself the formatters: these are others
+    configure(shell, f"module://{_INLINE_MODULE}")
+
+
 class _Finder:
     """Waits for the module of the shell to be imported."""
 
@@ -165,7 +175,4 @@ def _make_shell(base: Any) -> None:
         def showtraceback(self, *_: object, **__: object) -> None:
             sys.excepthook(*sys.exc_info())
 
-    shell = Shell.instance()
-    inline: Any = sys.modules.get(_INLINE_MODULE)
-    if inline is not None:  # it found no shell in the template
-        inline.configure_inline_support(shell, f"module://{_INLINE_MODULE}")
+    show_inline(Shell.instance())

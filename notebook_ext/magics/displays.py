@@ -28,7 +28,12 @@ def remote_graph(line: str) -> object:
     """
     from notebook_ext import widgets  # noqa: PLC0415  widgets, only where they are shown
 
-    return _shown("remote_graph", lambda: widgets.graph(_named("remote_graph", line)))
+    named = _named("remote_graph", line, "one call: its id, or a variable that holds it")
+    if named is not None and not str(getattr(named, "object_id", named)).startswith("fc-"):
+        raise UsageError(
+            f"%remote_graph: {line.strip()} is no id of a call (fc-…), and no variable holds one"
+        )
+    return _shown("remote_graph", lambda: widgets.graph(named))
 
 
 def remote_pool(line: str) -> object:
@@ -40,8 +45,14 @@ def remote_pool(line: str) -> object:
     The sliders are the autoscaler's settings. They and the buttons act while a cell runs, too.
     """
     from notebook_ext import widgets  # noqa: PLC0415  likewise
+    from notebook_ext.autoscaler import Pooled  # noqa: PLC0415  likewise
 
-    named = _named("remote_pool", line)
+    named = _named("remote_pool", line, "one function, or nothing for all of them")
+    if named is not None and not isinstance(named, Pooled):
+        raise UsageError(
+            f"%remote_pool: {line.strip()} is neither a Function nor a method of an instance of a "
+            "Cls; %remote_dashboard shows all of them"
+        )
     return _shown(
         "remote_pool", widgets.dashboard if named is None else lambda: widgets.pool(named)
     )
@@ -75,7 +86,7 @@ def _shown(magic: str, show: Callable[[], object]) -> object:
         raise UsageError(f"%{magic}: {' '.join(str(error).split())}") from error
 
 
-def _named(magic: str, line: str) -> object:
+def _named(magic: str, line: str, allowed: str) -> object:
     text = line.strip()
     if not text or text.startswith("fc-"):
         return text or None
@@ -83,6 +94,10 @@ def _named(magic: str, line: str) -> object:
     assert shell is not None  # noqa: S101  a magic runs in its shell
     try:
         found: object = shell.ev(text)
+    except SyntaxError as error:
+        raise UsageError(f"%{magic}: takes {allowed}; %{magic}? shows an example") from error
+    except NameError as error:
+        raise UsageError(f"%{magic}: {text}: the notebook has no {error.name}") from error
     except Exception as error:
         raise UsageError(f"%{magic}: {text}: {type(error).__name__}: {error}") from error
     return found

@@ -146,13 +146,11 @@ def remote_attach(line: str) -> AttachedWorker:
     attach: with `jupyter console`, or in JupyterLab. Tab offers the workers and calls.
     """
     from notebook_ext.attaching import attach  # noqa: PLC0415  only where it is used
-    from notebook_ext.call import FunctionCall  # noqa: PLC0415  likewise
 
     (word,) = words("remote_attach", line, "one worker (ta-…) or call (fc-…)")
-    shell = get_ipython()
-    held = shell.user_ns.get(word) if shell is not None else None
+    subject = _subject_of("remote_attach", word, "of a worker (ta-…) or a call (fc-…)")
     try:
-        return attach(held.object_id if isinstance(held, FunctionCall) else word)
+        return attach(subject)
     except Error as error:
         raise UsageError(f"%remote_attach: {_one_line(error)}") from error
 
@@ -168,14 +166,12 @@ def remote_debug(line: str) -> None:
     `nb.config.keep_failed_seconds = 300`. The commands are those of pdb (p, w, u, d, l, …) and
     `locals`; q quits, and the worker goes on with other inputs.
     """
-    from notebook_ext.call import FunctionCall  # noqa: PLC0415  only where it is used
-    from notebook_ext.console import debug  # noqa: PLC0415  likewise
+    from notebook_ext.console import debug  # noqa: PLC0415  only where it is used
 
     word = "".join(words("remote_debug", line, "one call (fc-…)") if line.strip() else ())
-    shell = get_ipython()
-    held = shell.user_ns.get(word) if shell is not None else None
+    subject = _subject_of("remote_debug", word, "of a call (fc-…)") if word else ""
     try:
-        debug(held.object_id if isinstance(held, FunctionCall) else word)
+        debug(subject)
     except Error as error:
         raise UsageError(f"%remote_debug: {_one_line(error)}") from error
 
@@ -231,13 +227,32 @@ def call_of(magic: str, word: str) -> FunctionCall[Any]:
     """
     from notebook_ext.call import FunctionCall  # noqa: PLC0415  only where it is used
 
-    shell = get_ipython()
-    held = shell.user_ns.get(word) if shell is not None else None
-    if isinstance(held, FunctionCall):
+    held = _held(word)
+    if held is not None:
         return held
     if not word.startswith("fc-"):
-        raise UsageError(f"%{magic}: {word} is no id of a call (fc-…), and no variable holds one")
+        raise _nothing_of_ours(magic, word, "of a call (fc-…)")
     return FunctionCall.from_id(word)
+
+
+def _subject_of(magic: str, word: str, kinds: str) -> str:
+    """Return the id of a call or a worker that a word names; raise `UsageError` for none."""
+    held = _held(word)
+    if held is None and not word.startswith(("fc-", "ta-")):
+        raise _nothing_of_ours(magic, word, kinds)
+    return word if held is None else held.object_id
+
+
+def _held(word: str) -> FunctionCall[Any] | None:
+    from notebook_ext.call import FunctionCall  # noqa: PLC0415  only where it is used
+
+    shell = get_ipython()
+    held = shell.user_ns.get(word) if shell is not None else None
+    return held if isinstance(held, FunctionCall) else None
+
+
+def _nothing_of_ours(magic: str, word: str, kinds: str) -> UsageError:
+    return UsageError(f"%{magic}: {word} is no id {kinds}, and no variable holds one")
 
 
 def call_words(_line: str, symbol: str) -> list[str]:

@@ -8,6 +8,7 @@ checked by the same code that checks the decorator's.
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -58,6 +59,18 @@ class Grammar:
     def error(self, message: str) -> UsageError:
         """Return an error of this magic, in one line."""
         return UsageError(f"{self.magic}: {' '.join(message.split())}")
+
+    def as_typed(self, message: str, line: str, given: dict[str, Any]) -> str:
+        """Return a message about decorator options, `given` by `line`, in the words of `line`."""
+        typed = {option.name: (flag, value) for option, flag, value in self._pairs(line)}
+        for option in self.options:
+            flag, value = typed.get(option.name, (option.flag, ""))
+            if option.name in given:
+                spelled = re.escape(f"{option.name}={given[option.name]!r}")
+                both = f"{flag} {value}".replace("\\", r"\\")
+                message = re.sub(rf"\b{spelled}(?!\w)", both, message)
+            message = re.sub(rf"\b{option.name}=", f"{flag} ", message)
+        return message
 
     def help(self) -> str:
         """Return the options, a line each."""
@@ -208,13 +221,13 @@ def parse(line: str) -> RemoteLine:
     """
     given = REMOTE.read(line)
     app = given.pop("app", None)
-    checked(REMOTE, given)
+    checked(REMOTE, line, given)
     return RemoteLine(app, given)
 
 
-def checked(grammar: Grammar, given: dict[str, Any]) -> None:
-    """Raise a `UsageError` for values that the decorator does not take."""
+def checked(grammar: Grammar, line: str, given: dict[str, Any]) -> None:
+    """Raise a `UsageError` for values of `line` that the decorator does not take."""
     try:
         decorator_options.parse(given)
     except Error as error:
-        raise grammar.error(str(error)) from error
+        raise grammar.error(grammar.as_typed(str(error), line, given)) from error

@@ -126,7 +126,7 @@ def parse(magic: str, line: str) -> RunLine:
     }
     if own["restart"] is not None and own["session"] is None:
         raise grammar.error("--restart needs --session NAME: it begins a session anew")
-    checked(grammar, given)
+    checked(grammar, line, given)
     return RunLine(
         given=given,
         sent=own["sent"],

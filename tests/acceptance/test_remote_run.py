@@ -12,6 +12,8 @@ from tests.acceptance.cells import begun, typed, value
 from tests.plain_kernel import PlainKernel
 from tests.waiting import wait_until
 
+PLOT = "import matplotlib.pyplot as plt\nplt.plot([1]);"
+
 
 @pytest.fixture(scope="module")
 def notebook(
@@ -112,6 +114,43 @@ def test_displays_and_figures_are_shown_once(notebook: PlainKernel) -> None:
         ["image/png", "text/plain"],
     ]
     typed(notebook, "plt.close('all')")
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        (f"%matplotlib inline\n{PLOT}", "image/png"),
+        (
+            f"%config InlineBackend.figure_format = 'svg'\n{PLOT}",
+            "image/svg+xml",
+        ),
+        (
+            "!true\nfrom IPython.display import HTML, display\ndisplay(HTML('<b>x</b>'))",
+            "text/html",
+        ),
+    ],
+)
+def test_displays_beside_ipythons_syntax_are_rich(
+    notebook: PlainKernel, cell: str, shown: str
+) -> None:
+    ended = typed(notebook, f"%%remote_run\n{cell}", timeout=60)
+    assert [sorted(each) for each in ended.displays] == [[shown, "text/plain"]]
+    assert ended.stdout == ""
+
+
+def test_displays_of_a_session_are_rich_before_and_after_ipythons_syntax(
+    notebook: PlainKernel,
+) -> None:
+    line = "%%remote_run --session shown"
+    plot = f"{line}\n{PLOT}"
+    for cell, kind in (
+        (plot, "image/png"),
+        (f"{line}\n%config InlineBackend.figure_format = 'svg'\nplt.plot([1]);", "image/svg+xml"),
+        (plot, "image/svg+xml"),
+    ):
+        ended = typed(notebook, cell, timeout=60)
+        assert [sorted(each) for each in ended.displays] == [[kind, "text/plain"]]
+    typed(notebook, "%remote_sessions --end shown\nplt.close('all')")
 
 
 def test_a_value_that_cannot_travel_is_shown_all_the_same(notebook: PlainKernel) -> None:

@@ -31,8 +31,20 @@ def test_pools_and_the_dashboard_are_tables(typed: Typed, add: nb.Function[..., 
 
 
 @pytest.mark.parametrize(
-    "line", ["%remote_graph 3", "%remote_graph nobody", "%remote_pool 3", "%remote_dashboard now"]
+    ("line", "said"),
+    [
+        ("%remote_graph 3", "3 is no id of a call (fc-…), and no variable holds one"),
+        ("%remote_graph nobody", "nobody: the notebook has no nobody"),
+        ("%remote_graph a b", "takes one call: its id, or a variable that holds it"),
+        ("%remote_pool 3", "3 is neither a Function nor a method of an instance of a Cls"),
+        ("%remote_pool nope", "nope: the notebook has no nope"),
+        ("%remote_pool slow fast", "takes one function, or nothing for all of them; %remote_pool?"),
+        ("%remote_pool 1 / 0", "1 / 0: ZeroDivisionError"),
+        ("%remote_dashboard now", "takes no argument"),
+    ],
 )
-def test_what_it_cannot_show_is_one_line(typed: Typed, line: str) -> None:
-    with pytest.raises(UsageError):
+def test_what_it_cannot_show_is_one_line(typed: Typed, line: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
         typed(line)
+    assert str(caught.value).startswith(f"{line.split(maxsplit=1)[0]}: {said}")
+    assert "\n" not in str(caught.value)
