@@ -16,13 +16,13 @@ from kernel_worker.core.hosts import describe
 from kernel_worker.core.nesting import depth_of, impossible_chain
 from kernel_worker.core.tracing import place_in_tree
 from kernel_worker.core.transitions import CAUSE_OF, Cause
-from kernel_worker.model import ClientId, Outcome
+from kernel_worker.model import CallId, ClientId, Outcome
 
 if TYPE_CHECKING:
     from kernel_worker.core import events
     from kernel_worker.core.pools import Pool
     from kernel_worker.core.state import State
-    from kernel_worker.model import CallId, FunctionSpec, ParentInput, PoolId, PoolSettings
+    from kernel_worker.model import FunctionSpec, ParentInput, PoolId, PoolSettings
 
 NOBODY = ClientId("")
 """The client of calls that came back from the journal."""
@@ -178,10 +178,11 @@ def end_misfits(state: State) -> None:
 
 def _is_in_itself(state: State, event: events.CallSubmitted) -> bool:
     """Whether the call is among those above it: whoever walked up from it would never arrive."""
-    above = event.parent
-    while above is not None:
+    above, seen = event.parent, set[CallId]()
+    while above is not None and above.call not in seen:
         if above.call == event.call:
             return True
+        seen.add(above.call)
         known = state.calls.get(above.call)
         above = None if known is None else known.parent
     return False
