@@ -86,7 +86,8 @@ class Grammar:
         if previous is not None and previous.example:
             values = previous.values if isinstance(previous.values, tuple) else previous.values()
             return [value for value in values if value.startswith(symbol)]
-        used = {known[word].name for word in before if word in known}
+        flags = (word.partition("=")[0] for word in before)
+        used = {known[flag].name for flag in flags if flag in known}
         return [
             option.flag
             for option in self.options

@@ -28,6 +28,8 @@ class LineMagic(NamedTuple):
     run: Callable[[str], object]
     complete: Complete = _nothing
     """From the line behind the name, and the word at its end."""
+    takes_expression: bool = False
+    """Whether it may be given as an expression, `%name calls[0]`."""
 
 
 class CellMagic(NamedTuple):
@@ -44,8 +46,8 @@ LINES: Final = (
     LineMagic("remote_logs", lines.remote_logs, lines.call_words),
     LineMagic("remote_cancel", lines.remote_cancel, lines.cancel_words),
     LineMagic("remote_progress", watching.remote_progress, lines.call_words),
-    LineMagic("remote_graph", displays.remote_graph, lines.call_words),
-    LineMagic("remote_pool", displays.remote_pool, displays.pool_words),
+    LineMagic("remote_graph", displays.remote_graph, lines.call_words, takes_expression=True),
+    LineMagic("remote_pool", displays.remote_pool, displays.pool_words, takes_expression=True),
     LineMagic("remote_dashboard", displays.remote_dashboard),
     LineMagic("remote_attach", lines.remote_attach, lines.subject_words),
     LineMagic("remote_debug", lines.remote_debug, lines.call_words),

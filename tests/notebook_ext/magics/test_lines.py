@@ -21,6 +21,47 @@ def test_tab_offers_options_and_nothing_else(shell: InteractiveShell) -> None:
     assert offered(shell, "%%remote --gpu ") == ["any", "none"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "%%remote --cpu ",
+        "%%remote --cpu=",
+        "%%remote --gpu x",
+        "%%remote_run --session ",
+        "%remote_connect x",
+        "%remote_sessions --end ",
+        "%remote_sessions --end=",
+        "%remote_logs ",
+        "%remote_graph ",
+        "%remote_graph nobody",
+        "%remote_status ",
+    ],
+)
+def test_where_there_is_nothing_to_offer_nobody_else_offers_anything(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setenv("NOTEBOOK_EXT_PROFILE", "nobody-there")
+    assert offered(shell, line) == []
+    with pytest.warns(PendingDeprecationWarning):
+        assert shell.complete("", line, len(line))[1] == []
+    assert offered(shell, "pri"), "elsewhere others do"
+
+
+def test_tab_behind_an_equals_sign_offers_the_values_of_the_option(
+    shell: InteractiveShell,
+) -> None:
+    assert offered(shell, "%%remote --gpu=") == ["any", "none"]
+    assert offered(shell, "%%remote --cpu 2 --gpu=a") == ["any"]
+    assert offered(shell, "%%remote --rerun-on-crash=n") == ["no"]
+
+
+def test_tab_behind_a_magic_that_takes_an_expression_offers_attributes(
+    shell: InteractiveShell,
+) -> None:
+    shell.user_ns["held"] = Path("/tmp")
+    assert any("is_dir" in each for each in offered(shell, "%remote_pool held.is_d"))
+
+
 def test_tab_in_the_body_offers_names(shell: InteractiveShell) -> None:
     assert "print" in offered(shell, "%%remote\npri")
 

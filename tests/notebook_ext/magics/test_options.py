@@ -80,6 +80,7 @@ def test_tab_offers_values_where_there_are_some() -> None:
     assert options.REMOTE.complete("--gpu ", "") == ["any", "none"]
     assert options.REMOTE.complete("--gpu a", "a") == ["any"]
     assert options.REMOTE.complete("--cpu ", "") == []
+    assert "--gpu" not in options.REMOTE.complete("--gpu=any --", "--"), "it was given"
 
 
 def test_the_help_has_every_option() -> None:
