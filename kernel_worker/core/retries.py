@@ -8,6 +8,7 @@ it is retried as a failure is.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from kernel_worker.model import Outcome
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 MAX_DEATHS: Final = 3
 _RETRIED: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST})
+
+
+_CELL: Final = re.compile(r"In\[\d+\]|session .+")
+"""What cells of `%%remote_run` go by: the name of one, or that of its session."""
 
 
 def retry_delay(policy: RetryPolicy, retries: int, outcome: Outcome) -> float | None:
@@ -33,7 +38,15 @@ def may_rerun(life: Life, *, rerun_on_crash: bool) -> bool:
 
 
 def lost_message(name: str, index: int, cause: str, deaths: int) -> str:
-    """Return what people are told of an input that is lost."""
+    """Return what people are told of an input that is lost.
+
+    A cell is one input that nobody counts, and whoever ran it has set no option for its end.
+    """
+    if _CELL.fullmatch(name):
+        return (
+            f"the worker of {_subject(name, index)} died ({cause}); a cell is not run again, and "
+            "nothing of it has come back"
+        )
     if deaths >= MAX_DEATHS:
         return (
             f"input {index} of {name}: its worker died {deaths} times under it, "
@@ -49,7 +62,7 @@ def memory_message(name: str, index: int, used_mib: int, resources: Resources) -
     """Return what people are told of an input whose worker used too much memory."""
     request, limit = resources.memory_mib, resources.memory_limit_mib
     return (
-        f"input {index} of {name}: its worker used {used_mib} MiB, more than its limit of "
+        f"{_subject(name, index)}: its worker used {used_mib} MiB, more than its limit of "
         f"{limit} MiB (memory=({request}, {limit})), and was stopped; "
         "raise the limit, or let an input need less"
     )
@@ -67,5 +80,11 @@ def cut_short_message(name: str, items: int, cause: str) -> str:
 def timeout_message(name: str, index: int, seconds: float, attempt: int) -> str:
     """Return what people are told of an input that took too long."""
     return (
-        f"input {index} of {name} ran longer than its timeout of {seconds:g} s (attempt {attempt})"
+        f"{_subject(name, index)} ran longer than its timeout of {seconds:g} s (attempt {attempt})"
     )
+
+
+def _subject(name: str, index: int) -> str:
+    if not _CELL.fullmatch(name):
+        return f"input {index} of {name}"
+    return f"cell {name}" if name.startswith("In[") else name

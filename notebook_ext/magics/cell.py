@@ -12,7 +12,8 @@ and not the cell's. So the work is done on the way in instead:
 
 Options are read when the cell runs, before anything else in it does. What is no plain function by
 then (decorated by `@app.function`, say) is left alone, and so is a class that says nothing about
-remote use (no `@nb.method()` or the like): its instances are values.
+remote use (no `@nb.method()` or the like): its instances are values. A line says so, where somebody
+may have expected otherwise.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from notebook_ext.cls import is_remote_by_nature
 from notebook_ext.magics import options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from notebook_ext.function import Function
     from notebook_ext.magics.options import RemoteLine
@@ -69,7 +70,8 @@ class Decorating(ast.NodeTransformer):
             return module
         definitions = [node for node in module.body if _is_definition(node)]
         for definition in definitions:
-            decorator = _call("decorate", line, at=definition)
+            is_told = _is_for_itself(definition, definitions)
+            decorator = _call("decorate", line, is_told, at=definition)
             definition.decorator_list.insert(0, decorator)
         if definitions:
             # Once all that they may refer to is there: another version would be warmed before.
@@ -83,6 +85,23 @@ def _is_definition(
     node: ast.stmt,
 ) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+
+
+def _is_for_itself(definition: ast.stmt, all_of_them: Iterable[ast.stmt]) -> bool:
+    """Whether it is a function, or a class that was hardly written for what is beside it.
+
+    Those are: what other definitions of the cell use, what has bases (exceptions, enums, named
+    tuples) or decorators (dataclasses), and what has no method but special ones.
+    """
+    if not isinstance(definition, ast.ClassDef):
+        return True
+    if definition.bases or definition.keywords or definition.decorator_list:
+        return False
+    others = (node for each in all_of_them if each is not definition for node in ast.walk(each))
+    if any(isinstance(node, ast.Name) and node.id == definition.name for node in others):
+        return False
+    methods = (each for each in definition.body if _is_definition(each))
+    return any(not each.name.startswith("_") for each in methods)
 
 
 def _marked(module: ast.Module) -> str | None:
@@ -130,8 +149,11 @@ def show_as_typed(line: str, filename: str) -> None:
         cached[2][0] = f"#{line}".rstrip() + "\n"
 
 
-def decorate(line: str) -> Callable[[Any], Any]:
-    """Return the decorator that makes a function or class remote, with the options of `line`."""
+def decorate(line: str, is_told: bool = True) -> Callable[[Any], Any]:  # noqa: FBT001, FBT002  written by `Decorating`
+    """Return the decorator that makes a function or class remote, with the options of `line`.
+
+    `is_told`: a line says where it stays local.
+    """
     wanted = _read(line)
 
     def decorated(function: Any) -> Any:
@@ -139,6 +161,8 @@ def decorate(line: str) -> Callable[[Any], Any]:
             with _one_line():
                 return _app(wanted.app).cls(**wanted.given)(function)
         if not inspect.isfunction(function):
+            if is_told:
+                _tell(function)
             return function
         with _one_line():
             remote = _app(wanted.app).function(**wanted.given)(function)
@@ -146,6 +170,22 @@ def decorate(line: str) -> Callable[[Any], Any]:
         return remote
 
     return decorated
+
+
+def _tell(local: Any) -> None:
+    """Say why something that the cell defines stays local, unless it is remote already."""
+    kind = type(local)
+    if hasattr(kind, "__remote_reference__"):
+        return
+    if inspect.isclass(local):
+        why = f"{local.__name__} stays a local class: none of its methods has @nb.method()"
+    else:
+        name = getattr(local, "__name__", None) or "a definition"
+        why = (
+            f"{name} stays local: its decorators make it a {kind.__module__}.{kind.__qualname__}, "
+            "which is no plain function; put @app.function() (app = nb.App()) above them"
+        )
+    sys.stderr.write(f"%%remote: {why}.\n")
 
 
 def warm() -> None:

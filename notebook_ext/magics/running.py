@@ -22,7 +22,7 @@ from IPython.core.error import UsageError
 from kernel_worker.errors import Error
 from kernel_worker.wire.cell import CARRIED, Cell
 from notebook_ext.app import App
-from notebook_ext.magics import cell_names, run_options, sessions, travel
+from notebook_ext.magics import cell_asked, cell_names, run_options, sessions, travel
 from notebook_ext.magics.cell import show_as_typed
 from notebook_ext.magics.cell_function import CellFunction, compiled, reader
 
@@ -120,7 +120,7 @@ class RunningCell:
         if not self._tree.body:
             raise self._grammar.error("this cell is empty below its first line")
         sent = self._sent(wanted)
-        back = self.names.coming_back if wanted.back is None else wanted.back
+        back = self.names.coming_back if wanted.back is None else self._back(wanted)
         if wanted.dry_run:
             return travel.Report(sent, back, self.reader, self.namespace, wanted.session)
         if wanted.session is not None:
@@ -179,6 +179,13 @@ class RunningCell:
             if name not in visible:
                 raise self._grammar.error(f"-i {name}: the notebook has no {name}")
         return wanted.sent
+
+    def _back(self, wanted: RunLine) -> tuple[str, ...]:
+        asked = wanted.back or ()
+        if wanted.session is None:  # it may have them from earlier cells
+            for name in cell_asked.never_left(asked, self._tree, self.names, self.namespace):
+                raise self._grammar.error(f"-o {name}: the cell never assigns {name}")
+        return asked
 
     def _parse(self, text: str) -> ast.Module:
         plain: str = self._shell.input_transformer_manager.transform_cell(text)

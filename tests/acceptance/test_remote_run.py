@@ -164,9 +164,26 @@ def test_what_cannot_come_back_is_named_and_the_rest_is_there(notebook: PlainKer
     assert cell.error.name == "SerializationError"
     assert "lock cannot come back" in cell.error.value
     assert value(notebook, "fine, 'lock' in globals()") == (1, False)
-    cell = notebook.run("%%remote_run -o other\nx = 1")
+    cell = notebook.run("%%remote_run -o other\nif not fine: other = 1")
     assert cell.error is not None
     assert "other was asked for" in cell.error.value
+
+
+def test_a_name_that_the_cell_never_assigns_is_told_before_it_runs(notebook: PlainKernel) -> None:
+    cell = notebook.run("%%remote_run -o nope\nprint('ran')\nx = 1")
+    assert cell.stderr == "UsageError: %%remote_run: -o nope: the cell never assigns nope\n"
+    assert cell.stdout == ""
+    typed(notebook, "%%remote_run -o made\nexec('made = 3')")
+    assert value(notebook, "made") == 3
+
+
+def test_a_death_is_told_in_words_of_the_cell(notebook: PlainKernel) -> None:
+    cell = notebook.run("%%remote_run\nimport os\nos._exit(3)")
+    assert cell.error is not None
+    assert cell.error.name == "InternalFailure"
+    assert "the worker of cell In[" in cell.error.value
+    assert "died (exit code 3); a cell is not run again" in cell.error.value
+    assert "rerun_on_crash" not in cell.error.traceback
 
 
 def test_a_closed_file_may_stay_behind(notebook: PlainKernel) -> None:

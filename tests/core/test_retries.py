@@ -24,3 +24,16 @@ def test_three_deaths_are_the_end() -> None:
     assert not retries.may_rerun(Life(deaths=1), rerun_on_crash=False)
     assert "died 3 times" in retries.lost_message("f", 7, "killed by SIGSEGV", 3)
     assert "rerun_on_crash=False" in retries.lost_message("f", 7, "killed by SIGSEGV", 1)
+
+
+def test_a_cell_is_no_input_and_has_no_options() -> None:
+    lost = retries.lost_message("In[39]", 0, "exit code 3", 1)
+    assert lost == (
+        "the worker of cell In[39] died (exit code 3); a cell is not run again, and nothing of it "
+        "has come back"
+    )
+    assert retries.lost_message("session kept", 4, "exit code 3", 1).startswith(
+        "the worker of session kept died (exit code 3)"
+    )
+    assert retries.timeout_message("In[39]", 0, 2.0, 1).startswith("cell In[39] ran longer than")
+    assert retries.timeout_message("f", 1, 2.0, 1).startswith("input 1 of f ran longer than")

@@ -48,6 +48,41 @@ def test_a_class_with_methods_of_ours_becomes_remote(typed: Typed, shell: Intera
         typed("%%remote\nclass Bad:\n    x: int = nb.parameter()\n    def __init__(self): pass\n")
 
 
+def test_what_stays_local_is_told(
+    typed: Typed, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed("import functools, notebook_ext as nb\napp = nb.App('own')")
+    typed(
+        "%%remote\n"
+        "@functools.lru_cache\ndef h(x):\n    return x\n"
+        "class K:\n    def run(self): return 1\n"
+        "@app.function()\n@functools.lru_cache\ndef remote(x):\n    return x\n"
+        "def f(x):\n    return x\n"
+    )
+    assert capsys.readouterr().err == (
+        "%%remote: h stays local: its decorators make it a functools._lru_cache_wrapper, which is "
+        "no plain function; put @app.function() (app = nb.App()) above them.\n"
+        "%%remote: K stays a local class: none of its methods has @nb.method().\n"
+    )
+    assert isinstance(shell.user_ns["remote"], Function)
+
+
+def test_classes_that_functions_of_the_cell_use_are_no_matter(
+    typed: Typed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed("import dataclasses, enum")
+    typed(
+        "%%remote\n"
+        "@dataclasses.dataclass\nclass Point:\n    x: int\n    def far(self): return self.x > 9\n"
+        "class Colour(enum.Enum):\n    RED = 1\n    def shown(self): return 'red'\n"
+        "class Bad(Exception):\n    def why(self): return 1\n"
+        "class Used:\n    def run(self): return 1\n"
+        "class Held:\n    size = 1\n"
+        "def f(x):\n    return Used().run()\n"
+    )
+    assert capsys.readouterr().err == ""
+
+
 def test_the_functions_line_is_that_of_its_def(typed: Typed, shell: InteractiveShell) -> None:
     typed("%%remote --cpu 2\n\nimport functools\n\n\ndef f(x):\n    return x\n")
     code = shell.user_ns["f"].get_raw_f().__code__
