@@ -77,7 +77,7 @@ class _Content(NamedTuple):
     """A value that may change in place, and how to see whether it did."""
 
     value: Any
-    fingerprint: _Fingerprint | None
+    fingerprint: Fingerprint | None
     """None: plain pickle does not take it."""
     encoded: picklers.Encoded
     label: str
@@ -144,7 +144,7 @@ class Watch:
 
     def _has_same_content(self, content: _Content) -> bool:
         if content.fingerprint is not None:
-            return _fingerprint(content.value) == content.fingerprint
+            return fingerprint(content.value) == content.fingerprint
         try:
             encoded = picklers.encode(content.value, self._reach)
         except Exception:  # noqa: BLE001  the walk will say what is wrong
@@ -152,10 +152,11 @@ class Watch:
         return encoded.is_like(content.encoded) and self._reach.is_complete
 
 
-_Fingerprint = tuple[bytes, tuple[bytes, ...]]
+Fingerprint = tuple[bytes, tuple[bytes, ...]]
+"""A pickle, and the digests of its buffers."""
 
 
-def _fingerprint(value: Any) -> _Fingerprint | None:
+def fingerprint(value: Any) -> Fingerprint | None:
     """Return what differs when `value` was changed: a plain pickle, much faster than ours.
 
     Code in it is there by name only: that code is watched for itself, and a name that has got
@@ -175,8 +176,8 @@ def _plain_pickle(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
 
 def _content(slot: Slot, encoded: picklers.Encoded) -> _Content:
     begun = time.perf_counter()
-    fingerprint = _fingerprint(slot.value)
-    return _Content(slot.value, fingerprint, encoded, slot.label, time.perf_counter() - begun)
+    seen = fingerprint(slot.value)
+    return _Content(slot.value, seen, encoded, slot.label, time.perf_counter() - begun)
 
 
 def is_immutable(value: Any) -> bool:

@@ -2,8 +2,8 @@
 
 Theory. A session is a pool of one worker. What its cells assign stays there, whether or not it
 comes back too. A name that a cell reads is sent where the notebook has something else under it than
-the session was sent, or gave, last; so what lives in the session is overwritten by what the
-notebook assigns, and by nothing else.
+the session was sent, or gave, last: another object, or the same one changed in place. So what lives
+in the session is overwritten by what the notebook assigns or changes, and by nothing else.
 
 Guarantees: no cell runs where the names of earlier ones are gone; the one that would have is told
 so, and the next begins with nothing. A session outlives changes of the environment.
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from notebook_ext.capture import Captured, Capturer
+    from notebook_ext.capture.watch import Fingerprint
     from notebook_ext.magics.options import Grammar
     from notebook_ext.magics.run_options import RunLine
     from notebook_ext.magics.running import RunningCell
@@ -86,7 +87,9 @@ class Session:
     _owned: dict[str, object]
     """What the notebook had under each name that the session has, when it last got it."""
     _tokens: dict[str, tuple[Capturer, Captured]]
-    """How those names read that the notebook has sent."""
+    """How those names read that the notebook has sent …"""
+    _came: dict[str, Fingerprint]
+    """… and what those looked like that the session has given, where they can change in place."""
     _function: SessionFunction
 
     def __init__(self, name: str, given: Mapping[str, Any], number: int) -> None:
@@ -153,6 +156,7 @@ class Session:
         self._begins = True
         self._owned = {}
         self._tokens = {}
+        self._came = {}
         self._function = SessionFunction(self.name, self.number, self.given)
 
     def _has(self, name: str, typed: RunningCell) -> bool:
@@ -160,10 +164,12 @@ class Session:
         value = typed.namespace.get(name, _MISSING)
         if self._owned.get(name, _MISSING) is not value:
             self._tokens.pop(name, None)
+            self._came.pop(name, None)
             return False
         known = self._tokens.get(name)
         if known is None:  # given by the session: here it is a copy
-            return True
+            came, seen = self._came.get(name), _fingerprint(value)
+            return came is None or seen is None or seen == came
         now = known[0].read()
         return now.version == known[1].version and now.snapshot == known[1].snapshot
 
@@ -174,6 +180,7 @@ class Session:
         for name in going:
             capturer = Capturer(typed.reader([name], alone=True))
             self._tokens[name] = (capturer, capturer.read())
+            self._came.pop(name, None)
         return captured
 
     def _note(self, typed: RunningCell, before: Mapping[str, object], *, failed: bool) -> None:
@@ -183,9 +190,28 @@ class Session:
             if not failed or value is not before.get(name, _MISSING) or value is _MISSING:
                 self._owned[name] = value
                 self._tokens.pop(name, None)
+                self._came.pop(name, None)
+                seen = _fingerprint(value)
+                if seen is not None:
+                    self._came[name] = seen
         for name in typed.names.deleted:
             if name not in typed.names.assigned:
                 self._owned.pop(name, None)
+
+
+def _fingerprint(value: object) -> Fingerprint | None:
+    """Return what differs once `value` was changed in place; None where that is not to be seen.
+
+    What has become unlike anything that pickle takes (the notebook has its class anew) counts as it
+    was: the session's own is newer than the copy here.
+    """
+    from notebook_ext.capture import picklers, watch  # noqa: PLC0415  cloudpickle: 20 ms
+
+    seen = None if watch.is_immutable(value) else watch.fingerprint(value)
+    if seen is None:
+        return None
+    data, buffers = seen
+    return picklers.digest(memoryview(data)), buffers
 
 
 class SessionFunction(Function[..., Any]):

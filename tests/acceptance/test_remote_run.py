@@ -258,6 +258,34 @@ def test_a_session_keeps_what_cannot_travel(notebook: PlainKernel) -> None:
     assert value(notebook, shown) == (True, False, 11, True)
 
 
+def test_what_the_notebook_changes_in_place_goes_to_the_session_again(
+    notebook: PlainKernel,
+) -> None:
+    line = "%%remote_run --session changed"
+    typed(notebook, f"{line}\nimport numpy\nxs, grid, ours = [1], numpy.zeros(3), [1]\nalso = xs")
+    typed(notebook, "xs.append(2)\ngrid[1] = 5\ndef total(): return sum(xs)")
+    # What only the session has changed stays as it is there.
+    typed(notebook, f"{line}\nours.append(2)")
+    shown = f"{line}\nxs, grid.tolist(), total(), ours"
+    assert value(notebook, shown) == ([1, 2], [0, 5, 0], 3, [1, 2])
+    typed(notebook, f"{line}\nxs.append(3)")
+    assert value(notebook, shown) == ([1, 2, 3], [0, 5, 0], 6, [1, 2])
+    typed(notebook, "xs.append(4)")
+    assert value(notebook, shown) == ([1, 2, 4], [0, 5, 0], 7, [1, 2])
+
+
+def test_a_class_that_the_notebook_has_anew_changes_nothing_that_came(
+    notebook: PlainKernel,
+) -> None:
+    line = "%%remote_run --session anew"
+    kind = "class Counter:\n    n = 0\n    def up(self): self.n += 1"
+    typed(notebook, kind)
+    typed(notebook, f"{line}\ncounter = Counter()")
+    typed(notebook, f"{line}\ncounter.up()")
+    typed(notebook, kind)
+    assert value(notebook, f"{line}\ncounter.n") == 1
+
+
 def test_a_session_that_is_lost_says_so_and_begins_anew(notebook: PlainKernel) -> None:
     typed(notebook, "%%remote_run --session lost\nimport os\nthere, number = 1, os.getpid()")
     typed(notebook, "os.kill(number, 9)\ndel there")
