@@ -7,12 +7,13 @@ restart of the kernel, of the broker, or from another process.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from kernel_worker.errors import InvalidError
+from kernel_worker.model import CallId
 from kernel_worker.wire import messages
 from kernel_worker.wire.messages import CallState
-from notebook_ext import process
+from notebook_ext import inquiry, process
 from notebook_ext.call_graph import InputStatus
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 STATES: tuple[str, ...] = get_args(CallState)
 """What `CallStatus.state` can be, and `calls(status=)` takes."""
+NO_CALL: Final = "no call was spawned yet; give the id of one, fc-…"
+"""What is said where the newest call is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,16 @@ class _Calls:
 
 
 calls = _Calls()
+
+
+def newest_known() -> CallId | None:
+    """Return the newest call of whatever session, also an ended one; None where there is none.
+
+    Raises:
+        ConnectionError: the broker runs and did not answer in time.
+    """
+    found = inquiry.calls(call_filter(None, None, 1))
+    return CallId(found[0].call) if found else None
 
 
 def call_filter(app: App | str | None, status: str | None, limit: int) -> messages.CallFilter:

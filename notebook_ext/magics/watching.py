@@ -40,10 +40,9 @@ def _named(word: str) -> CallId:
 
 
 def _newest() -> CallId:
-    from notebook_ext import inquiry  # noqa: PLC0415
-    from notebook_ext.calls import call_filter  # noqa: PLC0415
+    from notebook_ext.calls import NO_CALL, newest_known  # noqa: PLC0415
 
-    found = inquiry.calls(call_filter(None, None, 1))
-    if not found:
-        raise UsageError("%remote_progress: no call was spawned yet; give the id of one, fc-…")
-    return CallId(found[0].call)
+    found = newest_known()
+    if found is None:
+        raise UsageError(f"%remote_progress: {NO_CALL}")
+    return found

@@ -21,6 +21,7 @@ from notebook_ext.widgets.watched import Watched
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from notebook_ext.widgets.call_view import CallGraphView
     from notebook_ext.widgets.outline import Outline
     from notebook_ext.widgets.panel import PanelView
     from notebook_ext.widgets.status import StatusReport
@@ -54,14 +55,15 @@ def graph(call: object = None) -> Outline | None:
 
     Raises:
         InvalidError: `call` is no call.
-        NotFoundError: nobody knows the call, or its tree is forgotten.
+        NotFoundError: nobody knows the call, or its tree is forgotten; outside notebooks also where
+            no call has been made. (In one that is said when the cell ends.)
     """
     from notebook_ext.widgets import call_view  # noqa: PLC0415  imported when used
 
     named = call_view.id_of(call)
     if not in_kernel():
         return call_view.outline_of(named)
-    view = call_view.CallGraphView(named, _while_this_cell_runs())
+    view = call_view.CallGraphView(named, _while_this_cell_runs(lambda: _say_what_is_missing(view)))
     view.look_now()
     show(view, wait_seconds=_FIRST_SECONDS)
     return None
@@ -105,14 +107,23 @@ def _panel(view: PanelView) -> StatusReport | None:
     return None
 
 
-def _while_this_cell_runs() -> Callable[[], bool]:
-    """Return a function that says whether the cell that runs now still does."""
+def _say_what_is_missing(view: CallGraphView) -> None:
+    """Say so where the cell is over and no call was made that a graph could be of."""
+    from notebook_ext.calls import NO_CALL  # noqa: PLC0415  imported when used
+
+    if view.is_missing:
+        sys.stderr.write(f"notebook_ext: graph: {NO_CALL}\n")
+
+
+def _while_this_cell_runs(then: Callable[[], None]) -> Callable[[], bool]:
+    """Return a function that says whether the cell that runs now still does; then call `then`."""
     events = sys.modules["IPython"].get_ipython().events
     runs = [True]
 
     def ended(_result: object) -> None:
         runs.clear()
         events.unregister("post_run_cell", ended)
+        then()
 
     events.register("post_run_cell", ended)
     return lambda: bool(runs)

@@ -13,11 +13,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from kernel_worker.errors import InvalidError
+from kernel_worker.errors import InvalidError, NotFoundError
 from kernel_worker.model import CallId
-from kernel_worker.wire import messages
-from notebook_ext import inquiry, process
+from notebook_ext import process
 from notebook_ext.call_graph import CallTree, read_tree
+from notebook_ext.calls import NO_CALL, newest_known
 from notebook_ext.widgets import ticker
 from notebook_ext.widgets.call_details import details
 from notebook_ext.widgets.call_rows import CallRows
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 CAPTION: Final = "Call graph"
 _PARTS: Final = ("call_tree", "call_layout", "call_canvas", "call_details")
-_NO_CALL: Final = "No call has been made yet."
 
 
 class CallGraphWidget(LiveWidget):
@@ -66,6 +65,8 @@ class CallGraphView:
         self._is_new = True
         """Whether the pages know nothing of this tree."""
         self._is_over = False
+        self._waits = False
+        """Whether there is no call to show yet, and so no widget."""
         self._problem = ""
 
     @property
@@ -74,16 +75,27 @@ class CallGraphView:
         return 0.0
 
     @property
+    def is_missing(self) -> bool:
+        """Return whether no call is there that could be shown."""
+        return self._call is None and _own_call() is None
+
+    @property
     def is_shown(self) -> bool:
         """Return whether it has been displayed."""
         return self._widget is not None
 
     def tick(self, now: float, *, last: bool) -> bool:
         """Tell the page what has changed; return False when the tree has ended."""
-        widget = self._widget or self._open()
+        if self._widget is None and not self._waits:
+            self._open()
+        may_come = self._waits and (self._may_change() or not self.is_missing)
         delta = self._looking.poll(now)
         if self._looking.is_busy and not last:
             return True
+        if self._waits and not self._rows.rows:
+            return may_come and not last
+        self._waits = False
+        widget = self._widget or self._open()
         problem, self._problem = self._problem, self._looking.problem
         if self._is_new or problem != self._problem:
             self._tell(self._rows.whole(), whole=True)
@@ -105,6 +117,9 @@ class CallGraphView:
         Raises:
             NotFoundError: nobody knows the call, or its tree is forgotten.
         """
+        if self._call is None:
+            self._call = _newest_call()
+        self._waits = self._call is None
         self._look()
 
     def _open(self) -> CallGraphWidget:
@@ -139,7 +154,7 @@ class CallGraphView:
             "whole": whole,
             "names": delta.names,
             "title": title_of(self._rows),
-            "error": self._problem or ("" if rows.rows else _NO_CALL),
+            "error": self._problem,
             "ended": rows.has_ended,
             "now": self._now(),
         }
@@ -149,7 +164,7 @@ class CallGraphView:
 
     def _look(self) -> Delta | None:
         if self._follows and (self._call is None or self._follow()):
-            newest = _newest_call()
+            newest = _own_call()
             if newest is not None and newest != self._call:
                 self._call, self._rows, self._is_new = newest, CallRows(), True
         if self._call is None:
@@ -197,21 +212,21 @@ def outline_of(call: CallId | None) -> Outline:
     """Return the tree as it is now, of a call or of the newest one.
 
     Raises:
-        NotFoundError: nobody knows the call, or its tree is forgotten.
+        NotFoundError: nobody knows the call, its tree is forgotten, or there is none.
     """
     rows = CallRows()
     named = _newest_call() if call is None else call
-    if named is not None:
-        rows.take(read_tree(*process.current().graph(named).join()))
+    if named is None:
+        raise NotFoundError(NO_CALL)
+    rows.take(read_tree(*process.current().graph(named).join()))
     return Outline(rows, max(time.time() - rows.began_at, 0.0))
 
 
 def _newest_call() -> CallId | None:
     """Return the last call of this session, or the newest that is known where it has made none."""
+    return _own_call() or newest_known()
+
+
+def _own_call() -> CallId | None:
     session = process.connected()
-    if session is not None and session.last_call is not None:
-        return session.last_call
-    if session is None and inquiry.find() is None:
-        return None
-    known = process.current().calls(messages.CallFilter(limit=1)).join()
-    return known[0].call if known else None
+    return None if session is None else session.last_call

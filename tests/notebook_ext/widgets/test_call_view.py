@@ -118,8 +118,8 @@ def test_a_row_that_is_none_is_not_answered(notebook: PlainKernel) -> None:
     ("line", "says"),
     [
         ("fc-nobody", "nobody knows the call fc-nobody"),
-        ("nothing_like_it", "NameError"),
-        ("leaf", "allowed is a FunctionCall"),
+        ("nothing_like_it", "the notebook has no nothing_like_it"),
+        ("leaf", "leaf is no id of a call"),
     ],
 )
 def test_what_cannot_be_shown_is_one_line(notebook: PlainKernel, line: str, says: str) -> None:
@@ -128,3 +128,32 @@ def test_what_cannot_be_shown_is_one_line(notebook: PlainKernel, line: str, says
     assert cell.stderr.count("\n") == 1
     assert says in cell.stderr
     assert not cell.displays
+
+
+def test_where_there_is_no_call_it_says_so_and_shows_the_first_that_its_cell_makes(
+    tmp_path: Path,
+) -> None:
+    kernel = PlainKernel(tmp_path, {"NOTEBOOK_EXT_PROFILE": f"empty-{tmp_path.name[:12]}"})
+    try:
+        kernel.run(SETUP)
+        for line in ("%remote_graph", "%remote_progress"):
+            cell = kernel.run(line)
+            assert not cell.displays
+            assert cell.stderr.endswith(": no call was spawned yet; give the id of one, fc-…\n")
+        cell = kernel.run("%remote_graph\nleaf.remote(1)")
+        assert cell.stderr == ""
+        shown = Graph(kernel, cell)
+        shown.until(lambda: "leaf" in shown.names() or cell.updates, "the call is there")
+        kernel.run("leaf.spawn(2).get()")
+        kernel.run("import notebook_ext.inquiry as inquiry\ninquiry.stop()")
+    finally:
+        kernel.close()
+    again = PlainKernel(tmp_path, {"NOTEBOOK_EXT_PROFILE": f"empty-{tmp_path.name[:12]}"})
+    try:
+        again.run("%load_ext notebook_ext")
+        shown = Graph(again, again.run("%remote_graph"))
+        assert shown.cell.stderr == ""
+        shown.until(lambda: "leaf" in shown.names() or shown.cell.updates, "the newest is shown")
+    finally:
+        again.run("import notebook_ext.inquiry as inquiry\ninquiry.stop()")
+        again.close()

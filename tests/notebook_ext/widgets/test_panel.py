@@ -159,8 +159,8 @@ def test_nobody_looks_while_no_page_shows_it(notebook: PlainKernel) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("%remote_pool 3", "allowed is a Function"),
-        ("%remote_pool nothing_like_it", "NameError"),
+        ("%remote_pool 3", "3 is neither a Function"),
+        ("%remote_pool nothing_like_it", "the notebook has no nothing_like_it"),
         ("%remote_dashboard now", "takes no argument"),
     ],
 )
