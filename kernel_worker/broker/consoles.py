@@ -9,7 +9,7 @@ Guaranteed: an input at a breakpoint that nobody can look at is told so, and goe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -31,6 +31,10 @@ _SPAWNED = (
 )
 
 
+_REMEMBERED: Final = 100
+"""Of so many failures it is known why their frames are gone."""
+
+
 class _Console(msgspec.Struct, eq=False):
     """One that is there."""
 
@@ -39,6 +43,8 @@ class _Console(msgspec.Struct, eq=False):
     """Who has taken it."""
     owner: ClientId | None = None
     """Whose call it is."""
+    is_released: bool = False
+    """Whether its worker was told to let go."""
 
 
 class Consoles:
@@ -48,6 +54,8 @@ class Consoles:
         """Serve `broker`."""
         self._broker = broker
         self._open: dict[WorkerId, _Console] = {}
+        self._let_go: dict[tuple[WorkerId, CallId], str] = {}
+        """Why the frames of failures are gone, the newest last."""
 
     def hear(self, worker: Worker, message: FromWorker, frames: Sequence[Frame]) -> None:
         """Take what a worker says."""
@@ -58,7 +66,7 @@ class Consoles:
                 self._forward(worker.id, message, frames[:1])
             case messages.ConsoleClosed():
                 self._forward(worker.id, message, ())
-                self._open.pop(worker.id, None)
+                self._close(worker.id)
 
     def take(self, client: Client, subject: str) -> messages.ConsoleInfo:
         """Give a console to a client.
@@ -74,11 +82,7 @@ class Consoles:
             or (not subject and console.offer.kind == "failure")
         ]
         if not found:
-            what = f"no frames of {subject} are kept" if subject else "no frames are kept"
-            raise NotFoundError(
-                f"{what}: set nb.config.keep_failed_seconds = 300 before you call, or use"
-                " err.rerun_local()"
-            )
+            raise NotFoundError(self._why_none(subject))
         newest = found[-1].offer.call
         console = next(each for each in found if each.offer.call == newest)
         offer = console.offer
@@ -111,12 +115,40 @@ class Consoles:
                 console.client = None
                 self._tell(worker, "hangup")
             elif console.owner == client and console.client is None:
+                console.is_released = True
                 self._tell(worker, "release")
 
     def worker_gone(self, worker: WorkerId) -> None:
         """A worker has ended."""
         self._forward(worker, messages.ConsoleClosed(worker), ())
-        self._open.pop(worker, None)
+        self._close(worker, "when their worker ended")
+
+    def _why_none(self, subject: str) -> str:
+        """Return what to do where there are no frames to look at."""
+        gone = [key for key in self._let_go if not subject or subject in key]
+        if gone:
+            return (
+                f"no frames are kept: those of {gone[-1][1]} were let go"
+                f" {self._let_go[gone[-1]]}; call it again, or use err.rerun_local()"
+            )
+        what = f"no frames of {subject} are kept" if subject else "no frames are kept"
+        return (
+            f"{what}: set nb.config.keep_failed_seconds = 300 before you call, or use"
+            " err.rerun_local()"
+        )
+
+    def _close(self, worker: WorkerId, why: str = "") -> None:
+        console = self._open.pop(worker, None)
+        if console is None or console.offer.kind != "failure":
+            return
+        if not why and console.client is not None:
+            why = "when the console was left"
+        elif not why and console.is_released:
+            why = "when who had called was gone"
+        why = why or f"after {console.offer.keep_seconds:g} s (nb.config.keep_failed_seconds)"
+        self._let_go[worker, console.offer.call] = why
+        if len(self._let_go) > _REMEMBERED:
+            del self._let_go[next(iter(self._let_go))]
 
     def _offered(self, worker: Worker, offer: messages.ConsoleOffered) -> None:
         offer = msgspec.structs.replace(offer, worker=worker.id)

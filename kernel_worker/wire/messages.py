@@ -398,6 +398,8 @@ class ConsoleOffered(_Message, tag="console_offered"):
     index: int
     kind: Literal["breakpoint", "failure"]
     worker: WorkerId
+    keep_seconds: float = 0.0
+    """How long the frames of a failure are kept."""
 
 
 class ConsoleSaid(_Message, tag="console_said"):

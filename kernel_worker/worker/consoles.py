@@ -131,8 +131,9 @@ class Consoles:
         if traceback is None:
             return False
         self._empty()
-        self._kept = (lease.lease, lease.context.keep_failed_seconds, traceback)
-        offer = messages.ConsoleOffered(lease.call, index, "failure", self._worker)
+        seconds = lease.context.keep_failed_seconds
+        self._kept = (lease.lease, seconds, traceback)
+        offer = messages.ConsoleOffered(lease.call, index, "failure", self._worker, seconds)
         self._channel.put(offer)  # before the outcome: who hears that can ask
         return True
 

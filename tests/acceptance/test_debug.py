@@ -106,7 +106,9 @@ def test_a_failure_is_looked_at_in_the_worker_that_kept_it(cells: PlainKernel) -
     assert "takes no input" in cell.stderr
     cell = cells.begin("%remote_debug", with_input=True)
     cells.finish(cell, 30)
-    assert cell.stderr.startswith("UsageError: %remote_debug: no frames are kept")
+    assert cell.stderr.startswith("UsageError: %remote_debug: no frames are kept: those of fc-")
+    assert "were let go when the console was left" in cell.stderr
+    assert "keep_failed_seconds =" not in cell.stderr, "it was set"
 
 
 def test_what_failed_fails_at_home_and_percent_debug_works(cells: PlainKernel) -> None:

@@ -8,6 +8,7 @@ import pytest
 from kernel_worker.model import CallId, Outcome, ParentInput, WorkerId
 from kernel_worker.wire import messages
 from tests.broker.speaking import Client, Host, RunningBroker, Speaker, Worker
+from tests.waiting import wait_until
 
 CALL = CallId("fc-1")
 
@@ -24,7 +25,7 @@ def submitted(
 
 
 def offer(worker: Worker, kind: str = "breakpoint", call: CallId = CALL) -> None:
-    worker.say(messages.ConsoleOffered(call, 0, kind, WorkerId("")))  # type: ignore[arg-type]  # parametrized
+    worker.say(messages.ConsoleOffered(call, 0, kind, WorkerId(""), 30.0))  # type: ignore[arg-type]  # parametrized
 
 
 def told(host: Host) -> tuple[str, str]:
@@ -138,3 +139,41 @@ def test_the_frames_go_with_who_called_and_with_the_worker(
     assert told(host) == ("open", "")
     host.exited(worker)
     client.hear(messages.ConsoleClosed)
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ("quit", "when the console was left"),
+        ("time", "after 30 s (nb.config.keep_failed_seconds)"),
+        ("caller", "when who had called was gone"),
+        ("worker", "when their worker ended"),
+    ],
+)
+def test_frames_that_were_kept_and_are_gone_are_said_to_have_been(
+    broker: RunningBroker, host: Host, client: Client, end: str, why: str
+) -> None:
+    caller = Client(broker, "cl-2")
+    worker, lease = submitted(caller, host)
+    offer(worker, "failure")
+    worker.say(messages.InputEnded(lease.lease, 0, Outcome.FAILED, 0.1, parks=True), [b"error"])
+    caller.hear(messages.Failure)
+    if end == "quit":
+        client.ask("console", "", messages.ConsoleInfo)
+        assert told(host) == ("open", "")
+    elif end == "caller":
+        caller.say(messages.Bye())
+        assert told(host) == ("release", "")
+    if end == "worker":
+        host.exited(worker)
+    else:
+        worker.say(messages.ConsoleClosed(WorkerId(worker.peer)))
+    if end == "quit":
+        client.hear(messages.ConsoleClosed)
+    caller.close()
+    wait_until(lambda: "let go" in failing(client, "")[1], what="the broker has heard of it")
+    for subject in ("", CALL, worker.peer):
+        name, text = failing(client, subject)
+        assert name == "NotFoundError"
+        assert f"those of {CALL} were let go {why}; call it again" in text
+    assert "set nb.config.keep_failed_seconds = 300" in failing(client, "fc-other")[1]
