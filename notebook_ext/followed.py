@@ -7,6 +7,7 @@ while somebody looks.
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,11 +37,13 @@ class CallFacts(MapFacts):
         self._session = session
         self._call = info.call
         self._ended = Spans()
+        self._all_told = threading.Event()
         self._asked: Waiting[Any] | None = None
         self._ask_at = time.monotonic() + ASK_SECONDS
         self.started_at = time.monotonic() - max(time.time() - info.submitted_at, 0.0)
-        session.attach(info.call, self)
+        self._first = info
         self._take(info)
+        session.attach(info.call, self)
 
     def take_changes(self) -> list[tuple[int, int, int]]:
         """Return what changed since the last time; and ask again, now and then."""
@@ -65,6 +68,15 @@ class CallFacts(MapFacts):
         if info.closed and not info.pending and not info.running and known >= info.total:
             self._session.detach(self._call, self)
             self.finish("cancelled" if self.cancelled else "done")
+            if info.ended_at is not None:
+                self.finished_at = self.started_at + max(info.ended_at - info.submitted_at, 0.0)
+
+    def settle(self, limit_seconds: float) -> None:
+        """Wait until the outcomes of a call that had ended before are counted."""
+        info = self._first
+        if info.closed and not info.pending and not info.running and self.finished_at is None:
+            self._all_told.wait(limit_seconds)
+            self._take(info)
 
     # ---- in the I/O thread ----------------------------------------------------------------------
 
@@ -105,6 +117,8 @@ class CallFacts(MapFacts):
         for low, high in self._ended.add(start, start + count):
             self.waiting_for = ""
             self.count(low, high - low, state)
+        if self.total is not None and self.done + self.failed + self.cancelled >= self.total:
+            self._all_told.set()
 
 
 class CallControls:

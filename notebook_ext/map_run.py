@@ -232,9 +232,12 @@ class MapRun(Answer):
         self._stands[again] = last
         stands, all_told = self.facts, self._stands.values()
         unanswered = self.sent - self.gate.ended
-        stands.running = min(sum(each.running for each in all_told), unanswered)
+        held = min(sum(each.running for each in all_told), unanswered)
         stands.retried = sum(each.retried for each in all_told)
-        stands.workers = min(sum(each.workers for each in all_told), stands.running)
+        stands.workers = min(sum(each.workers for each in all_told), held)
+        # A worker may hold more than it runs: a lease is several quick inputs.
+        spec = self._said.package.spec
+        stands.running = min(held, stands.workers * max(1, spec.max_inputs, spec.max_batch_size))
         stands.waiting_for = last.waiting_for
 
     def _note(self, start: int, stop: int, state: int) -> None:

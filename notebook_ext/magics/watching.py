@@ -8,6 +8,9 @@ from kernel_worker.errors import Error, NotFoundError
 from kernel_worker.model import CallId
 from notebook_ext.magics.lines import call_of
 
+_SETTLED_SECONDS = 2.0
+"""How long the outcomes of a call that has ended may take to come, before it is shown without."""
+
 
 def remote_progress(line: str) -> None:
     """Show the progress of a spawned call, by its id or by a variable that holds it.
@@ -32,6 +35,7 @@ def remote_progress(line: str) -> None:
     except Error as error:
         raise UsageError(f"%remote_progress: {error}") from error
     followed = CallFacts(session, info)
+    followed.settle(_SETTLED_SECONDS)
     widgets.show_again(followed, CallControls(session, call, followed))
 
 

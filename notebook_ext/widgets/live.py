@@ -33,12 +33,15 @@ disabled with that hint.
 
 In the saved notebook: the output holds the widget, `picture` (plain HTML with inline styles) and
 `caption`, a text that is the same in every run. Front ends without a kernel and nbconvert show the
-picture. `finish` writes the output again with the last one. Of the finished widgets only the last
-`KEPT_OPEN` stay live; an older one becomes its picture.
+picture. `finish` writes the output again with the last one. A front end whose kernel is gone shows
+an error in place of a widget, and never the picture beside it; so a finished widget becomes its
+picture as soon as that costs nothing: one that `passes` with the next cell, of the others all but
+the last `KEPT_OPEN`, and all of them as the kernel ends.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections import deque
 from pathlib import Path
@@ -46,9 +49,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anywidget
 import traitlets
+from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-from notebook_ext.widgets import comm_filter
+from notebook_ext.widgets import comm_filter, ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +78,8 @@ def front_end(name: str, *parts: str) -> tuple[str, str]:
 class LiveWidget(anywidget.AnyWidget):
     """A widget that is drawn and clicked in the UI thread; see the module's description."""
 
+    passes = False
+    """Whether it shows no more than its picture once it is finished."""
     hint = traitlets.Unicode("").tag(sync=True)
     """Why its buttons cannot act while a cell runs; empty where they can."""
     notice = traitlets.Unicode("").tag(sync=True)
@@ -114,9 +120,7 @@ class LiveWidget(anywidget.AnyWidget):
             self.show()
         else:
             self._handle.update(self)
-        _finished.append(self)
-        while len(_finished) > KEPT_OPEN:
-            _finished.popleft().retire()
+        _keep(self)
 
     def retire(self) -> None:
         """Close it, and leave its picture where it is shown."""
@@ -166,7 +170,46 @@ class _Still:
         return self._data
 
 
+# ---- what is finished, all of it in the UI thread -----------------------------------------------
+
 _finished: deque[LiveWidget] = deque()
+_passing: list[LiveWidget] = []
+
+
+def _keep(widget: LiveWidget) -> None:
+    if not (_finished or _passing):
+        _watch_the_shell()
+    kept = _passing if widget.passes else _finished
+    kept.append(widget)
+    while len(_finished) > KEPT_OPEN:
+        _finished.popleft().retire()
+
+
+def _watch_the_shell() -> None:
+    shell = get_ipython()
+    if shell is not None and _next_cell not in shell.events.callbacks["pre_run_cell"]:
+        shell.events.register("pre_run_cell", _next_cell)
+        atexit.register(_end)
+
+
+def _next_cell(_info: object) -> None:
+    if _passing:
+        ticker.post(_pass)
+
+
+def _pass() -> None:
+    while _passing:
+        _passing.pop().retire()
+
+
+def _end() -> None:
+    ticker.post(_pass)
+    ticker.post(_retire_all)
+
+
+def _retire_all() -> None:
+    while _finished:
+        _finished.pop().retire()
 
 
 def _text(name: str) -> str:

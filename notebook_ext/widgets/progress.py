@@ -4,8 +4,8 @@ The front end keeps an array of states. Ten times a second at most it hears in o
 which ranges changed (`Strip.take_delta`) and what the numbers are; every two seconds and at the end
 the whole compressed state goes into a trait, from which a reloaded page or a second view starts.
 
-When the map has ended, its output is written again with a still picture beside the widget (see
-`live`).
+When the map has ended, its output is written again with a still picture beside the widget, which
+takes the widget's place when the next cell runs (see `live`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class ProgressWidget(LiveWidget):
     """The front end's half is `progress.js`; it only shows what these traits say."""
 
     _esm, _css = front_end("progress", "strip")
+    passes = True
     title = traitlets.Unicode("").tag(sync=True)
     stats = traitlets.Dict().tag(sync=True)
     base = traitlets.Int(0).tag(sync=True)

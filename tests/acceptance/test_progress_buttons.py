@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,14 @@ def notebook(kernel: PlainKernel) -> PlainKernel:
     return kernel
 
 
+def heard(kernel: PlainKernel, condition: Callable[[], bool]) -> None:
+    """Listen until it is so."""
+    wait_until(lambda: condition() or (kernel.listen(0.1) and condition()))
+
+
 def shown(kernel: PlainKernel, cell: Cell) -> str:
     """Return the comm of the progress widget that the cell shows."""
-    wait_until(lambda: kernel.listen(0.1) and any(WIDGET in each for each in cell.displays))
+    heard(kernel, lambda: any(WIDGET in each for each in cell.displays))
     model: str = next(each for each in cell.displays if WIDGET in each)[WIDGET]["model_id"]
     return model
 
@@ -98,8 +104,15 @@ def test_failures_run_again_while_the_cell_waits(notebook: PlainKernel, tmp_path
     (tmp_path / "go").touch()
     notebook.finish(cell, 20)
     assert cell.error is None
-    assert notebook.run("out").result == "[0, 1, 2, 3]"
     assert stats(page, model)["summary"] == "4 done, 4 retried"
+    assert notebook.run("out").result == "[0, 1, 2, 3]"
+
+    # With the next cell its picture takes its place, which needs no kernel.
+    def stills() -> list[str]:
+        updates = [m["content"]["data"] for m in notebook.heard if "update" in m["msg_type"]]
+        return [data["text/html"] for data in updates if WIDGET not in data]
+
+    heard(notebook, lambda: any("4 done, 4 retried" in still for still in stills()))
 
 
 def test_the_progress_of_a_spawned_call_is_shown_and_cancels_it(notebook: PlainKernel) -> None:

@@ -109,9 +109,6 @@ def test_it_is_seen_twice_in_the_dark_and_by_those_who_cannot_see(
     failed = widget(notebook, 1)
     failed.get_by_text("input 5: ValueError: no score for 5").wait_for()
     keep(failed, "progress-failed-light")
-    notebook.begin(2)
-    running = widget(notebook, 2)
-    running.get_by_role("button", name="Pause").wait_for()
     assert violations(notebook) == []
 
     notebook.open_output_view(1)
@@ -125,8 +122,15 @@ def test_it_is_seen_twice_in_the_dark_and_by_those_who_cannot_see(
     dark = failed.evaluate("(el) => getComputedStyle(el).getPropertyValue('--nbx-done')")
     assert light != dark
     keep(failed, "progress-failed-dark")
+    notebook.begin(2)
+    running = widget(notebook, 2)
+    running.get_by_role("button", name="Pause").wait_for()
     keep(running, "progress-running-dark")
     assert violations(notebook) == []
+    failed.wait_for(state="detached")
+    still = notebook.outputs(1)[-1]["data"]
+    assert sorted(still) == ["text/html", "text/plain"], "what is saved needs no kernel"
+    notebook.cell(1).get_by_text("input 5: ValueError: no score for 5").wait_for()
 
     running.locator("canvas").press("End")
     running.get_by_text("input 2999: ").wait_for()

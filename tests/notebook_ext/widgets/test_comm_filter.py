@@ -41,7 +41,7 @@ theirs = ipywidgets.IntText(value=7)
 theirs.observe(lambda change: heard.set(), "value")
 print(json.dumps([each.comm.comm_id for each in (ours, ours.layout, theirs)]))
 """
-BLOCKED = "heard.clear(); print(heard.wait(30))"
+BLOCKED = "heard.clear(); print('waits', flush=True); print(heard.wait(30))"
 
 
 class Blocked:
@@ -54,13 +54,10 @@ class Blocked:
         self.ours, self.layout, self.theirs = json.loads(shown.stdout)
 
     def block(self) -> Cell:
-        """Run a cell that blocks until it is clicked; return it when it runs."""
+        """Run a cell that blocks until it is clicked; return it when it does."""
         cell = self.kernel.begin(BLOCKED)
         end = time.monotonic() + 10 * PATIENCE
-        while not any(
-            m["msg_type"] == "execute_input" and m["parent_header"]["msg_id"] == cell.message_id
-            for m in self.kernel.heard
-        ):
+        while "waits" not in cell.stdout:
             assert self.kernel.listen(end - time.monotonic())
         return cell
 
@@ -88,7 +85,7 @@ def test_a_click_acts_while_the_cell_blocks(blocked: Blocked, subshell: bool) ->
     cell = blocked.block()
     clicked = page.click(blocked.ours, op="hit", worker=3)
     blocked.kernel.finish(cell, 10)
-    assert cell.stdout == "True\n"
+    assert cell.stdout == "waits\nTrue\n"
     seen = blocked.kernel.run("print(json.dumps(seen.pop()))").stdout
     assert json.loads(seen) == [{"op": "hit", "worker": 3}, "notebook-ext-ui"]
     assert page.saw_busy_and_idle(clicked), "the page sends nothing more before that"
