@@ -6,10 +6,14 @@ BIN := .venv/bin
 VENV_PYTHON := $(BIN)/python
 
 COVERED := tests/core tests/wire tests/notebook_ext/test_conversation.py
-# Random histories, and simulations that take minutes where every line is counted.
+# Random histories, and simulations that take long where every line is counted.
 CHANCE := tests/core/test_invariants.py::TestAnyHistory \
+  tests/core/test_virtual_day.py \
+  tests/core/test_scaling.py::test_a_floor_beyond_all_measure_starts_a_thousand_workers \
+  tests/core/test_scaling.py::test_an_hour_of_recorded_bursts_breaks_no_invariant \
   tests/core/test_scaling.py::test_many_functions_share_two_cores_and_none_starves \
-  tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns
+  tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns \
+  tests/core/test_granting.py::test_equal_inputs_keep_both_workers_busy
 
 .PHONY: help setup quick demo lab test lint format pytest rest chaos fuzz large coverage docs screenshot bench wheel clean
 
