@@ -13,7 +13,7 @@ from kernel_worker.errors import InvalidError
 from kernel_worker.model import CallId
 from kernel_worker.wire import messages
 from kernel_worker.wire.messages import CallState
-from notebook_ext import inquiry, process
+from notebook_ext import process
 from notebook_ext.call_graph import InputStatus
 
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ def newest_known() -> CallId | None:
     Raises:
         ConnectionError: the broker runs and did not answer in time.
     """
+    from notebook_ext import inquiry  # noqa: PLC0415  loads ZeroMQ
+
     found = inquiry.calls(call_filter(None, None, 1))
     return CallId(found[0].call) if found else None
 

@@ -14,6 +14,7 @@ import linecache
 import os
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,8 @@ _HERE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH1
 _LIBRARY = os.path.dirname(os.path.abspath(contextlib.__file__)) + os.sep  # noqa: PTH100, PTH120  likewise
 _MACHINERY: Final = (f"{_LIBRARY}asyncio{os.sep}", f"{_LIBRARY}selectors.py")
 """Where an event loop's frames are that lie between ours and the user's, or that wait."""
+_LOOKS: Final = 20
+_PAUSE_SECONDS: Final = 0.0005
 _LOOPS: Final = frozenset({"_run_plain", "_run_each", "_run_group", "_run", "_run_task"})
 """The functions of this room that run inputs; each knows the lease that it is at (see `_place`)."""
 
@@ -67,15 +70,19 @@ def inputs(loop: Callable[[], AbstractEventLoop | None]) -> list[Running]:
     Args:
         loop: returns the loop in which `async` functions run, where there is one.
     """
-    stacks = sys._current_frames()  # noqa: SLF001  the only way
-    main = threading.main_thread().ident
-    threads = sorted(stacks, key=lambda thread: thread != main)
-    candidates = itertools.chain((_stack(stacks[thread]) for thread in threads), _tasks(loop()))
     found: dict[tuple[str, int], Running] = {}
-    for stack in candidates:
-        one = _of_stack(stack)
-        if one is not None:
-            found.setdefault((one.call, one.index), one)
+    for _ in range(_LOOKS):
+        stacks = sys._current_frames()  # noqa: SLF001  the only way
+        main = threading.main_thread().ident
+        threads = sorted(stacks, key=lambda thread: thread != main)
+        tasks, all_stand = _tasks(loop())
+        for stack in itertools.chain((_stack(stacks[thread]) for thread in threads), tasks):
+            one = _of_stack(stack)
+            if one is not None:
+                found.setdefault((one.call, one.index), one)
+        if all_stand or threading.get_ident() == main:
+            break
+        time.sleep(_PAUSE_SECONDS)
     return list(found.values())
 
 
@@ -88,23 +95,30 @@ def _stack(frame: FrameType | None) -> list[FrameType]:
     return frames[::-1]
 
 
-def _tasks(loop: AbstractEventLoop | None) -> Iterator[list[FrameType]]:
-    """Yield the frames of each task of a loop, below that of what runs the input."""
+def _tasks(loop: AbstractEventLoop | None) -> tuple[list[list[FrameType]], bool]:
+    """Return the frames of each task of a loop, below that of what runs the input.
+
+    And whether all of them stood still: of one that runs, the frames are its thread's, which may
+    have been looked at before.
+    """
     if loop is None:
-        return
+        return [], True
     import asyncio  # noqa: PLC0415  there is a loop
 
     main = _stack(sys._current_frames().get(threading.main_thread().ident or 0))  # noqa: SLF001  as above
     beneath = [frame for frame in main if _is_loop(frame)][:1]
+    found, all_stand = [], True
     for task in asyncio.all_tasks(loop):
         chain: list[FrameType] = []
         awaited: Any = task.get_coro()
+        all_stand = all_stand and not getattr(awaited, "cr_running", False)
         while awaited is not None:
             frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
             if frame is not None:
                 chain.append(frame)
             awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
-        yield [*beneath, *chain]
+        found.append([*beneath, *chain])
+    return found, all_stand
 
 
 def _is_loop(frame: FrameType) -> bool:
