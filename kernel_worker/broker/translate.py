@@ -100,7 +100,7 @@ class Translator:
                 return self._close_inputs(client, call, total)
             case messages.CancelCall(call=call, terminate=terminate):
                 if call in self._calls:
-                    return events.CallCancelled(call, terminate, client.id)
+                    return events.CallCancelled(call, terminate, client.id, message.reached)
                 return Refusal(messages.CancelConfirmed(call))
             case messages.PauseCall(call=call, paused=paused):
                 if not self._is_of(call, client):
@@ -148,6 +148,11 @@ class Translator:
                 below = message.cancelled_below
                 return events.InputEnded(
                     worker.id, lease, index, outcome, elapsed, below, message.lingers, message.parks
+                )
+            case messages.LineReached(lease=lease, index=index):
+                _check_positions(index, 0)
+                return events.LineReached(
+                    worker.id, lease, index, message.elapsed_seconds, message.runs
                 )
             case messages.InputLeft(lease=lease):
                 return events.InputLeft(worker.id, lease)
@@ -204,6 +209,9 @@ class Translator:
                 message = self._resolved(message)
             except (NotFoundError, InvalidError) as error:
                 return Refusal(messages.Rejected(call, type(error).__name__, str(error)))
+        if message.line and not (message.closed and message.attached and message.count == 1):
+            text = f"{call} would have a line and is no attached call of one input"
+            raise ProtocolError(text)
         names = (message.snapshot, message.table, message.shared, *message.requires)
         missing = self._objects.missing(names)
         if missing:
@@ -227,6 +235,8 @@ class Translator:
             pools=message.pools,
             indivisible=header.whole,
             streams=message.streams,
+            lends=bool(message.line) and self._is_near(client),
+            deaths=min(message.deaths, _MOST_DEATHS),
         )
 
     def _resolved(self, message: messages.Submit) -> messages.Submit:
@@ -271,6 +281,7 @@ class Translator:
             message.shared,
             message.context,
             streams=message.streams,
+            line=message.line,
         )
         if message.attached:
             call.listeners.append(client.id)
@@ -278,6 +289,10 @@ class Translator:
         if message.count:
             call.batches.add(0, message.count, frames)
         self._calls[message.call] = call
+
+    def _is_near(self, client: Client) -> bool:
+        """Whether a client runs on this machine, where workers find its socket."""
+        return client.watch is not None
 
     def _add_inputs(
         self, client: Client, message: messages.AddInputs, frames: Sequence[Frame]
@@ -342,6 +357,8 @@ def in_parts(
 # ---- checks ---------------------------------------------------------------------------------
 
 
+_MOST_DEATHS = 2
+"""What a client says; one more is what an input may have."""
 _NO_BATCH = batches.BatchHeader(whole=False, form=batches.FORM_ARGS, count=0)
 
 

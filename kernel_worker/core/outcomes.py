@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kernel_worker import records
-from kernel_worker.core import effects, nesting, retries
+from kernel_worker.core import effects, lending, nesting, retries
 from kernel_worker.core.cancelling import cancel_call, interrupt_rest
 from kernel_worker.core.ending import (
     finish_if_over,
@@ -45,6 +45,8 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
     lease = state.lease_of(event.worker, event.lease)
     if lease is None:
         return
+    if lease.id in state.loans:
+        lending.reach(state, lease, event.start)
     start, stop = max(event.start, lease.next), min(event.start + event.count, lease.stop)
     if start >= stop:
         return
@@ -63,6 +65,21 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
         state.emit(effects.Record(fact))
     state.emit(effects.ReportRange(call.id, start, stop, event.start))
     settle_outcomes(state, call, start, stop)
+    _after_answer(state, lease)
+
+
+def line_reached(state: State, event: events.LineReached) -> None:
+    """Note how far a worker that is lent has come."""
+    lease = state.loans.get(event.lease)
+    if lease is None or lease.worker.id != event.worker or event.index < lease.next:
+        return
+    count = event.index - lease.next
+    if count:
+        _measure(lease, count, event.elapsed_seconds)
+    if event.runs:
+        lending.reach(state, lease, event.index, event.elapsed_seconds)
+    else:
+        lending.advance(state, lease, event.index, event.elapsed_seconds)
     _after_answer(state, lease)
 
 
@@ -108,6 +125,8 @@ def input_ended(state: State, event: events.InputEnded) -> None:
     lease = state.lease_of(event.worker, event.lease)
     if event.lingers:
         _note_lingering(state, event)
+    if lease is not None and lease.id in state.loans:
+        lending.reach(state, lease, event.index)
     if event.parks:
         _park(state, event)
     if lease is None or event.outcome not in _ENDS or not lease.next <= event.index < lease.stop:
@@ -119,7 +138,10 @@ def input_ended(state: State, event: events.InputEnded) -> None:
     ran = Ran(lease.worker, state.now - event.elapsed_seconds)
     outcome, has_payload = event.outcome, _has_payload(event)
     if lease.worker.evicted and (outcome is Outcome.CANCELLED or event.cancelled_below):
-        lose_attempt(state, lease.call, event.index, EVICTED, counted=False, ran=ran)
+        if lease.id in state.loans and event.index:  # its client has it, and runs it again
+            lose_lent(state, lease.call, event.index, EVICTED, ran=ran)
+        else:
+            lose_attempt(state, lease.call, event.index, EVICTED, counted=False, ran=ran)
         _after_answer(state, lease)
         return
     if event.cancelled_below and lease.call.cancelled:
@@ -154,6 +176,9 @@ def inputs_returned(state: State, event: events.InputsReturned) -> None:
     if lease is None:
         return
     lease.asked_back = lease.returned = True
+    if lease.id in state.loans:
+        lending.advance(state, lease, event.start, 0.0)
+        lending.end(state, lease)
     start, stop = max(event.start, lease.next), min(event.stop, lease.stop)
     if start < stop:
         if stop == lease.stop:
@@ -238,6 +263,15 @@ def lose_attempt(
             message = retries.cut_short_message(name, life.items, died)
         call.states.move(index, index + 1, Cause.LOST)
         report_end(state, call, (index, index + 1), Outcome.LOST, life.attempt, message, ran=ran)
+
+
+def lose_lent(state: State, call: Call, index: int, cause: str, *, ran: Ran) -> None:
+    """End an input that came by a line and whose worker is gone: its client runs it again."""
+    _cancel_children(state, call, index, attached_only=False)
+    outcome = Outcome.CANCELLED if call.cancelled else Outcome.LOST
+    call.states.move(index, index + 1, Cause.LOST)
+    message = retries.lent_message(call.pool.spec.name, index, cause)
+    report_end(state, call, (index, index + 1), outcome, 1, message, ran=ran)
 
 
 def return_outstanding(state: State, lease: Lease, start: int, stop: int) -> None:

@@ -117,6 +117,7 @@ def run(
     control = Control(end, channel, runner, pipes, attach, consoles)
     output.rouse = control.rouse
     executor.streamer.hurry = control.hurry
+    executor.rouse, executor.is_stopping = control.rouse, lambda: control.is_stopping
     executor.interrupts.install()
     os.register_at_fork(after_in_child=runner.forked)
     control.start()

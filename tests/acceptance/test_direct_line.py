@@ -1,0 +1,156 @@
+"""Warm calls in a row go by a line to their worker: nothing that they promise is lost by that."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.cells import begun, typed, value
+from tests.plain_kernel import PlainKernel
+from tests.waiting import PATIENCE, wait_until
+
+DEFINE = """
+import os, threading, time
+
+@app.function(max_containers=2, timeout=2)
+def does(what, path=''):
+    if callable(what):
+        return what()
+    if what == 'die' and not os.path.exists(path):
+        open(path, 'w').close()
+        os._exit(3)
+    if what == 'nap':
+        print('started', flush=True)
+        time.sleep(30)
+    if what == 'raise':
+        raise KeyError('mine')
+    if what == 'print':
+        print('said by', what)
+    if what == 'long':
+        time.sleep(0.3)
+    if what == 'large':
+        return bytes(200_000)
+    if what == 'ids':
+        return nb.current_function_call_id(), nb.current_input_id()
+    return what
+
+def has_line():
+    from notebook_ext import process
+    return bool(process.current().lines.count)
+
+def warm():
+    for number in range(1000):
+        assert does.remote(number) == number
+        if number > 3 and has_line():
+            return True
+    raise AssertionError('no line')
+"""
+
+
+@pytest.fixture(scope="module")
+def lined(notebook: PlainKernel) -> PlainKernel:
+    """Return the kernel in which `warm()` calls until there is a line."""
+    typed(notebook, DEFINE)
+    return notebook
+
+
+def test_values_output_and_exceptions_are_as_by_the_broker(lined: PlainKernel) -> None:
+    cell = typed(lined, "warm()\nprint('before'); does.remote('print'); print('after')")
+    assert cell.stdout == "before\nsaid by print\nafter\n"
+    assert value(lined, "warm()\nlen(does.remote('large'))") == 200_000
+    assert value(lined, "warm()\ndoes.remote('long')") == "long"
+    cell = lined.run("warm()\ndoes.remote('raise')")
+    assert cell.error is not None
+    assert (cell.error.name, cell.error.value) == ("KeyError", "'mine'")
+    assert "raise KeyError('mine')" in cell.error.traceback
+    assert "notebook_ext" not in cell.error.traceback
+
+
+def test_each_call_has_its_own_id(lined: PlainKernel) -> None:
+    found = value(lined, "warm()\n[does.remote('ids') for _ in range(3)]")
+    assert len({call for call, _ in found}) == len({one for _, one in found}) == 3
+
+
+def test_a_worker_that_dies_costs_nothing_but_time(lined: PlainKernel, tmp_path: Path) -> None:
+    path = tmp_path / "died"
+    assert value(lined, f"warm()\ndoes.remote('die', {str(path)!r})") == "die"
+    assert path.exists()
+
+
+def test_a_call_that_takes_too_long_times_out(lined: PlainKernel) -> None:
+    cell = lined.run("warm()\ndoes.remote('nap')")
+    assert cell.error is not None
+    assert cell.error.name == "FunctionTimeoutError"
+
+
+def test_the_stop_button_ends_what_runs_and_the_next_call_works(lined: PlainKernel) -> None:
+    cell = begun(lined, "warm()\ndoes.remote('nap')")
+    pressed = time.monotonic()
+    lined.interrupt()
+    error = lined.finish(cell).error
+    assert error is not None
+    assert error.name == "KeyboardInterrupt"
+    assert "notebook_ext" not in error.traceback
+    assert time.monotonic() - pressed < 1.0 * PATIENCE
+    assert value(lined, "does.remote(1)") == 1
+
+
+def test_others_that_wait_get_the_worker(lined: PlainKernel) -> None:
+    typed(
+        lined,
+        """
+        @app.function()
+        def other(x):
+            return -x
+        warm()
+        assert list(does.map(range(100))) == list(range(100))
+        warm()
+        assert sum(other.map(range(100))) == -4950
+        found = []
+        def call():
+            found.extend(does.remote(number) == number for number in range(50))
+        threads = [threading.Thread(target=call) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 150 and all(found)
+        """,
+    )
+
+
+def test_a_redefined_function_a_changed_global_and_another_directory_are_seen(
+    lined: PlainKernel, tmp_path: Path
+) -> None:
+    typed(
+        lined,
+        f"""
+        factor = 2
+        @app.function()
+        def scaled(x):
+            return x * factor, os.getcwd()
+        here = os.getcwd()
+        assert [scaled.remote(1) for _ in range(8)] == [(2, here)] * 8
+        factor = 3
+        assert [scaled.remote(1) for _ in range(8)] == [(3, here)] * 8
+        os.chdir({str(tmp_path)!r})
+        assert [scaled.remote(1) for _ in range(8)] == [(3, os.getcwd())] * 8
+        os.chdir(here)
+        @app.function()
+        def scaled(x):
+            return 'new'
+        assert [scaled.remote(1) for _ in range(8)] == ['new'] * 8
+        """,
+    )
+
+
+def test_numbers_are_true_at_once_and_the_worker_is_given_back(lined: PlainKernel) -> None:
+    typed(lined, "warm()")
+    wait_until(
+        lambda: (
+            value(lined, "(has_line(), does.get_current_stats().num_running_inputs)") == (False, 0)
+        ),
+        what="nobody uses the line any more",
+    )
