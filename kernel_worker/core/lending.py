@@ -85,11 +85,11 @@ def review(state: State) -> None:
 
 def end(state: State, lease: Lease) -> None:
     """Let a loan be over: its lease ends with the last input that it knows of."""
-    if state.loans.pop(lease.id, None) is not None:
-        call = lease.call
-        call.lends = False
-        call.closed = True
-        state.emit(effects.EndLine(call.client, call.id, lease.stop))
+    del state.loans[lease.id]
+    call = lease.call
+    call.lends = False
+    call.closed = True
+    state.emit(effects.EndLine(call.client, call.id, lease.stop))
 
 
 def _arrive(call: Call, start: int, stop: int) -> None:

@@ -115,9 +115,8 @@ def run(
     consoles = Consoles(start, channel, output, page, executor, keeps_failed=runner is executor)
     attach = partial(_attach, start, binding, executor, channel)
     control = Control(end, channel, runner, pipes, attach, consoles)
-    output.rouse = control.rouse
-    executor.streamer.hurry = control.hurry
-    executor.rouse, executor.is_stopping = control.rouse, lambda: control.is_stopping
+    output.rouse = executor.rouse = control.rouse
+    executor.streamer.hurry, executor.is_stopping = control.hurry, lambda: control.is_stopping
     executor.interrupts.install()
     os.register_at_fork(after_in_child=runner.forked)
     control.start()

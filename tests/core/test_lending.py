@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kernel_worker.core import effects, events
-from kernel_worker.core.invariants import check
+from kernel_worker.core.invariants import SENTENCES, InvariantBroken, check
 from kernel_worker.core.scheduler import Scheduler
 from kernel_worker.model import (
     CallId,
@@ -26,6 +26,7 @@ from tests.core.simulation import make_resources, make_spec
 CLIENT = ClientId("cl-1")
 HOST = HostId("ho-1")
 LINE = CallId("fc-line")
+LOANS = "a loan is the only lease of its worker, and lives as long as its call lends"
 
 
 class Lending:
@@ -281,3 +282,39 @@ def test_what_is_said_late_of_a_loan_changes_nothing() -> None:
     lending.feed(events.InputsClosed(LINE, 50))
     lending.acknowledge(5)
     assert not lending.reach(9, runs=True)
+
+
+def test_a_worker_that_is_stopped_by_hand_leaves_its_input_to_the_client() -> None:
+    lending = Lending()
+    lending.succeed(lending.lease)
+    lending.reach(4, runs=True)
+    turn = lending.feed(events.WorkerEvicted(lending.worker))
+    assert of(turn, effects.TakeBack)
+    turn = lending.feed(events.InputEnded(lending.worker, lending.lease, 4, Outcome.CANCELLED, 0.1))
+    assert [(end.index, end.outcome) for end in of(turn, effects.ReportEnd)] == [(4, Outcome.LOST)]
+    assert of(lending.acknowledge(5), effects.StopWorker)
+
+
+def test_an_input_that_takes_long_is_told_of_while_it_runs() -> None:
+    lending = Lending()
+    lending.succeed(lending.lease)
+    lending.reach(1, runs=True)
+    view = lending.core.call_info(LINE)
+    assert view is not None
+    assert (view.succeeded, view.running) == (1, 1)
+    lending.reach(2, runs=False)
+    lending.acknowledge(2)
+
+
+def test_a_loan_that_is_no_live_lease_is_noticed() -> None:
+    lending = Lending()
+    lending.core._state.loans.clear()
+    with pytest.raises(InvariantBroken, match="lend, lent are"):
+        check(lending.core)
+    lending = Lending()
+    del lending.core._state.workers[lending.worker]
+    with pytest.raises(InvariantBroken):
+        check(lending.core)
+    lease = lending.core._state.loans[lending.lease]
+    assert "is no live lease" in SENTENCES[LOANS](lending.core._state)
+    assert lease.call.lends
