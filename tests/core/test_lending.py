@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kernel_worker import traces
 from kernel_worker.core import effects, events
 from kernel_worker.core.invariants import SENTENCES, InvariantBroken, check
 from kernel_worker.core.scheduler import Scheduler
@@ -318,3 +319,15 @@ def test_a_loan_that_is_no_live_lease_is_noticed() -> None:
     lease = lending.core._state.loans[lending.lease]
     assert "is no live lease" in SENTENCES[LOANS](lending.core._state)
     assert lease.call.lends
+
+
+def test_a_line_of_any_length_has_a_trace() -> None:
+    lending = Lending()
+    lending.succeed(lending.lease)
+    for index in range(30_000, 300_001, 30_000):
+        lending.reach(index, runs=False)
+    view = lending.core.call_info(LINE)
+    assert view is not None
+    assert view.succeeded == 300_000
+    assert len(lending.core._state.calls[LINE].trace) == 5 * traces.ROW_BYTES
+    lending.acknowledge(300_000)
