@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kernel_worker.context import RunningInput
-    from kernel_worker.model import Digest
+    from kernel_worker.model import CallId, Digest
     from kernel_worker.wire.frames import Frame
     from notebook_ext.session import Session
 
@@ -101,6 +101,7 @@ class Callee(Source, Generic[P, R]):
         )
         if refusal.address:
             waiting.settled_here = session.lines.asked_by(said, refusal.address)
+            waiting.abandoned = partial(_give_up, session, call)
         session.submit(said, 1, frames)
         return waiting
 
@@ -324,6 +325,11 @@ def _batched(inputs: list[tuple[Any, ...]]) -> tuple[list[Frame], tuple[int, ...
         else:
             return found, tuple(counts)
     return (payload.encode_batch(inputs, wire_frames.FORM_ARGS) if inputs else []), ()
+
+
+def _give_up(session: Session, call: CallId) -> None:
+    session.cancel(call)
+    session.lines.given_up(call)
 
 
 def _announce(session: Session, call: Any, running: RunningInput, begins: bool) -> None:  # noqa: FBT001  a callback

@@ -421,8 +421,9 @@ class Conversation:
     def _offered(self, message: messages.ConsoleOffered) -> None:
         """Have whoever waits for a call look at a breakpoint in it."""
         opened = self._calls.get(message.call)
+        receiver = self._lines.get(message.call) if opened is None else opened.said.receiver
         act = partial(self.look, message.worker)
-        if opened is None or not opened.said.receiver.offered(act):
+        if receiver is None or not receiver.offered(act):
             text = "its call is awaited in a loop, or nobody waits for it any more"
             self._say(messages.ConsoleRefused(message.worker, text))
 

@@ -8,10 +8,12 @@ comes by the broker, as the outcome of another input of the call with which the 
 
 A line that breaks, or that the worker gives back, loses nothing: the broker says how its last
 inputs ended and from which one on none has run (`LineEnded`), and what did not is called anew. An
-interrupt discards the line.
+interrupt discards the line. What takes long is handed over: the caller then waits as for any other
+call, and the outcome comes by the broker.
 
 Guarantees: one thread at a time uses a line; where it is in use, or anything is unusual, calls go
-by the broker. Not guaranteed: that there ever is a line.
+by the broker. A function whose line was of little use gets no other one for a while.
+Not guaranteed: that there ever is a line.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from kernel_worker.model import Outcome
 from kernel_worker.wire import line as wire_line
 from notebook_ext.outcome import value_at
 from notebook_ext.receivers import open_result
-from notebook_ext.twin import Waiting, shortened
+from notebook_ext.twin import LOOK_SECONDS, Waiting, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +45,10 @@ if TYPE_CHECKING:
 
 _SOON_SECONDS = 0.05
 """A line is asked for by a call that comes so soon after another one of its function."""
-_SEND_BYTES = wire_line.MAX_BYTES - 1024
+_REST_SECONDS = 0.25
+"""How long no line is asked for where one, or none, was of little use …"""
+_LITTLE = 4
+"""… because it was over before so many inputs."""
 _KEPT = 64
 
 
@@ -103,6 +108,7 @@ class Line:
             waiting = None if self._has_outcome else self._waiting
         if waiting is not None:
             waiting.complete(Refusal)
+        self.shut()  # whoever waits for an answer there hears of it
         self._on_over(self)
 
     # ---- a receiver -----------------------------------------------------------------------------
@@ -120,11 +126,19 @@ class Line:
     def progressed(self, progress: CallProgress) -> None:
         """What runs does not wait."""
 
+    def offered(self, act: Callable[[bool], object]) -> bool:
+        """Let the caller do it, who waits for the broker's word or is about to."""
+        waiting, output = self._waiting, self._output
+        if waiting is None or output is None or waiting.done:
+            return False
+        output.after(waiting.offer, act)
+        return True
+
     def wrote(self, index: int, stream: str, text: bytes, withheld: int = 0) -> None:
-        """Show it in the cell whose call it is."""
+        """Show it in the cell whose call it is; there it is the call's only input."""
         output = self._outputs.get(index)
         if output is not None:
-            output.write(index, stream, text, withheld)
+            output.write(0, stream, text, withheld)
 
     def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:  # noqa: ARG002
         """Let the caller go on."""
@@ -135,7 +149,7 @@ class Line:
         if end.outcome is Outcome.LOST:
             self._settle(end.index, lambda: Refusal(deaths=1), failed=False)
         else:
-            known = replace(end, inputs=self._frames, said=self.said)
+            known = replace(end, index=0, inputs=self._frames, said=self.said)
             self._settle(end.index, partial(open_result, known, self._name), failed=True)
 
     def _settle(self, index: int, result: Callable[[], Any], *, failed: bool) -> None:
@@ -147,12 +161,18 @@ class Line:
             output.finish()
             output.after(partial(waiting.complete, result, failed=failed))
 
-    def hang_up(self) -> None:
-        """Use it no more."""
-        end, self.end = self.end, None
+    def shut(self) -> None:
+        """Let nothing go by it any more; an answer that has come can still be read."""
+        end = self.end
         if end is not None:
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)  # whoever waits for an answer there hears of it
+                end.shutdown(socket.SHUT_RDWR)
+
+    def hang_up(self) -> None:
+        """Use it no more."""
+        self.shut()
+        end, self.end = self.end, None
+        if end is not None:
             end.close()
 
 
@@ -169,6 +189,8 @@ class Lines:
         """By the pool of what is called."""
         self._last = "", 0.0
         """Whose call was the last one, and when it ended (or, by the broker, began)."""
+        self._rests: dict[str, float] = {}
+        """Until when no line is asked for, by pool."""
         self._lock = threading.Lock()
 
     @property
@@ -190,12 +212,14 @@ class Lines:
         if line is None:
             return self._considered(pool)
         if not line.in_use.acquire(blocking=False):
+            if line.is_over:
+                self._strike(line)  # whoever uses it hangs up
             return NO_LINE
         try:
             if line.package is not package or line.context != context:
                 self._discard(line)
                 return NO_LINE
-            if sum(map(len, frames)) > _SEND_BYTES:
+            if sum(map(len, frames)) > wire_line.MOST_FRAME_BYTES:
                 return NO_LINE
             return self._talk(line, frames, name)
         finally:
@@ -210,6 +234,14 @@ class Lines:
             self._asked[line.call] = line
         return partial(self._settled, line)
 
+    def given_up(self, call: CallId) -> None:
+        """Whoever made a call waits for it no more: it needs no line either."""
+        with self._lock:
+            line = self._asked.pop(call, None)
+        if line is not None:
+            line.hang_up()
+            self._session.forget_line(call)
+
     def _settled(self, line: Line) -> None:
         """The call that asked for a line has an outcome: see whether it got one."""
         self._last = line.package.spec.pool, time.monotonic()
@@ -221,6 +253,7 @@ class Lines:
             if is_needed:
                 self._open[pool] = line
         if line.end is None:
+            self._rest(line)
             self._session.forget_line(line.call)
         elif not is_needed:
             line.hang_up()  # another thread was quicker
@@ -240,7 +273,7 @@ class Lines:
         """Let a call ask for a line where another one has just ended."""
         (last, ended_at), now = self._last, time.monotonic()
         self._last = pool, now
-        if last != pool or now - ended_at > _SOON_SECONDS:
+        if last != pool or now - ended_at > _SOON_SECONDS or now < self._rests.get(pool, 0.0):
             return NO_LINE
         if self._listener is None:
             self._listener = wire_line.listen(self._name)
@@ -256,9 +289,9 @@ class Lines:
         try:
             line.next += 1
             data = b""
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(ConnectionError):
                 end.send(wire_line.encode((index, frames)))
-                data = end.recv(wire_line.MAX_BYTES)
+                data = _received(end)
             answer = wire_line.decode(data).frames if data else ()
             if not data:
                 self._discard(line)
@@ -273,16 +306,29 @@ class Lines:
 
     def _over(self, line: Line) -> None:
         """The broker has said that it is over; in the I/O thread."""
+        with self._lock:
+            self._asked.pop(line.call, None)
         if line.in_use.acquire(blocking=False):  # otherwise whoever uses it notices
             self._discard(line)
             line.in_use.release()
 
-    def _discard(self, line: Line) -> None:
+    def _strike(self, line: Line) -> None:
+        """Let no further call find it."""
         pool = line.package.spec.pool
         with self._lock:
             if self._open.get(pool) is line:
                 del self._open[pool]
+
+    def _discard(self, line: Line) -> None:
+        self._strike(line)
+        if line.next < _LITTLE:
+            self._rest(line)
         line.hang_up()
+
+    def _rest(self, line: Line) -> None:
+        now = time.monotonic()
+        self._rests = {pool: until for pool, until in self._rests.items() if until > now}
+        self._rests[line.package.spec.pool] = now + _REST_SECONDS
 
     def _accept(self) -> None:
         """Take the workers in that have dialled."""
@@ -292,12 +338,21 @@ class Lines:
                 end, _ = listener.accept()
             except OSError:
                 return
-            end.settimeout(1.0)
-            call = end.recv(256).decode() if wire_line.is_ours(end) else ""
-            end.settimeout(None)
+            end.setblocking(True)
+            wire_line.limit_waits(end, LOOK_SECONDS)
+            call = wire_line.caller_of(end)
             with self._lock:
-                line = self._asked.get(call)  # type: ignore[call-overload]
+                line = self._asked.get(call)
             if line is None or line.end is not None:
                 end.close()
             else:
                 line.end = end
+
+
+def _received(end: socket.socket) -> bytes:
+    """Wait for an answer; see `LOOK_SECONDS` for why the wait is cut in pieces."""
+    while True:
+        try:
+            return end.recv(wire_line.MAX_BYTES)
+        except BlockingIOError:
+            pass

@@ -22,6 +22,7 @@ from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.deployments import Register
 from kernel_worker.broker.peers import Client, Host, Peer, Peers, Worker
 from kernel_worker.core import effects, events
+from kernel_worker.core.lending import MOST_AHEAD
 from kernel_worker.errors import InvalidError, NotFoundError, ProtocolError
 from kernel_worker.model import CallId, Outcome, is_deployed
 from kernel_worker.wire import frames as batches
@@ -149,11 +150,8 @@ class Translator:
                 return events.InputEnded(
                     worker.id, lease, index, outcome, elapsed, below, message.lingers, message.parks
                 )
-            case messages.LineReached(lease=lease, index=index):
-                _check_positions(index, 0)
-                return events.LineReached(
-                    worker.id, lease, index, message.elapsed_seconds, message.runs
-                )
+            case messages.LineReached():
+                return self._line_reached(worker, message)
             case messages.InputLeft(lease=lease):
                 return events.InputLeft(worker.id, lease)
             case messages.Returned(lease=lease, start=start, stop=stop):
@@ -289,6 +287,18 @@ class Translator:
         if message.count:
             call.batches.add(0, message.count, frames)
         self._calls[message.call] = call
+
+    def _line_reached(self, worker: Worker, said: messages.LineReached) -> Translated:
+        call = self._calls.get(said.call)
+        if call is None:
+            return None
+        if not (call.line and 0 <= said.index <= call.reached + MOST_AHEAD):
+            text = f"the line of {said.call} is at {said.index}, and was at {call.reached}"
+            raise ProtocolError(text)
+        call.reached = max(call.reached, said.index)
+        return events.LineReached(
+            worker.id, said.lease, said.index, said.elapsed_seconds, said.runs
+        )
 
     def _is_near(self, client: Client) -> bool:
         """Whether a client runs on this machine, where workers find its socket."""

@@ -166,14 +166,14 @@ def _end_loan(state: State, lease: Lease, death: _Death) -> None:
     """End a loan, and the input that ran: its client has the inputs, and tries again."""
     if death.lease == lease.id and death.position >= lease.next:
         lending.reach(state, lease, death.position)
-    start, lease.next = lease.next, lease.stop
-    call = lease.call
-    for index in range(start, lease.stop):
+    if death.timed_out and lease.outstanding:
+        index, lease.next = lease.next, lease.stop
         ran = Ran(lease.worker, lease.granted_at)
-        if death.timed_out:
-            outcomes.end_attempt(state, call, index, Outcome.TIMED_OUT, has_payload=False, ran=ran)
-        else:
-            outcomes.lose_lent(state, call, index, death.cause, ran=ran)
+        outcomes.end_attempt(
+            state, lease.call, index, Outcome.TIMED_OUT, has_payload=False, ran=ran
+        )
+    counted = not lease.worker.ends_by_order
+    outcomes.lose_outstanding(state, lease, death.cause, counted=counted)
     lending.end(state, lease)
 
 

@@ -10,9 +10,9 @@ it is cancelled, it fails, its worker dies. Up to then it is as if it had not co
 Granted: with the first input, where nothing waits at all (`granting.granted_at_once`).
 Renewed: by use; the worker gives a line back that nobody has used for a moment.
 Revoked (`review`): in the turn in which anybody waits, anywhere, or the version is superseded, the
-worker is to go, or the call was cancelled. A revocation is a `TakeBack`; the loan ends with its
-acknowledgement (`InputsReturned`), before which the worker is granted nothing: it ends the input
-that runs, and reads no further one.
+worker is to go, or the call was cancelled or paused. A revocation is a `TakeBack`; the loan ends
+with its acknowledgement (`InputsReturned`), before which the worker is granted nothing: it ends the
+input that runs, and reads no further one.
 Ended: by that, or by the end of the worker. The client is told from which input on none has run
 (`LineEnded`), behind the outcome of the last one that did; what it had sent and is not answered it
 sends by the broker's way.
@@ -20,7 +20,7 @@ sends by the broker's way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kernel_worker.core import effects
 from kernel_worker.core.tracing import note_values
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from kernel_worker.model import ParentInput
 
 
+MOST_AHEAD: Final = 1 << 17
+"""A worker that is lent tells how far it has come every 100 ms: nobody is further than that."""
+
+
 def may_lend(pool: Pool) -> bool:
     """Whether a worker of the pool may be called past the broker.
 
@@ -45,9 +49,12 @@ def may_lend(pool: Pool) -> bool:
 
 
 def advance(state: State, lease: Lease, stop: int, elapsed_seconds: float) -> None:
-    """Note that the inputs of a line before `stop` have succeeded."""
+    """Note that the inputs of a line before `stop` have succeeded.
+
+    Nothing of a line is believed before the first input is answered, which comes by the broker.
+    """
     call, start = lease.call, lease.next
-    if stop <= start:
+    if not 0 < start < stop <= start + MOST_AHEAD:
         return
     if lease.stop < stop:
         _arrive(call, lease.stop, stop)
@@ -78,7 +85,8 @@ def review(state: State) -> None:
         worker, call = lease.worker, lease.call
         if lease.asked_back:
             continue
-        if state.backlogged or worker.draining or call.pool.superseded or call.cancelled:
+        is_over = worker.draining or call.pool.superseded or call.cancelled or call.paused
+        if state.backlogged or is_over:
             lease.asked_back = True
             state.emit(effects.TakeBack(worker.id, worker.host.id, lease.id))
 

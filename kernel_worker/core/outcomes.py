@@ -19,7 +19,7 @@ from kernel_worker.core.ending import (
 )
 from kernel_worker.core.leases import smoothed
 from kernel_worker.core.pools import Condition
-from kernel_worker.core.tracing import Ran, note_values
+from kernel_worker.core.tracing import Ran, note_end, note_values
 from kernel_worker.core.transitions import CAUSE_OF, Cause
 from kernel_worker.model import Outcome
 
@@ -54,7 +54,7 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
     if lease.next < start:
         _give_back_skipped(state, lease, start)
     elapsed = event.elapsed_seconds * (stop - start) / event.count
-    _measure(lease, stop - start, elapsed)
+    _measure(state, lease, stop - start, elapsed)
     call.states.move(start, stop, Cause.SUCCEEDED)
     lease.next = stop
     if call.attached:
@@ -71,11 +71,13 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
 def line_reached(state: State, event: events.LineReached) -> None:
     """Note how far a worker that is lent has come."""
     lease = state.loans.get(event.lease)
-    if lease is None or lease.worker.id != event.worker or event.index < lease.next:
+    if lease is None or lease.worker.id != event.worker:
         return
     count = event.index - lease.next
+    if not lease.next or not 0 <= count <= lending.MOST_AHEAD:
+        return
     if count:
-        _measure(lease, count, event.elapsed_seconds)
+        _measure(state, lease, count, event.elapsed_seconds)
     if event.runs:
         lending.reach(state, lease, event.index, event.elapsed_seconds)
     else:
@@ -133,13 +135,13 @@ def input_ended(state: State, event: events.InputEnded) -> None:
         return
     _give_back_skipped(state, lease, event.index)
     if event.outcome in _MEASURED:
-        _measure(lease, 1, event.elapsed_seconds)
+        _measure(state, lease, 1, event.elapsed_seconds)
     lease.next = event.index + 1
     ran = Ran(lease.worker, state.now - event.elapsed_seconds)
     outcome, has_payload = event.outcome, _has_payload(event)
     if lease.worker.evicted and (outcome is Outcome.CANCELLED or event.cancelled_below):
         if lease.id in state.loans and event.index:  # its client has it, and runs it again
-            lose_lent(state, lease.call, event.index, EVICTED, ran=ran)
+            lose_lent(state, lease.call, event.index, EVICTED, counted=False, ran=ran)
         else:
             lose_attempt(state, lease.call, event.index, EVICTED, counted=False, ran=ran)
         _after_answer(state, lease)
@@ -177,8 +179,7 @@ def inputs_returned(state: State, event: events.InputsReturned) -> None:
         return
     lease.asked_back = lease.returned = True
     if lease.id in state.loans:
-        lending.advance(state, lease, event.start, 0.0)
-        lending.end(state, lease)
+        _end_loan(state, lease, event.start)
     start, stop = max(event.start, lease.next), min(event.stop, lease.stop)
     if start < stop:
         if stop == lease.stop:
@@ -195,6 +196,14 @@ def inputs_returned(state: State, event: events.InputsReturned) -> None:
     _after_answer(state, lease)
 
 
+def _end_loan(state: State, lease: Lease, reached: int) -> None:
+    """End a loan whose worker has come as far as `reached`."""
+    lending.advance(state, lease, reached, 0.0)
+    if lease.next:
+        lose_outstanding(state, lease, "", counted=False)
+    lending.end(state, lease)
+
+
 def end_attempt(
     state: State, call: Call, index: int, outcome: Outcome, *, has_payload: bool, ran: Ran
 ) -> None:
@@ -208,7 +217,8 @@ def end_attempt(
     message = ""
     if outcome is Outcome.TIMED_OUT:
         spec = call.pool.spec
-        message = retries.timeout_message(spec.name, index, spec.timeout_seconds, attempt)
+        place = 0 if call.lends else index  # to its caller it is a call of its own
+        message = retries.timeout_message(spec.name, place, spec.timeout_seconds, attempt)
     report_end(
         state,
         call,
@@ -265,13 +275,28 @@ def lose_attempt(
         report_end(state, call, (index, index + 1), Outcome.LOST, life.attempt, message, ran=ran)
 
 
-def lose_lent(state: State, call: Call, index: int, cause: str, *, ran: Ran) -> None:
-    """End an input that came by a line and whose worker is gone: its client runs it again."""
+def lose_lent(state: State, call: Call, index: int, cause: str, *, counted: bool, ran: Ran) -> None:
+    """End an input that came by a line and whose worker is gone: its client runs it again.
+
+    `counted`: as for `lose_attempt`; the client hears of one that is not with the line's end.
+    """
     _cancel_children(state, call, index, attached_only=False)
-    outcome = Outcome.CANCELLED if call.cancelled else Outcome.LOST
     call.states.move(index, index + 1, Cause.LOST)
-    message = retries.lent_message(call.pool.spec.name, index, cause)
-    report_end(state, call, (index, index + 1), outcome, 1, message, ran=ran)
+    if counted or call.cancelled:
+        outcome = Outcome.CANCELLED if call.cancelled else Outcome.LOST
+        message = retries.lent_message(call.pool.spec.name, cause)
+        report_end(state, call, (index, index + 1), outcome, 1, message, ran=ran)
+    else:
+        note_end(state, call, (index, index + 1), Outcome.LOST, 1, ran)
+        settle_outcomes(state, call, index, index + 1)
+
+
+def lose_outstanding(state: State, lease: Lease, cause: str, *, counted: bool) -> None:
+    """End what a line's lease still holds: at most the one input that is said to run."""
+    start, lease.next = lease.next, lease.stop
+    ran = Ran(lease.worker, lease.granted_at)
+    for index in range(start, lease.stop):
+        lose_lent(state, lease.call, index, cause, counted=counted, ran=ran)
 
 
 def return_outstanding(state: State, lease: Lease, start: int, stop: int) -> None:
@@ -353,13 +378,17 @@ def _after_answer(state: State, lease: Lease) -> None:
     finish_if_over(state, lease.call)
 
 
-def _measure(lease: Lease, count: int, elapsed_seconds: float) -> None:
-    """Learn how long an input takes, and correct what the shares were charged in advance."""
+def _measure(state: State, lease: Lease, count: int, elapsed_seconds: float) -> None:
+    """Learn how long an input takes, and correct what the shares were charged in advance.
+
+    For what comes by a line nothing was charged.
+    """
     call, pool = lease.call, lease.call.pool
     sample = elapsed_seconds / count
     call.seconds_per_input = smoothed(call.seconds_per_input, sample)
     pool.seconds_per_input = smoothed(pool.seconds_per_input, sample)
-    correction = elapsed_seconds - count * lease.charge
+    is_lent = lease.next > 0 and lease.id in state.loans
+    correction = elapsed_seconds - (0 if is_lent else count * lease.charge)
     call.served_seconds += correction
     pool.served_seconds += correction * pool.input_cpu
 

@@ -32,9 +32,9 @@ def may_rerun(life: Life, *, rerun_on_crash: bool) -> bool:
     return rerun_on_crash and life.deaths < MAX_DEATHS and not life.items
 
 
-def lent_message(name: str, index: int, cause: str) -> str:
+def lent_message(name: str, cause: str) -> str:
     """Return what is said of an input that is lost here and that its client tries again."""
-    return f"input {index} of {name}: its worker died under it ({cause})"
+    return f"input 0 of {name}: its worker died under it ({cause})"
 
 
 def lost_message(name: str, index: int, cause: str, deaths: int) -> str:

@@ -248,8 +248,8 @@ class Scheduler:
     def _cancel(self, event: events.CallCancelled) -> None:
         call = self._state.calls.get(event.call)
         for lease in () if call is None else call.leases.values():
-            if event.reached >= 0 and lease.id in self._state.loans:
-                lending.reach(self._state, lease, max(event.reached, lease.next))
+            if lease.id in self._state.loans:
+                lending.reach(self._state, lease, event.reached)
         if call is not None:
             cancel_call(self._state, call, terminate=event.terminate)
         if event.client and (call is None or not call.attached):

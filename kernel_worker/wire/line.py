@@ -20,10 +20,15 @@ from typing import Final
 import msgspec
 
 from kernel_worker.errors import ProtocolError
+from kernel_worker.model import CallId
 
 MAX_BYTES: Final = 64 * 1024
 """A datagram is no larger; what is goes by the broker."""
+MOST_FRAME_BYTES: Final = MAX_BYTES - 1024
+"""What the frames of a turn may have together."""
+_MOST_NAME = 256
 _CREDENTIALS = struct.Struct("3i")
+_INTERVAL = struct.Struct("ll")
 
 
 class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -69,6 +74,24 @@ def dial(name: str, call: str) -> socket.socket | None:
         pass
     end.close()
     return None
+
+
+def caller_of(end: socket.socket) -> CallId:
+    """Return the call that whoever has dialled names, or none: it is no worker of this user."""
+    try:
+        return CallId(end.recv(_MOST_NAME).decode()) if is_ours(end) else CallId("")
+    except (OSError, UnicodeDecodeError):
+        return CallId("")
+
+
+def limit_waits(end: socket.socket, seconds: float) -> None:
+    """Let a blocking `recv` raise `BlockingIOError` where nothing has come for so long.
+
+    By the kernel: a timeout of Python's would ask for readiness before each one.
+    """
+    whole = int(seconds)
+    interval = _INTERVAL.pack(whole, int((seconds - whole) * 1_000_000))
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
 
 
 def is_ours(end: socket.socket) -> bool:

@@ -785,6 +785,7 @@ class LineReached(_Message, tag="line_reached"):
     """Worker -> broker: the inputs before `index` that came by the lease's line have succeeded."""
 
     lease: LeaseId
+    call: CallId
     index: int
     elapsed_seconds: float
     runs: bool

@@ -134,25 +134,6 @@ class Channel:
                 if not self._posted:
                     return None
 
-    def wait_beside(self, file: int, timeout_ms: int) -> bool | None:
-        """Wait until `file` is readable; False: there is something else to do; None: nothing is."""
-        with self._lock:
-            if self._received:
-                return False
-            if self._posted:
-                self._send_posted()
-            ready = zmq.zmq_poll([(file, zmq.POLLIN), *self._sources], timeout_ms)
-            if len(ready) == 1 and ready[0][0] == file:
-                return True
-            if any(source == self._wake for source, _ in ready):
-                os.eventfd_read(self._wake)
-            return False if ready else None
-
-    def has_messages(self) -> bool:
-        """Whether `receive` would return a message at once."""
-        with self._lock:
-            return bool(self._received) or bool(self._socket.poll(0))
-
     def put_back(self, received: list[list[bytes]]) -> None:
         """Let `receive` return these messages first, in their order."""
         if received:

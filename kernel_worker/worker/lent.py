@@ -1,20 +1,28 @@
 """Inputs that come by a line: the worker is lent to a client, which calls it past the broker.
 
 Theory. The lease that brings a line is answered like any other; then its work goes on: the main
-thread serves the line beside the broker's socket, one input after the other, until it is asked
-back, nobody uses it for `_IDLE_MS`, or the client hangs up. An input is run by the loops that run
-all others, under the same lease at the next position, so that the progress page, interrupts and
-limits know it. What is a small value, and comes after no output, is answered on the line;
-everything else goes by the broker, and the line says so.
+thread reads the line and nothing else, one input after the other, until it is asked back, nobody
+uses it for `_IDLE_MS`, the client hangs up, or an input has written something (what a call may
+show is counted per call, and this is one to the broker). An input is run by the loops that run all
+others, under the same lease at the next position, so that the progress page, interrupts and limits
+know it.
 
-The broker is told how far the line has come every `_TELL_NS`, when an input takes longer than a
-moment (`tell_running`, by the control thread), and at the end, with which the loan is acknowledged.
+Each request gets one answer on the line. One without frames says that the outcome comes by the
+broker, and may be sent while the input runs (`hand_over`): when it takes longer than a moment, or
+stands at a breakpoint. Its caller then waits as for any other call. It is the answer too where an
+input failed, wrote something or gave a large value.
+
+The broker is told how far the line has come every `_TELL_NS`, when an input is handed over, and at
+the end, with which the loan is acknowledged.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,7 +31,6 @@ from kernel_worker.wire import line as lines
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from kernel_worker.worker.channel import Channel
@@ -37,7 +44,7 @@ _NS = 1e-9
 
 
 class Lent:
-    """One loan of this worker, from its first input on."""
+    """One loan of this worker, from before its first input on."""
 
     def __init__(self, end: socket.socket, executor: Executor, work: Work) -> None:
         """Serve `end` under the lease of `work`."""
@@ -46,72 +53,101 @@ class Lent:
         self._end = end
         self._executor = executor
         self._work = work
-        self._next = work.lease.stop
-        self._told = self._next
+        self._next = work.lease.start
         self._told_ns = time.monotonic_ns()
         self._elapsed_ns = 0
-        self._said_to_run = -1
+        self._gate = threading.Lock()
+        self._runs = False
+        """Whether the input at `_next` runs, and came by the line …"""
+        self._is_answered = False
+        """… and the client knows that its outcome comes by the broker."""
 
-    def serve(self, channel: Channel, rouse: Callable[[], object]) -> None:
-        """Run what comes, until the loan is over."""
-        file = self._end.fileno()
-        while not self.is_recalled:
-            ready = channel.wait_beside(file, _IDLE_MS)
-            if ready is None:
+    def serve(self, channel: Channel, function: Callable[..., Any]) -> None:
+        """Run what comes, until the loan is over.
+
+        Raises:
+            OSError: the line is broken.
+            ProtocolError: what came is no request.
+        """
+        self._next = self._work.lease.stop
+        lines.limit_waits(self._end, _IDLE_MS / 1000)
+        while not (self.is_recalled or self._executor.is_stopping()):
+            try:
+                data = self._end.recv(lines.MAX_BYTES)
+            except BlockingIOError:
                 return
-            if not ready:
-                if self._executor.has_messages():
-                    return
-                continue
-            data = self._end.recv(lines.MAX_BYTES)
             if not data:
                 return
-            rouse()
-            self._take(channel, lines.decode(data))
+            self._take(channel, function, lines.decode(data))
+
+    def recall(self) -> int:
+        """Take no further input, and return which one is the last; the control thread."""
+        self.is_recalled = True
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_RD)  # whoever waits for a request hears of it
+        return self._next
 
     def close(self, channel: Channel) -> None:
         """Hang up, and acknowledge the end of the loan: what was not read will not be."""
+        self.is_recalled = True
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)  # a child that was forked may hold it open
         self._end.close()
-        work = self._work
-        channel.send(self._reached(runs=False))
-        channel.send(messages.Returned(work.id, self._next, self._next))
+        with channel.sending():
+            self._tell(channel, runs=False)
+            channel.send_locked(messages.Returned(self._work.id, self._next, self._next))
 
-    def tell_running(self, channel: Channel, position: int, started_ns: int) -> None:
-        """Let the broker know of an input that takes long; the control thread has the lock."""
-        is_long = started_ns and time.monotonic_ns() - started_ns > _MOMENT_NS
-        if is_long and position == self._next and self._said_to_run != position:
-            self._said_to_run = position
-            channel.send_locked(self._reached(runs=True))
+    def look(self, channel: Channel, started_ns: int) -> None:
+        """Hand an input over that takes long; the control thread, which has the channel's lock."""
+        if started_ns and time.monotonic_ns() - started_ns > _MOMENT_NS:
+            self.hand_over(channel)
 
-    def _take(self, channel: Channel, turn: lines.Turn) -> None:
-        if turn.index != self._next:
-            message = f"input {turn.index} where {self._next} is next"
+    def hand_over(self, channel: Channel) -> None:
+        """Let the outcome of what runs come by the broker, while the channel's lock is held."""
+        with self._gate:
+            if not self._runs or self._is_answered:
+                return
+            self._is_answered = True
+            index = self._next
+        self._tell(channel, runs=True)
+        self._answer(lines.Turn(index, ()))
+
+    def _take(self, channel: Channel, function: Callable[..., Any], turn: lines.Turn) -> None:
+        index = self._next
+        if turn.index != index:
+            message = f"input {turn.index} where {index} is next"
             raise ProtocolError(message)
-        executor, work, index = self._executor, self._work, turn.index
-        begun = time.monotonic_ns()
+        work, begun = self._work, time.monotonic_ns()
         lease = msgspec.structs.replace(work.lease, start=index, stop=index + 1, first=index)
         work.go_on(lease, begun)
-        frames = executor.run_lent(work, turn.frames)
-        self._next = index + 1
-        if frames is not None and sum(map(len, frames)) > lines.MAX_BYTES - 1024:
-            channel.send(
-                messages.Done(work.id, index, 1, (time.monotonic_ns() - begun) * _NS), frames
-            )
-            frames = None
-        answer = lines.Turn(index, () if frames is None else tuple(map(bytes, frames)))
+        with self._gate:
+            self._runs, self._is_answered = True, False
+        frames = self._executor.run_lent(work, function, turn.frames)
+        with self._gate:
+            is_answered, self._runs = self._is_answered, False
+            self._next = index + 1
         now = time.monotonic_ns()
+        if frames is not None and (is_answered or sum(map(len, frames)) > lines.MOST_FRAME_BYTES):
+            channel.send(messages.Done(work.id, index, 1, (now - begun) * _NS), frames)
+            frames = None
+        elif frames is not None:
+            self._elapsed_ns += now - begun
+        if not is_answered:
+            self._answer(lines.Turn(index, () if frames is None else tuple(map(bytes, frames))))
+        if now - self._told_ns > _TELL_NS:
+            with channel.sending():
+                self._tell(channel, runs=False)
+
+    def _answer(self, turn: lines.Turn) -> None:
         try:
-            self._end.send(lines.encode(answer))
+            self._end.send(lines.encode(turn))
         except OSError:
             self.is_recalled = True  # nobody is there any more
-        if frames is None:
-            self._told, self._told_ns, self._elapsed_ns = self._next, now, 0
-            return
-        self._elapsed_ns += now - begun
-        if now - self._told_ns > _TELL_NS:
-            channel.send(self._reached(runs=False))
 
-    def _reached(self, *, runs: bool) -> messages.LineReached:
+    def _tell(self, channel: Channel, *, runs: bool) -> None:
         elapsed, self._elapsed_ns = self._elapsed_ns * _NS, 0
-        self._told, self._told_ns = self._next, time.monotonic_ns()
-        return messages.LineReached(self._work.id, self._next, elapsed, runs)
+        self._told_ns = time.monotonic_ns()
+        work = self._work
+        channel.send_locked(
+            messages.LineReached(work.id, work.lease.call, self._next, elapsed, runs)
+        )

@@ -115,7 +115,7 @@ def run(
     consoles = Consoles(start, channel, output, page, executor, keeps_failed=runner is executor)
     attach = partial(_attach, start, binding, executor, channel)
     control = Control(end, channel, runner, pipes, attach, consoles)
-    output.rouse = executor.rouse = control.rouse
+    output.rouse = control.rouse
     executor.streamer.hurry, executor.is_stopping = control.hurry, lambda: control.is_stopping
     executor.interrupts.install()
     os.register_at_fork(after_in_child=runner.forked)

@@ -235,7 +235,7 @@ class Output:
         return self._encoded(segments)
 
     def _encoded(self, segments: list[_Segment]) -> list[tuple[messages.Output, bytes]]:
-        self.sent += 1
+        self.sent += bool(segments)
         encoded = ((self._message(each), each.encoded()) for each in segments)
         return [(message, data) for message, data in encoded if data]
 

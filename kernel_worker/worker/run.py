@@ -104,9 +104,8 @@ class Executor:
             self._poll.register(file, select.POLLIN)
         self._objects = objects
         self._surroundings = surroundings
-        self.rouse: Callable[[], object] = _nothing
         self.is_stopping: Callable[[], bool] = bool
-        """Set by whoever has the control thread."""
+        """Whether the worker is to end; set by whoever has the control thread."""
         self._lock = threading.Lock()
         self._finished: deque[LeaseId] = deque(maxlen=_REMEMBERED)
         self._returned: dict[LeaseId, bool] = {}
@@ -147,6 +146,7 @@ class Executor:
             return
         if lease.line:
             self._lend(work, lease)
+        sent, function = self._output.sent, None
         try:
             function = self.prepare(lease)
             reader = payload.BatchReader(frames)
@@ -157,7 +157,7 @@ class Executor:
         else:
             self._run_all(work, function, reader)
         if work.lent is not None:
-            self._serve_line(work, work.lent)
+            self._serve_line(work, work.lent, function, sent)
         self._finish(work)
         if lease.line and work.lent is None:
             self._channel.send(messages.Returned(work.id, lease.stop, lease.stop))
@@ -171,39 +171,47 @@ class Executor:
 
             work.lent = Lent(end, self, work)
 
-    def _serve_line(self, work: Work, lent: Lent) -> None:
+    def _serve_line(
+        self, work: Work, lent: Lent, function: Callable[..., Any] | None, sent: int
+    ) -> None:
         self._flush(work, time.monotonic_ns())
-        try:
-            lent.serve(self._channel, self.rouse)
-        except (OSError, ProtocolError) as error:
-            sys.stderr.write(f"the line of {work.lease.call} broke: {error}\n")
-        self._flush(work, time.monotonic_ns())
-        with self._lock:
-            lent.is_recalled = True
+        if function is not None and self._output.sent == sent:
+            try:
+                lent.serve(self._channel, function)
+            except (OSError, ProtocolError) as error:
+                sys.stderr.write(f"the line of {work.lease.call} broke: {error}\n")
+            self._flush(work, time.monotonic_ns())
         lent.close(self._channel)
 
-    def run_lent(self, work: Work, frames: Sequence[bytes]) -> list[Frame] | None:
+    def run_lent(
+        self, work: Work, function: Callable[..., Any], frames: Sequence[bytes]
+    ) -> list[Frame] | None:
         """Run the input that `work` is at; return its value's batch, None: it was answered."""
-        sent = self._output.sent
+        lease, sent = work.lease, self._output.sent
         try:
-            function = self.prepare(work.lease)
+            self._surroundings.enter(lease.context)
             reader = payload.BatchReader(frames)
         except Exception as error:  # noqa: BLE001  the input is answered with it
             self._fail_all(work, error)
-            return None
-        self._run_all(work, function, reader)
+        else:
+            self._run_all(work, function, reader)
         self._slots[pages.STARTED] = 0
         self.drain()
         self._output.pause()
         if self._output.size or self._output.sent != sent:
             self._flush(work, time.monotonic_ns())
+            assert work.lent is not None  # noqa: S101  who calls this
+            work.lent.is_recalled = True
             return None
         count, values = work.take()
         return values if count else None
 
-    def has_messages(self) -> bool:
-        """Whether the broker or the host agent wants something of the main thread."""
-        return self._channel.has_messages() or self.is_stopping()
+    def hand_over(self) -> None:
+        """Let the outcome of what runs come by the broker, if it came by a line."""
+        work = self.work
+        if work is not None and work.lent is not None:
+            with self._channel.sending():
+                work.lent.hand_over(self._channel)
 
     def _begin(self, lease: messages.Lease) -> Work | None:
         """Take a lease up, or answer that all of it is returned."""
@@ -478,8 +486,7 @@ class Executor:
         with self._lock:
             work = self.work
             if work is not None and work.id == lease and work.lent is not None:
-                work.lent.is_recalled = True
-                self._channel.wake()
+                work.lent.recall()
                 return  # acknowledged when what runs has ended
             if work is not None and work.id == lease:
                 start, stop = work.give_back(self._page)
@@ -526,7 +533,7 @@ class Executor:
             work = self.work
             if work is not None and work.id == lease:
                 if work.lent is not None and kind == "cancel":
-                    index = self._slots[pages.POSITION]  # the broker is told late
+                    index = work.lent.recall()  # the broker is told late
                 self.interrupts.request(work, index, kind)
                 if self.streamer.is_paused:
                     self._channel.wake()
@@ -550,15 +557,11 @@ class Executor:
             self.streamer.tick_locked()
             until = self._slots[pages.STARTED]
             if work.lent is not None:
-                work.lent.tell_running(self._channel, self._slots[pages.POSITION], until)
+                work.lent.look(self._channel, until)
             if self.work is work and until:
                 work.send_locked(self._channel, until)
         finally:
             self._channel.release()
-
-
-def _nothing() -> None:
-    """Who is roused in a worker that is not complete yet."""
 
 
 def end_fork(error: BaseException | None) -> NoReturn:
