@@ -93,6 +93,7 @@ class Lent:
         with contextlib.suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)  # a child that was forked may hold it open
         self._end.close()
+        self._next = self._work.lease.stop
         with channel.sending():
             self._tell(channel, runs=False)
             channel.send_locked(messages.Returned(self._work.id, self._next, self._next))

@@ -217,6 +217,16 @@ class AnyHistory(RuleBasedStateMachine):
         lease.stop = lease.next
         self.feed(events.LineReached(worker, lease.grant.lease, lease.next, 0.01, runs))
 
+    @rule(pick=picks, ahead=st.integers(-2, 3))
+    def cancel_at(self, pick: int, ahead: int) -> None:
+        """Cancel what a client waits for on a line, which its worker may never have read."""
+        found = self.lease(pick)
+        if found is not None and found[1].is_lent:
+            _, lease = found
+            self.feed(
+                events.CallCancelled(lease.grant.call, terminate=False, reached=lease.next + ahead)
+            )
+
     @rule(pick=picks)
     def give_line_back(self, pick: int) -> None:
         found = self.lease(pick)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from kernel_worker import traces
-from kernel_worker.core import effects, events
+from kernel_worker.core import effects, events, views
 from kernel_worker.core.invariants import SENTENCES, InvariantBroken, check
+from kernel_worker.core.lending import MOST_AHEAD
 from kernel_worker.core.scheduler import Scheduler
 from kernel_worker.model import (
     CallId,
@@ -72,6 +73,12 @@ class Lending:
 
     def granted(self, turn: list[effects.Effect]) -> effects.GrantLease:
         return next(one for one in turn if isinstance(one, effects.GrantLease))
+
+    @property
+    def view(self) -> views.CallView:
+        view = self.core.call_info(LINE)
+        assert view is not None
+        return view
 
     @property
     def condition(self) -> str:
@@ -191,6 +198,80 @@ def test_a_cancelled_input_is_interrupted_at_its_place() -> None:
     assert of(lending.acknowledge(6), effects.FinishCall)
 
 
+def test_a_cancelled_request_that_the_worker_never_read_ends_with_the_loan() -> None:
+    lending = Lending()
+    lending.succeed(lending.lease)
+    lending.feed(events.CallCancelled(LINE, terminate=False, reached=5))
+    turn = lending.acknowledge(5)
+    assert [(end.index, end.outcome) for end in of(turn, effects.ReportEnd)] == [
+        (5, Outcome.CANCELLED)
+    ]
+    assert of(turn, effects.FinishCall)
+    assert lending.condition == "idle"
+
+
+def test_an_input_that_was_said_to_run_and_is_given_back_is_left_to_the_client() -> None:
+    lending = Lending()
+    lending.succeed(lending.lease)
+    lending.reach(5, runs=True)
+    turn = lending.acknowledge(5)
+    assert not of(turn, effects.ReportEnd)
+    assert of(turn, effects.EndLine)
+    assert lending.condition == "idle"
+
+
+def test_a_cancellation_that_comes_late_ends_the_line_and_nothing_else() -> None:
+    lending = Lending()
+    lending.succeed(lending.lease)
+    lending.reach(9, runs=False)
+    turn = lending.feed(events.CallCancelled(LINE, terminate=False, reached=5))
+    assert of(turn, effects.TakeBack)
+    assert not of(lending.acknowledge(9), effects.ReportEnd)
+
+
+def test_nobody_is_believed_who_is_too_far_ahead_or_has_not_answered_the_first_input() -> None:
+    lending = Lending()
+    lending.reach(5, runs=True)
+    lending.feed(events.InputEnded(lending.worker, lending.lease, 3, Outcome.FAILED, 0.1))
+    assert lending.view.succeeded == 0
+    lending.succeed(lending.lease)
+    lending.reach(2 + MOST_AHEAD, runs=True)
+    lending.succeed(lending.lease, 2 + MOST_AHEAD)
+    lending.feed(events.CallCancelled(LINE, terminate=False, reached=2 + MOST_AHEAD))
+    assert (lending.view.succeeded, lending.view.running) == (1, 0)
+    lending.reach(1 + MOST_AHEAD, runs=False)
+    assert lending.view.succeeded == 1 + MOST_AHEAD
+    lending.acknowledge(1 + MOST_AHEAD)
+
+
+def test_the_time_that_a_line_takes_is_had_of_the_shares() -> None:
+    lending = Lending()
+    lending.succeed(lending.lease)
+    pool = lending.core._state.pools[lending.spec.pool]
+    before = pool.served_seconds
+    lending.feed(events.LineReached(lending.worker, lending.lease, 1_001, 0.5, runs=False))
+    assert pool.served_seconds == pytest.approx(before + 0.5)
+    lending.feed(events.InputEnded(lending.worker, lending.lease, 1_001, Outcome.FAILED, 0.25))
+    assert pool.served_seconds == pytest.approx(before + 0.75)
+
+
+def test_a_call_that_is_paused_lends_no_more() -> None:
+    lending = Lending()
+    lending.succeed(lending.lease)
+    assert of(lending.feed(events.CallPaused(LINE)), effects.TakeBack)
+    assert of(lending.acknowledge(3), effects.FinishCall)
+
+
+def test_a_death_that_was_ordered_is_not_counted() -> None:
+    lending = Lending()
+    lending.succeed(lending.lease)
+    lending.reach(4, runs=True)
+    lending.core._state.kill_worker(lending.core._state.workers[lending.worker])
+    turn = lending.exit(4)
+    assert not of(turn, effects.ReportEnd)
+    assert of(turn, effects.EndLine) == [effects.EndLine(CLIENT, LINE, 5)]
+
+
 def test_a_client_that_is_gone_gives_its_worker_back() -> None:
     lending = Lending()
     lending.succeed(lending.lease)
@@ -221,7 +302,9 @@ def test_an_input_of_a_line_that_would_not_stop_has_timed_out() -> None:
     lending = Lending()
     lending.succeed(lending.lease)
     turn = lending.exit(1, timed_out=True)
-    assert [end.outcome for end in of(turn, effects.ReportEnd)] == [Outcome.TIMED_OUT]
+    (end,) = of(turn, effects.ReportEnd)
+    assert end.outcome is Outcome.TIMED_OUT
+    assert end.message.startswith("input 0 of f ran longer")  # it was a call of its own
 
 
 def test_a_cancelled_input_whose_worker_died_is_cancelled() -> None:
@@ -292,8 +375,10 @@ def test_a_worker_that_is_stopped_by_hand_leaves_its_input_to_the_client() -> No
     turn = lending.feed(events.WorkerEvicted(lending.worker))
     assert of(turn, effects.TakeBack)
     turn = lending.feed(events.InputEnded(lending.worker, lending.lease, 4, Outcome.CANCELLED, 0.1))
-    assert [(end.index, end.outcome) for end in of(turn, effects.ReportEnd)] == [(4, Outcome.LOST)]
-    assert of(lending.acknowledge(5), effects.StopWorker)
+    assert not of(turn, effects.ReportEnd)  # it is no death: the client hears that the line ended
+    turn = lending.acknowledge(5)
+    assert of(turn, effects.EndLine)
+    assert of(turn, effects.StopWorker)
 
 
 def test_an_input_that_takes_long_is_told_of_while_it_runs() -> None:
