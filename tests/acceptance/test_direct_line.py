@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
+import notebook_ext as nb
+from kernel_worker.model import CallId
+from kernel_worker.wire import messages
+from notebook_ext import inquiry, process
+from notebook_ext.config import reload
 from tests.acceptance.cells import begun, typed, value
+from tests.acceptance.conftest import HEAD
+from tests.acceptance.places import IDLE_EXIT_SECONDS, Place
+from tests.conftest import KernelStarter
 from tests.plain_kernel import PlainKernel
 from tests.waiting import PATIENCE, wait_until
 
@@ -21,6 +31,17 @@ def does(what, path=''):
     if what == 'die' and not os.path.exists(path):
         open(path, 'w').close()
         os._exit(3)
+    if what == 'always dies':
+        with open(path, 'a') as file:
+            file.write('.')
+        os._exit(3)
+    if what == 'wait':
+        with open(path, 'a') as file:
+            file.write(f'{os.getpid()}\\n')
+        while not os.path.exists(path + '-gate'):
+            time.sleep(0.01)
+    if what == 'look':
+        breakpoint()
     if what == 'nap':
         print('started', flush=True)
         time.sleep(30)
@@ -78,6 +99,95 @@ def test_a_worker_that_dies_costs_nothing_but_time(lined: PlainKernel, tmp_path:
     path = tmp_path / "died"
     assert value(lined, f"warm()\ndoes.remote('die', {str(path)!r})") == "die"
     assert path.exists()
+
+
+def test_what_always_kills_its_worker_is_tried_three_times(
+    lined: PlainKernel, tmp_path: Path
+) -> None:
+    path = tmp_path / "tries"
+    cell = lined.run(f"warm()\ndoes.remote('always dies', {str(path)!r})")
+    assert cell.error is not None
+    assert cell.error.name == "InternalFailure"
+    assert "died 3 times under it" in cell.error.value
+    assert path.read_text() == "..."
+
+
+def test_a_worker_that_is_killed_from_outside_costs_nothing_either(
+    lined: PlainKernel, tmp_path: Path
+) -> None:
+    path = tmp_path / "ran"
+    typed(lined, "killed = does.with_options(timeout=60)\nwarm(killed)")
+    cell = lined.begin(f"killed.remote('wait', {str(path)!r})")
+    wait_until(path.exists, what="it runs")
+    os.kill(int(path.read_text()), signal.SIGKILL)
+    wait_until(lambda: path.read_text().count("\n") == 2, what="it runs again")
+    Path(f"{path}-gate").touch()
+    assert lined.finish(cell).result == "'wait'"
+
+
+def test_a_breakpoint_opens_in_the_cell_that_waits(lined: PlainKernel) -> None:
+    typed(lined, "warm()")
+    cell = lined.begin("warm()\ndoes.remote('look')", with_input=True)
+    assert lined.answer("p what", "c") == ["(Pdb) ", "(Pdb) "]
+    lined.finish(cell)
+    assert cell.result == "'look'"
+    assert "'look'" in cell.stdout
+
+
+def test_a_call_that_takes_long_can_be_seen_and_cancelled_from_outside(
+    lined: PlainKernel, tmp_path: Path
+) -> None:
+    path = tmp_path / "ran"
+    typed(lined, "long = does.with_options(timeout=60)\nwarm(long)")
+    cell = lined.begin(f"long.remote('wait', {str(path)!r})")
+    wait_until(path.exists, what="it runs")
+    wait_until(lambda: len(_running()) == 1, what="the broker knows of it")
+    (call,) = _running()
+    reload()
+    nb.FunctionCall.from_id(call).cancel()
+    process.close()
+    error = lined.finish(cell).error
+    assert error is not None
+    assert error.name == "CallCancelledError"
+    assert value(lined, "long.remote(1)") == 1
+
+
+def _running() -> list[CallId]:
+    found = inquiry.calls(messages.CallFilter()) or []
+    return [each.call for each in found if each.running and each.name == "does"]
+
+
+def test_kill_9_of_the_broker_while_a_worker_is_lent(
+    start_kernel: KernelStarter, own_place: Place, tmp_path: Path
+) -> None:
+    path = tmp_path / "ran"
+    kernel = start_kernel(tmp_path, own_place.variables)
+    typed(kernel, HEAD + DEFINE)
+    typed(kernel, "long = does.with_options(timeout=60)\nwarm(long)")
+    cell = kernel.begin(f"long.remote('wait', {str(path)!r})")
+    wait_until(path.exists, what="it runs")
+    own_place.kill_broker()
+    wait_until(lambda: path.read_text().count("\n") == 2, what="it runs again")
+    Path(f"{path}-gate").touch()
+    assert kernel.finish(cell).result == "'wait'"
+    typed(kernel, "warm(long)")
+    own_place.kill_broker()
+    assert value(kernel, "[long.remote(number) for number in range(20)]") == list(range(20))
+
+
+def test_kill_9_of_the_notebook_ends_what_runs_on_its_line(
+    start_kernel: KernelStarter, own_place: Place, tmp_path: Path
+) -> None:
+    path = tmp_path / "ran"
+    kernel = start_kernel(tmp_path, own_place.variables)
+    typed(kernel, HEAD + DEFINE)
+    typed(kernel, "long = does.with_options(timeout=600)\nwarm(long)")
+    kernel.begin(f"long.remote('wait', {str(path)!r})")
+    wait_until(path.exists, what="it runs")
+    kernel.kill()
+    wait_until(
+        lambda: not own_place.processes(), IDLE_EXIT_SECONDS + 10, "no orphan after the idle time"
+    )
 
 
 def test_a_call_that_takes_too_long_times_out(lined: PlainKernel) -> None:
