@@ -93,6 +93,10 @@ def test_values_output_and_exceptions_are_as_by_the_broker(lined: PlainKernel) -
 def test_each_call_has_its_own_id(lined: PlainKernel) -> None:
     found = value(lined, "warm()\n[does.remote('ids') for _ in range(3)]")
     assert len({call for call, _ in found}) == len({one for _, one in found}) == 3
+    roots = f"nb.FunctionCall.from_id({found[0][0]!r}).get_call_graph()"
+    states = value(lined, f"[(each.function_name, each.status.name) for each in {roots}]")
+    assert len(states) >= 3
+    assert set(states) == {("does", "SUCCESS")}
 
 
 def test_a_worker_that_dies_costs_nothing_but_time(lined: PlainKernel, tmp_path: Path) -> None:

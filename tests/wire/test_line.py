@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import pytest
 
@@ -27,6 +28,31 @@ def test_turns_go_both_ways_once_a_worker_has_dialled() -> None:
     assert client.recv(100) == b""
     client.close()
     listener.close()
+
+
+def test_who_has_dialled_names_a_call_or_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"test-{os.urandom(8).hex()}"
+    with line.listen(name) as listener:
+        for said, call in ((b"fc-1", "fc-1"), (b"\xff", ""), (b"", "")):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker:
+                worker.connect(f"\0{name}")
+                if said:
+                    worker.send(said)
+                client, _ = listener.accept()
+                with client:
+                    line.limit_waits(client, 0.01)  # a worker has said it before we look
+                    assert line.caller_of(client) == call
+                    monkeypatch.setattr(os, "geteuid", lambda: -1)
+                    assert line.caller_of(client) == ""
+                    monkeypatch.undo()
+
+
+def test_a_wait_has_a_limit() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        line.limit_waits(ours, 0.01)
+        with pytest.raises(BlockingIOError):
+            ours.recv(100)
 
 
 def test_nobody_listens() -> None:
