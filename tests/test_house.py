@@ -20,7 +20,6 @@ PACKAGES = ("kernel_worker", "notebook_ext")
 
 SHOWN_BY = {
     "acceptance/test_deaths.py": "notebook_ext: link",
-    "acceptance/test_direct_line.py": "notebook_ext: lines · kernel_worker/worker: lent",
     "acceptance/test_failures.py": "kernel_worker: errors · notebook_ext: exception",
     "acceptance/test_magics.py": "notebook_ext/widgets: facts",
     "acceptance/test_progress_buttons.py": (

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import msgspec
+import os
+
 import pytest
 
 from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.objects import ObjectStore
 from kernel_worker.broker.peers import Client, Host, Peers, Worker
 from kernel_worker.broker.translate import Refusal, Repetition, Translator, in_parts
+from kernel_worker.broker.translate import Refusal, Repetition, Translator
+from kernel_worker.broker.watches import ProcessWatch, Watches
 from kernel_worker.core import effects, events
 from kernel_worker.core.lending import MOST_AHEAD
 from kernel_worker.errors import ProtocolError
@@ -287,9 +291,12 @@ def test_only_an_attached_call_of_one_input_has_a_line_and_only_on_this_machine(
     event = door.translator.from_client(door.client, message, inputs(1))
     assert isinstance(event, events.CallSubmitted)
     assert (event.lends, event.deaths) == (False, 2)
-    door.client.watch = 1
+    watches = Watches()
+    door.client.watch = ProcessWatch(watches, os.getpid(), lambda: None)
     door.calls.clear()
     event = door.translator.from_client(door.client, message, inputs(1))
+    door.client.watch.close()
+    watches.close()
     assert isinstance(event, events.CallSubmitted)
     assert event.lends
     assert door.calls[CALL].line == "name"
