@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
 import os
 
+import msgspec
 import pytest
 
 from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.objects import ObjectStore
 from kernel_worker.broker.peers import Client, Host, Peers, Worker
 from kernel_worker.broker.translate import Refusal, Repetition, Translator, in_parts
-from kernel_worker.broker.translate import Refusal, Repetition, Translator
 from kernel_worker.broker.watches import ProcessWatch, Watches
 from kernel_worker.core import effects, events
 from kernel_worker.core.lending import MOST_AHEAD
