@@ -98,9 +98,13 @@ def test_each_call_has_its_own_id_and_its_place_in_the_graph(lined: PlainKernel)
 
     call, _ = wait_until(by_line, what="one of them comes by the line")[-1]
     roots = f"nb.FunctionCall.from_id({call!r}).get_call_graph()"
-    states = value(lined, f"[(each.function_name, each.status.name) for each in {roots}]")
-    assert len(states) > int(call.partition(".")[2])
-    assert set(states) == {("does", "SUCCESS")}
+
+    def states() -> list[tuple[str, str]]:
+        found = value(lined, f"[(each.function_name, each.status.name) for each in {roots}]")
+        assert set(found) == {("does", "SUCCESS")}
+        return found if len(found) > int(call.partition(".")[2]) else []
+
+    wait_until(states, what="the broker has been told of it, with others")
 
 
 def test_a_worker_that_dies_costs_nothing_but_time(lined: PlainKernel, tmp_path: Path) -> None:
