@@ -44,6 +44,12 @@ def keys(notebook: NotebookPage, index: int) -> str:
     return notebook.cell(index).locator(".nbx-foot").inner_text()
 
 
+def seen(notebook: NotebookPage, index: int) -> set[str]:
+    """Return which of the states that are waited for that legend has, at one moment."""
+    said = keys(notebook, index)
+    return {state for state in ("1 failed", "waiting") if state in said}
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("front_end", ["lab", "notebook"])
 def test_a_graph_lives_and_is_asked_while_its_cell_blocks(
@@ -55,20 +61,14 @@ def test_a_graph_lives_and_is_asked_while_its_cell_blocks(
     notebook.begin(1)
     canvas = notebook.cell(1).get_by_role("application")
     canvas.wait_for()
-    wait_until(lambda: "1 failed" in keys(notebook, 1), 60, "a failure is seen")
-    assert "waiting" in keys(notebook, 1)
+    # It may show the newest call of others at first, which has ended; another one takes its place.
+    wait_until(lambda: {"1 failed", "waiting"} <= seen(notebook, 1), 60, "a failure of what runs")
     keep(notebook.page.locator(".jp-Notebook"), "graph-running")
 
     # The cell blocks: the kernel answers all the same.
+    notebook.cell(1).get_by_role("button", name="go to the next failed call").click()
     details = notebook.cell(1).get_by_role("region", name="Selected call")
-
-    def opened() -> bool:
-        # Where the picture is laid out anew at that moment, a click may meet nothing.
-        notebook.cell(1).get_by_role("button", name="go to the next failed call").click()
-        notebook.page.wait_for_timeout(500)
-        return details.get_by_text("score", exact=True).first.is_visible()
-
-    wait_until(opened, 60, "the failed call is selected")
+    details.get_by_text("score", exact=True).first.wait_for()
     details.get_by_text("attached").wait_for(timeout=10_000)
     assert details.get_by_role("spinbutton").input_value() == "2", "the failed input comes first"
     keep(notebook.page.locator(".jp-Notebook"), "graph-details")
@@ -138,7 +138,7 @@ def shown(rows):
 
 
 @pytest.mark.timeout(400)
-def test_five_thousand_calls_are_drawn_and_more_are_folded(
+def test_five_thousand_calls_are_drawn_in_a_fifth_of_a_second_and_more_are_folded(
     open_notebook: NotebookOpener,
 ) -> None:
     root = str(Path(__file__).parents[2])
@@ -158,7 +158,7 @@ def test_five_thousand_calls_are_drawn_and_more_are_folded(
         fold.click()
         wait_until(lambda: canvas.get_attribute("data-boxes") != "5000", 60, "folded again")
     print(f"5,000 calls laid out and drawn in {min(times):.0f} ms (of {times})")  # noqa: T201
-    assert min(times) < 2_000, times
+    assert min(times) < 200, times
 
     notebook.run(2, timeout=240)
     canvas = notebook.cell(2).get_by_role("application")
