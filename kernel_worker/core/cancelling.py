@@ -103,11 +103,13 @@ def _ask(state: State, lease: Lease) -> None:
     worker = lease.worker
     if worker.condition is Condition.STOPPING:
         return
+    is_news = not lease.cancelled_at
     lease.cancelled_at = state.now
     if lease.call.pool.is_shared:
         _interrupt(state, lease, lease.next)  # all that it holds runs, or is about to
     else:
-        if not lease.asked_back:
+        # Also where it was asked back for others: that lets it begin, if it has not yet.
+        if is_news and not lease.returned:
             lease.asked_back = True
             state.emit(effects.TakeBack(worker.id, worker.host.id, lease.id, ends=True))
         if next(iter(worker.leases.values())) is lease:

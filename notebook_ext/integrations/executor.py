@@ -3,7 +3,8 @@
 Theory. As many calls are under way as there are workers, and one ahead for each; what waits beyond
 that waits here, where it can still be cancelled. A thread submits, and completes the futures, so
 that their callbacks hold up no other call. It lives while there is something to do, and Python
-waits for it before it exits, as for the standard pools.
+waits for it before it exits, as for the standard pools. An executor that nobody holds any more lets
+its workers go, as one that is shut down.
 
 Guarantees: those of remote functions. A worker that dies costs its own inputs a repetition, not the
 executor; what a function raises is the original exception; prints appear in the cell that
@@ -30,11 +31,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from kernel_worker.errors import InvalidError
 from kernel_worker.wire import byvalue
+from notebook_ext import dropping, process
 from notebook_ext.app import App
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from notebook_ext.function import Function
     from notebook_ext.twin import Waiting
 
 P = ParamSpec("P")
@@ -118,6 +121,7 @@ class Executor(concurrent.futures.Executor):
         self._thread: threading.Thread | None = None
         self._is_shut_down = False
         self._broken = ""
+        dropping.when_dropped(self, partial(_let_go, self._function))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule `fn(*args, **kwargs)` and return its future.
@@ -189,7 +193,7 @@ class Executor(concurrent.futures.Executor):
             if cancel_futures:
                 self._waiting.clear()
             if thread is None:
-                self._let_go()
+                _let_go(self._function)
             else:
                 self._inbox.put(None)
         for work in dropped:
@@ -214,7 +218,7 @@ class Executor(concurrent.futures.Executor):
                 if not self._under_way and not self._waiting:
                     self._thread = None
                     if self._is_shut_down:
-                        self._let_go()
+                        _let_go(self._function)
                     return
             done = self._inbox.get()
             if done is not None:
@@ -263,9 +267,11 @@ class Executor(concurrent.futures.Executor):
             if work.future.set_running_or_notify_cancel():
                 work.future.set_exception(BrokenExecutor(self._broken))
 
-    def _let_go(self) -> None:
-        """Have the idle workers end; nobody waits for that."""
-        self._function.update_autoscaler.start(scaledown_window=2)
+
+def _let_go(function: Function[..., Any]) -> None:
+    """Have the idle workers of an executor end; nobody waits, and no session is made for that."""
+    if process.connected() is not None:
+        function.update_autoscaler.start(scaledown_window=2)
 
 
 def _taken(

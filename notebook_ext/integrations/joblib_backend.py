@@ -9,6 +9,7 @@ are threads of that worker, and inside of these run in turn, as joblib does with
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,15 @@ def executor_of(jobs: int) -> Executor:
         if found is None:
             found = _executors[jobs] = Executor(jobs, kept_seconds=KEPT_SECONDS)
         return found
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603  somebody else may have held it
+    _lock = threading.Lock()
+    _executors.clear()  # their threads are not here
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _register(joblib: ModuleType) -> None:

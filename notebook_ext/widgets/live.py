@@ -107,6 +107,7 @@ class LiveWidget(anywidget.AnyWidget):
 
     def show(self) -> None:
         """Display it in the cell whose context this runs in."""
+        _watch_the_shell()
         self._handle = display(self, display_id=True)  # type: ignore[no-untyped-call]
 
     @property
@@ -174,11 +175,13 @@ class _Still:
 
 _finished: deque[LiveWidget] = deque()
 _passing: list[LiveWidget] = []
+_ends = False
 
 
 def _keep(widget: LiveWidget) -> None:
-    if not (_finished or _passing):
-        _watch_the_shell()
+    if _ends:
+        widget.retire()
+        return
     kept = _passing if widget.passes else _finished
     kept.append(widget)
     while len(_finished) > KEPT_OPEN:
@@ -203,6 +206,9 @@ def _pass() -> None:
 
 
 def _end() -> None:
+    """Leave pictures, also of what is finished as the ticker draws it for the last time."""
+    global _ends  # noqa: PLW0603  the process ends
+    _ends = True
     ticker.post(_pass)
     ticker.post(_retire_all)
 

@@ -403,3 +403,18 @@ def test_a_parked_worker_is_evicted_at_once() -> None:
     simulation.workers[lease.worker].leases = []
     simulation.feed(events.WorkerEvicted(lease.worker))
     assert simulation.effects["StopWorker"] == 1
+
+
+def test_what_was_asked_back_for_others_is_asked_back_for_its_end_too() -> None:
+    """The first asking lets an input begin that has not; a broker that holds it back must know."""
+    simulation = Simulation(make_resources(1))
+    pool = simulation.define(make_spec(), lambda *_: "hang")
+    call = simulation.submit(pool, 1)
+    simulation.run(0.1)
+    (lease,) = simulation.core._state.calls[call].leases.values()
+    lease.asked_back = True
+    before = len(simulation.log)
+    for _ in range(2):
+        simulation.feed(events.CallCancelled(call, terminate=False))
+    asked = [each for each in simulation.log[before:] if isinstance(each, effects.TakeBack)]
+    assert asked == [effects.TakeBack(lease.worker.id, lease.worker.host.id, lease.id, ends=True)]

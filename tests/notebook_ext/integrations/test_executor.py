@@ -147,6 +147,19 @@ def test_shutdown_can_cancel_what_waits(live: nb.App, gate: Path) -> None:
     assert [each.result() for each in futures[:4]] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("ended", ["shut down", "dropped"])
+def test_its_workers_leave_with_it(live: nb.App, ended: str) -> None:
+    assert live.name
+    executor = nb.Executor(2)
+    stats = executor._function.get_current_stats
+    assert executor.submit(square, 2).result() == 4
+    assert stats().num_total_runners == 1
+    if ended == "shut down":
+        executor.shutdown()
+    del executor
+    wait_until(lambda: stats().num_total_runners == 0, 20, "no worker of it is left")
+
+
 def test_its_workers_run_at_once_however_many(live: nb.App, tmp_path: Path) -> None:
     assert live.name
 

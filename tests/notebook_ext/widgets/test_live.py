@@ -7,6 +7,7 @@ import pytest
 from notebook_ext.widgets.live import front_end
 from tests.conftest import KernelStarter
 from tests.plain_kernel import PlainKernel
+from tests.waiting import wait_until
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HERE = """
@@ -45,6 +46,36 @@ def test_old_widgets_are_closed_and_leave_their_pictures(notebook: PlainKernel) 
     assert cell.stdout == "['number 2', 'number 3']\n4\n", "each has its own comm and its layout's"
     still = [each for each in cell.updates if WIDGET not in each]
     assert still == [{"text/plain": f"number {i}", "text/html": f"<b>{i}</b>"} for i in range(2)]
+
+
+def pictures_at_the_end(kernel: PlainKernel, *captions: str) -> None:
+    """Shut a kernel down; wait until it has put a picture in the place of each of its widgets."""
+    kernel._client.shutdown()
+
+    def told() -> bool:
+        kernel.listen(0.2)
+        updates = [each["content"]["data"] for each in kernel.heard if "update" in each["msg_type"]]
+        return {each["text/plain"] for each in updates if WIDGET not in each} >= set(captions)
+
+    wait_until(told, 20, "a page that is open has the pictures")
+
+
+def test_what_is_finished_is_its_picture_once_the_kernel_has_ended(notebook: PlainKernel) -> None:
+    cell = notebook.run("one = Plain('One')\none.show()\none.picture = '<b>1</b>'\none.finish()")
+    assert WIDGET in cell.updates[-1]
+    pictures_at_the_end(notebook, "One")
+
+
+def test_what_is_live_is_too(start_kernel: KernelStarter) -> None:
+    kernel = start_kernel()
+    called = kernel.run(
+        "%load_ext notebook_ext\nimport notebook_ext as nb\napp = nb.App('end')\n"
+        "@app.function\ndef f(x):\n    return x\nf.remote(1)"
+    )
+    assert called.error is None
+    shown = [kernel.run("%remote_dashboard"), kernel.run("%remote_graph")]
+    assert all(WIDGET in each.displays[0] for each in shown)
+    pictures_at_the_end(kernel, "Dashboard", "Call graph")
 
 
 def test_a_module_has_its_parts_before_it_and_loads_nothing() -> None:
