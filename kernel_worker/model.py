@@ -193,6 +193,8 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     """The function takes lists of up to so many inputs at once; 0: it takes inputs one by one."""
     batch_wait_seconds: float = 0.0
     """How long a group that is not full waits for more, from its first input on."""
+    is_cell: bool = False
+    """Its inputs are cells, which nobody counts, and to people it goes by its name alone."""
 
     @property
     def is_abstract(self) -> bool:

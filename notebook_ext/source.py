@@ -44,6 +44,9 @@ class Source:
     `Function` says how it is called.
     """
 
+    is_cell = False
+    """Whether its inputs are cells."""
+
     def __init__(
         self,
         key: FunctionKey,
@@ -166,6 +169,7 @@ class Source:
             target_inputs=options.target_inputs,
             max_batch_size=options.max_batch_size,
             batch_wait_seconds=options.batch_wait_seconds,
+            is_cell=self.is_cell,
         )
         objects = {**captured.objects, **captured.stored, around.digest: around.encoded}
         needed = tuple(captured.stored)

@@ -182,8 +182,7 @@ def end_attempt(
     call.states.move(index, index + 1, CAUSE_OF[outcome])
     message = ""
     if outcome is Outcome.TIMED_OUT:
-        spec = call.pool.spec
-        message = retries.timeout_message(spec.name, index, spec.timeout_seconds, attempt)
+        message = retries.timeout_message(call.pool.spec, index, attempt)
     report_end(
         state,
         call,
@@ -205,7 +204,7 @@ def exceed_memory(state: State, call: Call, index: int, used_mib: int, ran: Ran)
     spec = call.pool.spec
     if spec.rerun_on_crash and _try_again(state, call, index, Outcome.LOST):
         return
-    message = retries.memory_message(spec.name, index, used_mib, spec.resources)
+    message = retries.memory_message(spec, index, used_mib)
     call.states.move(index, index + 1, Cause.LOST)
     attempt = call.attempt_of(index)
     report_end(state, call, (index, index + 1), Outcome.LOST, attempt, message, ran=ran)
@@ -219,23 +218,22 @@ def lose_attempt(
     `counted`: it is known that this input had started when its worker died by itself.
     """
     _cancel_children(state, call, index, attached_only=False)
-    rerun_on_crash = call.pool.spec.rerun_on_crash
+    spec = call.pool.spec
     life = call.life(index)
     life.deaths += counted
-    name = call.pool.spec.name
     if call.cancelled:
         call.states.move(index, index + 1, Cause.LOST)
         report_end(state, call, (index, index + 1), Outcome.CANCELLED, life.attempt, ran=ran)
-    elif retries.may_rerun(life, rerun_on_crash=rerun_on_crash):
+    elif retries.may_rerun(life, rerun_on_crash=spec.rerun_on_crash):
         state.record(call, records.AttemptFailed(call.id, index, life.attempt, lost=True))
         life.attempt += 1
         call.states.move(index, index + 1, Cause.RERUN)
         state.requeue(call, index, index + 1)
     else:
-        message = retries.lost_message(name, index, cause, life.deaths)
+        message = retries.lost_message(spec, index, cause, life.deaths)
         if life.items:
             died = f"its worker died under it ({cause})"
-            message = retries.cut_short_message(name, life.items, died)
+            message = retries.cut_short_message(spec.name, life.items, died)
         call.states.move(index, index + 1, Cause.LOST)
         report_end(state, call, (index, index + 1), Outcome.LOST, life.attempt, message, ran=ran)
 

@@ -8,21 +8,16 @@ it is retried as a failure is.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from kernel_worker.model import Outcome
 
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Life
-    from kernel_worker.model import Resources, RetryPolicy
+    from kernel_worker.model import FunctionSpec, RetryPolicy
 
 MAX_DEATHS: Final = 3
 _RETRIED: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST})
-
-
-_CELL: Final = re.compile(r"In\[\d+\]|session .+")
-"""What cells of `%%remote_run` go by: the name of one, or that of its session."""
 
 
 def retry_delay(policy: RetryPolicy, retries: int, outcome: Outcome) -> float | None:
@@ -37,32 +32,33 @@ def may_rerun(life: Life, *, rerun_on_crash: bool) -> bool:
     return rerun_on_crash and life.deaths < MAX_DEATHS and not life.items
 
 
-def lost_message(name: str, index: int, cause: str, deaths: int) -> str:
+def lost_message(spec: FunctionSpec, index: int, cause: str, deaths: int) -> str:
     """Return what people are told of an input that is lost.
 
     A cell is one input that nobody counts, and whoever ran it has set no option for its end.
     """
-    if _CELL.fullmatch(name):
+    subject = _subject(spec, index)
+    if spec.is_cell:
         return (
-            f"the worker of {_subject(name, index)} died ({cause}); a cell is not run again, and "
+            f"the worker of {subject} died ({cause}); a cell is not run again, and "
             "nothing of it has come back"
         )
     if deaths >= MAX_DEATHS:
         return (
-            f"input {index} of {name}: its worker died {deaths} times under it, "
+            f"{subject}: its worker died {deaths} times under it, "
             f"the last one {cause}; it is not tried again"
         )
     return (
-        f"input {index} of {name}: its worker died under it ({cause}), "
+        f"{subject}: its worker died under it ({cause}), "
         "and rerun_on_crash=False says that it must not run twice"
     )
 
 
-def memory_message(name: str, index: int, used_mib: int, resources: Resources) -> str:
+def memory_message(spec: FunctionSpec, index: int, used_mib: int) -> str:
     """Return what people are told of an input whose worker used too much memory."""
-    request, limit = resources.memory_mib, resources.memory_limit_mib
+    request, limit = spec.resources.memory_mib, spec.resources.memory_limit_mib
     return (
-        f"{_subject(name, index)}: its worker used {used_mib} MiB, more than its limit of "
+        f"{_subject(spec, index)}: its worker used {used_mib} MiB, more than its limit of "
         f"{limit} MiB (memory=({request}, {limit})), and was stopped; "
         "raise the limit, or let an input need less"
     )
@@ -77,14 +73,13 @@ def cut_short_message(name: str, items: int, cause: str) -> str:
     )
 
 
-def timeout_message(name: str, index: int, seconds: float, attempt: int) -> str:
+def timeout_message(spec: FunctionSpec, index: int, attempt: int) -> str:
     """Return what people are told of an input that took too long."""
     return (
-        f"{_subject(name, index)} ran longer than its timeout of {seconds:g} s (attempt {attempt})"
+        f"{_subject(spec, index)} ran longer than its timeout of {spec.timeout_seconds:g} s "
+        f"(attempt {attempt})"
     )
 
 
-def _subject(name: str, index: int) -> str:
-    if not _CELL.fullmatch(name):
-        return f"input {index} of {name}"
-    return f"cell {name}" if name.startswith("In[") else name
+def _subject(spec: FunctionSpec, index: int) -> str:
+    return spec.name if spec.is_cell else f"input {index} of {spec.name}"

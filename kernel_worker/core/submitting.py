@@ -376,12 +376,12 @@ def _end_cut_short(state: State, call: Call) -> None:
 
     Generators that had given items, and inputs that are executed at most once.
     """
-    name = call.pool.spec.name
+    spec = call.pool.spec
     for index, life in sorted(call.lives.items()):
         if life.items:
-            message = retries.cut_short_message(name, life.items, "the broker died")
+            message = retries.cut_short_message(spec.name, life.items, "the broker died")
         elif life.leased == life.attempt:
-            message = retries.lost_message(name, index, "with the broker", 0)
+            message = retries.lost_message(spec, index, "with the broker", 0)
         else:
             continue
         outcome = Outcome.CANCELLED if call.cancelled else Outcome.LOST

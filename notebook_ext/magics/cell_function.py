@@ -33,6 +33,8 @@ _RUNNER: Final = "kernel_worker.worker.cells"
 class CellFunction(Function[..., Any]):
     """What runs one cell; a later cell's takes its place."""
 
+    is_cell = True
+
     def __init__(self, raw: FunctionType, app: App, given: Mapping[str, Any]) -> None:
         """Wrap what `reader` made, with the options `given`."""
         defaults = {"rerun_on_crash": False, "single_use_containers": True}

@@ -217,6 +217,8 @@ def _fingerprint(value: object) -> Fingerprint | None:
 class SessionFunction(Function[..., Any]):
     """What the cells of a session are called by: one pool, whatever a cell brings along."""
 
+    is_cell = True
+
     def __init__(self, name: str, number: int, given: Mapping[str, Any]) -> None:
         """Make one that no worker has been started for."""
         defaults = {

@@ -181,7 +181,7 @@ def test_a_death_is_told_in_words_of_the_cell(notebook: PlainKernel) -> None:
     cell = notebook.run("%%remote_run\nimport os\nos._exit(3)")
     assert cell.error is not None
     assert cell.error.name == "InternalFailure"
-    assert "the worker of cell In[" in cell.error.value
+    assert "the worker of In[" in cell.error.value
     assert "died (exit code 3); a cell is not run again" in cell.error.value
     assert "rerun_on_crash" not in cell.error.traceback
 
