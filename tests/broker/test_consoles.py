@@ -168,10 +168,12 @@ def test_frames_that_were_kept_and_are_gone_are_said_to_have_been(
         host.exited(worker)
     else:
         worker.say(messages.ConsoleClosed(WorkerId(worker.peer)))
+        worker.say(messages.Bye())
     if end == "quit":
         client.hear(messages.ConsoleClosed)
     caller.close()
-    wait_until(lambda: "let go" in failing(client, "")[1], what="the broker has heard of it")
+    # Asked for a console that is still there, the broker would give it away.
+    wait_until(lambda: not client.ask("status", "", messages.Status).workers, what="it is gone")
     for subject in ("", CALL, worker.peer):
         name, text = failing(client, subject)
         assert name == "NotFoundError"
