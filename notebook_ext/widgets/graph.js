@@ -161,7 +161,7 @@ class View {
   }
 
   legend(counts) {
-    this.keys ??= STATES.map((_, state) => this.addKey(state));
+    this.keys ??= this.addKeys();
     this.note ??= this.foot.appendChild(node("span", "nbx-note"));
     this.keys.forEach(([key, text], state) => {
       key.hidden = !counts[state];
@@ -170,6 +170,13 @@ class View {
       if (state === FAILED) key.setAttribute("aria-label", `${said}: go to the next failed call`);
     });
     if (this.note.textContent !== this.tree.error) this.note.textContent = this.tree.error;
+  }
+
+  /** One key a state. The one to click on stands where no count that changes moves it. */
+  addKeys() {
+    const keys = STATES.map((_, state) => this.addKey(state));
+    this.foot.prepend(keys[FAILED][0]);
+    return keys;
   }
 
   addKey(state) {
