@@ -32,6 +32,13 @@ class RunningInput(msgspec.Struct, frozen=True, gc=False):
     table: Digest
     """The object that resolves the functions which this tree of calls refers to."""
     directory: str = ""
+    by_line: bool = False
+    """It may have come by the line of its call, as one of many calls of the user's."""
+
+    @property
+    def shown_call(self) -> str:
+        """The id of the call that the user made."""
+        return f"{self.call}.{self.index}" if self.by_line and self.index else self.call
 
     def as_parent(self) -> ParentInput:
         """Return the form in which a nested call names this attempt."""

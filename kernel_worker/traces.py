@@ -96,12 +96,19 @@ def add(  # noqa: PLR0917  a row in the making, once a lease
     return len(trace) - ROW_BYTES
 
 
-def extend(trace: bytearray, at: int, stop: int, times: tuple[float, float]) -> None:
-    """Let the row at `at` go on to `stop`: its worker has ended more inputs of the same lease."""
+def extend(trace: bytearray, at: int, stop: int, times: tuple[float, float]) -> bool:
+    """Let the row at `at` go on to `stop`: its worker has ended more inputs of the same lease.
+
+    Returns:
+        False where a row holds no more; then nothing changes.
+    """
     start, _, worker, _, elapsed, attempt, outcome = _ROW.unpack_from(trace, at)
+    if stop - start > _MOST_COUNT:
+        return False
     ended, more = times
     ticks = min(int(ended * TICKS_PER_SECOND), _MOST_TICKS)
     _ROW.pack_into(trace, at, start, stop - start, worker, ticks, elapsed + more, attempt, outcome)
+    return True
 
 
 def rows_of(trace: bytes | bytearray) -> Iterator[Row]:

@@ -99,7 +99,7 @@ def current_input_id() -> str | None:
 def current_function_call_id() -> str | None:
     """Return the id of the call whose input runs here; None outside of workers."""
     running = _context.running_input()
-    return None if running is None else running.call
+    return None if running is None else running.shown_call
 
 
 @contextlib.contextmanager

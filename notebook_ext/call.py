@@ -73,7 +73,9 @@ class FunctionCall(Generic[R]):
             raise InvalidError(
                 f"{function_call_id!r} is no id of a call; allowed is one, which begins with fc-."
             )
-        return FunctionCall(function_call_id, is_generator=is_generator)
+        # One of many calls by a direct line has the line's id, and its number there.
+        known, _, _ = function_call_id.partition(".")
+        return FunctionCall(known, is_generator=is_generator)
 
     @property
     def object_id(self) -> str:

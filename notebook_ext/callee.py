@@ -21,18 +21,19 @@ from notebook_ext.call import FunctionCall
 from notebook_ext.companions import Companions, gathering
 from notebook_ext.feed import BATCH_COUNT
 from notebook_ext.generators import AttachedRun, RemoteGenerator
+from notebook_ext.lines import NO_LINE, Refusal
 from notebook_ext.looked_up import ask
 from notebook_ext.maps import Map
 from notebook_ext.receivers import Acceptance, Outcomes, SingleAnswer
 from notebook_ext.source import Source
 from notebook_ext.submission import Submission
-from notebook_ext.twin import Waiting, stream, twin
+from notebook_ext.twin import Waiting, blocks_thread, done, stream, twin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kernel_worker.context import RunningInput
-    from kernel_worker.model import Digest
+    from kernel_worker.model import CallId, Digest
     from kernel_worker.wire.frames import Frame
     from notebook_ext.session import Session
 
@@ -67,33 +68,41 @@ class Callee(Source, Generic[P, R]):
         __tracebackhide__ = True
         if self.is_generator:
             raise self._gives_items("remote")
+        blocks = blocks_thread()
         session = process.current()
         running = running_input()
         package = self._package(running)
         companions: Companions = {}
         frames = weighed(self._name, gathering(companions, encoded, args, kwargs))
+        context, refusal = self._context(), NO_LINE
+        is_plain = running is None and not companions and not package.table
+        if blocks and is_plain and not is_deployed(self._key):
+            direct = session.lines.call(package, context, frames, self._name)
+            if not isinstance(direct, Refusal):
+                return done(direct)
+            refusal = direct
         call = session.new_call()
         answer = SingleAnswer(session.output(self._name), self._name, self.says_why_it_waits)
         waiting = answer.waiting
         waiting.abandoned = partial(session.cancel, call)
-        parent = None
+        parent = running.as_parent() if running is not None else None
         if running is not None:
-            parent = running.as_parent()
             waiting.announce = partial(_announce, session, call)
-        session.submit(
-            Submission(
-                call,
-                package,
-                answer,
-                context=self._context(),
-                parent=parent,
-                raw=self._replayable,
-                snapshot_now=self._snapshot_now,
-                companions=companions,
-            ),
-            1,
-            frames,
+        said = Submission(
+            call,
+            package,
+            answer,
+            context=context,
+            parent=parent,
+            deaths=refusal.deaths,
+            raw=self._replayable,
+            snapshot_now=self._snapshot_now,
+            companions=companions,
         )
+        if refusal.address:
+            waiting.settled_here = session.lines.asked_by(said, refusal.address)
+            waiting.abandoned = partial(_give_up, session, call)
+        session.submit(said, 1, frames)
         return waiting
 
     @stream
@@ -316,6 +325,11 @@ def _batched(inputs: list[tuple[Any, ...]]) -> tuple[list[Frame], tuple[int, ...
         else:
             return found, tuple(counts)
     return (payload.encode_batch(inputs, wire_frames.FORM_ARGS) if inputs else []), ()
+
+
+def _give_up(session: Session, call: CallId) -> None:
+    session.cancel(call)
+    session.lines.given_up(call)
 
 
 def _announce(session: Session, call: Any, running: RunningInput, begins: bool) -> None:  # noqa: FBT001  a callback

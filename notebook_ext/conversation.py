@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
 
@@ -74,6 +74,8 @@ class Conversation:
         self._blocked: dict[ParentInput, messages.Blocked] = {}
         self._cancels: dict[CallId, bool] = {}
         """Of spawned calls: those that no broker has confirmed, and whether workers are killed."""
+        self._lines: dict[CallId, Any] = {}
+        """Who hears of a call past whose first input there is a direct line."""
         self.kept: Mapping[Digest, object] = {}
         """Objects that are not taken back however much there is, whatever they stand for."""
         self.look: Callable[[WorkerId, bool], object] = _look_away
@@ -120,15 +122,22 @@ class Conversation:
 
     def _forget_broker(self) -> None:
         self._out.clear()
+        self._end_lines()
         if self._online:
             for opened in self._calls.values():
                 opened.told = opened.added
+
+    def _end_lines(self) -> None:
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
+            line.over()
 
     def fail(self, error: str, message: str) -> None:
         """There will be no broker: tell everybody who waits."""
         calls, self._calls = self._calls, OrderedDict()
         waiting, self._attached_to = self._attached_to, {}
         self._readings.forget_all()
+        self._end_lines()
         questions, self._questions = self._questions, {}
         for opened in calls.values():
             opened.said.receiver.rejected(error, message)
@@ -151,6 +160,8 @@ class Conversation:
             opened.append(count, frames)
         if closed:
             opened.total = count
+        if said.line:
+            self._lines[said.call] = said.line_receiver
         if self._online:
             self._say_submit(opened, count, frames, closed=closed)
         if opened.finished and said.attached:
@@ -210,6 +221,15 @@ class Conversation:
         """Return the parts of `[start, stop)` of an open call that have no outcome."""
         opened = self._calls.get(call)
         return [] if opened is None else opened.ended.missing(start, stop)
+
+    def forget_line(self, call: CallId) -> None:
+        """The call got no line, or needs it no more."""
+        self._lines.pop(call, None)
+
+    def cancel_line(self, call: CallId, reached: int) -> None:
+        """End the input of a line that its client waits for, and the line."""
+        if self._online:
+            self._say(messages.CancelCall(call, reached=reached))
 
     def drop_object(self, digest: Digest) -> None:
         """Take an object back, unless an open call still needs it."""
@@ -278,6 +298,10 @@ class Conversation:
             case messages.Items():
                 self._yielded(message, frames)
                 self._wait_on(message.call)
+            case messages.LineEnded(call=call):
+                line = self._lines.pop(call, None)
+                if line is not None:
+                    line.over()
             case messages.Replaying(call=call, number=number):
                 self._readings.replaying(call, number)
             case messages.Output():
@@ -397,8 +421,9 @@ class Conversation:
     def _offered(self, message: messages.ConsoleOffered) -> None:
         """Have whoever waits for a call look at a breakpoint in it."""
         opened = self._calls.get(message.call)
+        receiver = self._lines.get(message.call) if opened is None else opened.said.receiver
         act = partial(self.look, message.worker)
-        if opened is None or not opened.said.receiver.offered(act):
+        if receiver is None or not receiver.offered(act):
             text = "its call is awaited in a loop, or nobody waits for it any more"
             self._say(messages.ConsoleRefused(message.worker, text))
 
@@ -436,6 +461,8 @@ class Conversation:
 
     def _receivers(self, call: CallId) -> list[Receiver]:
         receivers = self._attached_to.get(call)
+        if receivers is None and call in self._lines:
+            return [self._lines[call]]
         if receivers is None:
             self.dropped_messages += 1
             return []
@@ -509,6 +536,8 @@ class Conversation:
             pools=pools,
             streams=said.streams,
             parts=said.parts,
+            line=said.line,
+            deaths=said.deaths,
         )
         self._say(message, frames)
 

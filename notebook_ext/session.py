@@ -24,6 +24,7 @@ from kernel_worker.wire import messages
 from notebook_ext import exception, stored
 from notebook_ext.config import current as current_settings
 from notebook_ext.cutting import cut
+from notebook_ext.lines import Lines
 from notebook_ext.link import Link
 from notebook_ext.output import CallOutput, Printer
 from notebook_ext.submission import Package
@@ -56,6 +57,7 @@ class Session:
         """The last one that was made here; two threads may disagree on which that is."""
         self._requests = itertools.count(1)
         self._printer = Printer()
+        self.lines = Lines(self)
         self._waits: dict[RunningInput, list[tuple[tuple[CallId, ...], bool]]] = {}
         self._waits_lock = threading.Lock()
         identity = context.worker_identity
@@ -85,6 +87,7 @@ class Session:
     def close(self) -> None:
         """Say goodbye: attached calls end, spawned ones go on. Repeatable."""
         if self.pid == os.getpid():
+            self.lines.close()
             self._link.close()
             self._printer.close()
 
@@ -143,6 +146,14 @@ class Session:
     def pause(self, call: CallId, *, paused: bool) -> None:
         """Start no further input of a call, or go on with it."""
         self._link.post(self._conversation.pause, call, paused)
+
+    def forget_line(self, call: CallId) -> None:
+        """A call got no line."""
+        self._link.post(self._conversation.forget_line, call)
+
+    def cancel_line(self, call: CallId, reached: int) -> None:
+        """End what the client waits for on a line."""
+        self._link.post(self._conversation.cancel_line, call, reached)
 
     def drop_object(self, digest: Digest) -> None:
         """Let the broker drop an object that was put."""

@@ -121,6 +121,11 @@ class Submission:
     """Its one input runs a generator."""
     parts: tuple[int, ...] = ()
     """Not empty: its inputs are several batches, of so many each."""
+    line: str = ""
+    """Where its worker may dial; `line_receiver` hears of what comes after its one input."""
+    line_receiver: Any = None
+    deaths: int = 0
+    """How many workers have died under its one input."""
     raw: Callable[..., Any] | None = None
     """What runs the function here, where that can be: for replays …"""
     snapshot_now: Callable[[], Digest] | None = None

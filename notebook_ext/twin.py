@@ -56,6 +56,7 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
         "done",
         "failed",
         "is_awaited",
+        "settled_here",
     )
 
     def __init__(self) -> None:
@@ -74,6 +75,8 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
         """… and `result` will raise, as far as that is known before it is called."""
         self.abandoned: Callable[[], object] | None = None
         """Called, in the thread that waited, when that gives up."""
+        self.settled_here: Callable[[], object] | None = None
+        """Called, in the thread that waited, once it is done."""
         self.announce: Callable[[RunningInput, bool], object] | None = None
         """Called as a worker's input begins (True) and ends (False) to wait."""
 
@@ -127,7 +130,7 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
             if self.done:
                 self._open_gate()  # it came when we had just taken it: others wait too
             self.abandon()
-            _shorten(interrupt)
+            shortened(interrupt)
             raise
 
     def result(self) -> T_co:
@@ -141,6 +144,8 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
         __tracebackhide__ = True
         if not self.done:
             self.wait()
+        if self.settled_here is not None:
+            self.settled_here()
         return self.result()
 
     def abandon(self) -> None:
@@ -206,7 +211,7 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
             await self._in_loop()
         except BaseException as interrupt:
             self.abandon()
-            _shorten(interrupt)
+            shortened(interrupt)
             raise
         finally:
             if running is not None and self.announce is not None:
@@ -292,9 +297,16 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
 
 class _Thread(threading.local):
     halts = False
+    blocks = False
 
 
 _thread = _Thread()
+
+
+def blocks_thread() -> bool:
+    """Say whether who does the operation that begins here will wait for it in this thread."""
+    blocks, _thread.blocks = _thread.blocks, False  # what it does meanwhile is not meant
+    return blocks
 
 
 def halts_loop() -> bool:
@@ -307,7 +319,7 @@ def _has_running_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001  the one that does not raise
 
 
-def _shorten(interrupt: BaseException) -> None:
+def shortened(interrupt: BaseException) -> None:
     """Let IPython show the interrupt of a wait in one line.
 
     It always shows the last frame, hidden or not, and that would be one of ours.
@@ -345,7 +357,11 @@ class BoundTwin(Generic[P, T]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do it and wait for the result."""
         __tracebackhide__ = True
-        waiting = self._body(*args, **kwargs)
+        blocks, _thread.blocks = _thread.blocks, True
+        try:
+            waiting = self._body(*args, **kwargs)
+        finally:
+            _thread.blocks = blocks
         try:
             return waiting.join()
         except BaseException:

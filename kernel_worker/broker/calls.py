@@ -126,6 +126,10 @@ class OpenCall(msgspec.Struct, eq=False):
     tail: deque[LogEntry] = msgspec.field(default_factory=deque)
     """The end of what an attached call wrote."""
     streams: bool = False
+    line: str = ""
+    """Where the client listens that would have its worker lent …"""
+    reached: int = 0
+    """… and how far the worker has said it has come there."""
     item_listeners: list[ClientId] = []
     """Who is told what the generator of a spawned call gives, besides its outcome."""
     producer: Producer | None = None

@@ -33,6 +33,7 @@ AboutCall = (
     | effects.ReportRange
     | effects.ReportItems
     | effects.ReportEnd
+    | effects.EndLine
     | effects.DropInputs
     | effects.FinishCall
 )

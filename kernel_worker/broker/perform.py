@@ -68,6 +68,7 @@ class Performer:
             effects.ReportRange: self._report_range,
             effects.ReportItems: self._report_items,
             effects.ReportEnd: self._report_end,
+            effects.EndLine: self._end_line,
             effects.DropInputs: self._drop_inputs,
             effects.FinishCall: self._finish_call,
         }
@@ -140,6 +141,7 @@ class Performer:
             streams.begin(call, effect) if call.streams else None,
             effect.group,
             effect.group_size,
+            call.line if effect.lends else "",
         )
         self._send(worker.routing, messages.encode(lease), frames)
 
@@ -206,6 +208,9 @@ class Performer:
             effect.message,
         )
         self._to_listeners(effect.call, message, frames if effect.has_payload else ())
+
+    def _end_line(self, effect: effects.EndLine, _: Sequence[Frame]) -> None:
+        self._to_client(effect.client, messages.LineEnded(effect.call, effect.stop))
 
     def _to_client(
         self, client_id: ClientId, message: messages.ToClient, frames: Sequence[Frame] = ()

@@ -22,6 +22,7 @@ from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.deployments import Register
 from kernel_worker.broker.peers import Client, Host, Peer, Peers, Worker
 from kernel_worker.core import effects, events
+from kernel_worker.core.lending import MOST_AHEAD
 from kernel_worker.errors import InvalidError, NotFoundError, ProtocolError
 from kernel_worker.model import CallId, Outcome, is_deployed
 from kernel_worker.wire import frames as batches
@@ -100,7 +101,7 @@ class Translator:
                 return self._close_inputs(client, call, total)
             case messages.CancelCall(call=call, terminate=terminate):
                 if call in self._calls:
-                    return events.CallCancelled(call, terminate, client.id)
+                    return events.CallCancelled(call, terminate, client.id, message.reached)
                 return Refusal(messages.CancelConfirmed(call))
             case messages.PauseCall(call=call, paused=paused):
                 if not self._is_of(call, client):
@@ -149,6 +150,8 @@ class Translator:
                 return events.InputEnded(
                     worker.id, lease, index, outcome, elapsed, below, message.lingers, message.parks
                 )
+            case messages.LineReached():
+                return self._line_reached(worker, message)
             case messages.InputLeft(lease=lease):
                 return events.InputLeft(worker.id, lease)
             case messages.Returned(lease=lease, start=start, stop=stop):
@@ -204,6 +207,9 @@ class Translator:
                 message = self._resolved(message)
             except (NotFoundError, InvalidError) as error:
                 return Refusal(messages.Rejected(call, type(error).__name__, str(error)))
+        if message.line and not (message.closed and message.attached and message.count == 1):
+            text = f"{call} would have a line and is no attached call of one input"
+            raise ProtocolError(text)
         names = (message.snapshot, message.table, message.shared, *message.requires)
         missing = self._objects.missing(names)
         if missing:
@@ -227,6 +233,8 @@ class Translator:
             pools=message.pools,
             indivisible=header.whole,
             streams=message.streams,
+            lends=bool(message.line) and self._is_near(client),
+            deaths=min(message.deaths, _MOST_DEATHS),
         )
 
     def _resolved(self, message: messages.Submit) -> messages.Submit:
@@ -271,6 +279,7 @@ class Translator:
             message.shared,
             message.context,
             streams=message.streams,
+            line=message.line,
         )
         if message.attached:
             call.listeners.append(client.id)
@@ -278,6 +287,22 @@ class Translator:
         if message.count:
             call.batches.add(0, message.count, frames)
         self._calls[message.call] = call
+
+    def _line_reached(self, worker: Worker, said: messages.LineReached) -> Translated:
+        call = self._calls.get(said.call)
+        if call is None:
+            return None
+        if not (call.line and 0 <= said.index <= call.reached + MOST_AHEAD):
+            text = f"the line of {said.call} is at {said.index}, and was at {call.reached}"
+            raise ProtocolError(text)
+        call.reached = max(call.reached, said.index)
+        return events.LineReached(
+            worker.id, said.lease, said.index, said.elapsed_seconds, said.runs
+        )
+
+    def _is_near(self, client: Client) -> bool:
+        """Whether a client runs on this machine, where workers find its socket."""
+        return client.watch is not None
 
     def _add_inputs(
         self, client: Client, message: messages.AddInputs, frames: Sequence[Frame]
@@ -342,6 +367,8 @@ def in_parts(
 # ---- checks ---------------------------------------------------------------------------------
 
 
+_MOST_DEATHS = 2
+"""What a client says; one more is what an input may have."""
 _NO_BATCH = batches.BatchHeader(whole=False, form=batches.FORM_ARGS, count=0)
 
 

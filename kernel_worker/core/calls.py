@@ -93,6 +93,8 @@ class Call(msgspec.Struct, eq=False):
     """Its inputs give items before their outcomes."""
     keeps_failed: bool = False
     """A worker in which one of its inputs fails keeps the frames: it holds no other lease."""
+    lends: bool = False
+    """Its further inputs go to its worker past the broker (`lending`), while that is lent."""
 
     def add(self, start: int, count: int, *, indivisible: bool) -> bool:
         """Take new inputs in; return False (and do nothing) where some are known."""
@@ -110,7 +112,8 @@ class Call(msgspec.Struct, eq=False):
             insort(self._batches, batch)
         states.extend_to(stop)
         states.move(start, stop, Cause.ARRIVED)
-        self.backlog.append(Range(start, stop, 1, start, whole))
+        attempt = self.attempt_of(start) if self.lives else 1
+        self.backlog.append(Range(start, stop, attempt, start, whole))
         return True
 
     def life(self, index: int) -> Life:
@@ -155,7 +158,7 @@ class Call(msgspec.Struct, eq=False):
     @property
     def is_over(self) -> bool:
         """Whether every input has an outcome and no more come."""
-        return self.closed and self.states.live == 0
+        return self.closed and self.states.live == 0 and not self.lends
 
     @property
     def eligible(self) -> int:

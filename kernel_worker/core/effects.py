@@ -78,6 +78,8 @@ class GrantLease(_Effect):
     """Not 0: one call of the function takes this and the other leases with this number …"""
     group_size: int = 0
     """… of which there are so many."""
+    lends: bool = False
+    """The worker is lent to the call's client until it is taken back."""
 
 
 class TakeBack(_Effect):
@@ -162,6 +164,14 @@ class ReportEnd(_Effect):
     has_payload: bool
 
 
+class EndLine(_Effect):
+    """Tell the client that its line is over: no input from `stop` on has run by it."""
+
+    client: ClientId
+    call: CallId
+    stop: int
+
+
 class DropInputs(_Effect):
     """`[start, stop)` is terminal: the payloads of its inputs are not needed again."""
 
@@ -197,6 +207,7 @@ Effect = (
     | ReportRange
     | ReportItems
     | ReportEnd
+    | EndLine
     | DropInputs
     | FinishCall
 )

@@ -96,6 +96,10 @@ class CallSubmitted(_Event):
     """The batch is one pickle: any part of it travels whole (see `wire.payload`)."""
     streams: bool = False
     """Its one input gives items before its outcome."""
+    lends: bool = False
+    """The client would call the worker of its one input directly, past the broker."""
+    deaths: int = 0
+    """How many workers have died under its one input already."""
 
 
 class InputsAdded(_Event):
@@ -121,6 +125,8 @@ class CallCancelled(_Event):
     terminate: bool
     client: ClientId = ClientId("")
     """Who asked, and is told when the cancellation of a spawned call is durable."""
+    reached: int = -1
+    """Of a call that lends: the input that the client waits for."""
 
 
 class CallPaused(_Event):
@@ -206,6 +212,17 @@ class RangeSucceeded(_Event):
     elapsed_seconds: float
 
 
+class LineReached(_Event):
+    """The inputs before `index` that came by the line of a lease have succeeded."""
+
+    worker: WorkerId
+    lease: LeaseId
+    index: int
+    elapsed_seconds: float
+    runs: bool
+    """Whether the one at `index` runs."""
+
+
 class ItemsYielded(_Event):
     """The generator at `index` gave items `[start, start + count)`: the event's payload."""
 
@@ -287,6 +304,7 @@ Event = (
     | WorkerBlocked
     | WorkerResumed
     | RangeSucceeded
+    | LineReached
     | ItemsYielded
     | ProducerPaused
     | ProducerResumed

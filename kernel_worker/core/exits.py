@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernel_worker.core import outcomes
+from kernel_worker.core import lending, outcomes
 from kernel_worker.core.cancelling import end_pool_waiting
 from kernel_worker.core.ending import finish_if_over
 from kernel_worker.core.pools import MAX_START_FAILURES, Condition
@@ -139,6 +139,11 @@ def _bury(state: State, worker: Worker, death: _Death) -> None:
 
 def _end_lease(state: State, lease: Lease, death: _Death) -> None:
     call, start, position = lease.call, lease.next, death.position
+    if lease.id in state.loans:
+        if lease.next:
+            _end_loan(state, lease, death)
+            return
+        lending.end(state, lease)  # its first input came by the broker, and is as any other
     lease.next = lease.stop
     runs = death.lease == lease.id and start <= position < lease.stop
     if not runs and call.has_given(start):
@@ -155,6 +160,21 @@ def _end_lease(state: State, lease: Lease, death: _Death) -> None:
     outcomes.return_outstanding(state, lease, position + 1, lease.stop)
     _end_input(state, lease, death, position, alone=not death.also)
     outcomes.return_outstanding(state, lease, start, position)
+
+
+def _end_loan(state: State, lease: Lease, death: _Death) -> None:
+    """End a loan, and the input that ran: its client has the inputs, and tries again."""
+    if death.lease == lease.id and death.position >= lease.next:
+        lending.reach(state, lease, death.position)
+    if death.timed_out and lease.outstanding:
+        index, lease.next = lease.next, lease.stop
+        ran = Ran(lease.worker, lease.granted_at)
+        outcomes.end_attempt(
+            state, lease.call, index, Outcome.TIMED_OUT, has_payload=False, ran=ran
+        )
+    counted = not lease.worker.ends_by_order
+    outcomes.lose_outstanding(state, lease, death.cause, counted=counted)
+    lending.end(state, lease)
 
 
 def _end_group_lease(state: State, lease: Lease, death: _Death, *, alone: bool) -> None:

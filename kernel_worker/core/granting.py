@@ -150,13 +150,15 @@ def _grant(  # noqa: PLR0917  a lease is this
     pool.served_seconds += share * pool.input_cpu
     call.leases[lease.id] = lease
     worker.leases[lease.id] = lease
+    if call.lends:
+        state.loans[lease.id] = lease
     state.note_waiting(call)
     state.settle(worker)
     if not pool.spec.rerun_on_crash:
         state.record(call, records.InputsLeased(call.id, start, stop, taken.attempt))
     state.emit(
         effects.GrantLease(
-            worker.id, lease.id, call.id, start, stop, taken.attempt, group, group_size
+            worker.id, lease.id, call.id, start, stop, taken.attempt, group, group_size, call.lends
         )
     )
 
@@ -176,7 +178,7 @@ def _prefetch(state: State) -> None:
         if len(worker.leases) != 1 or worker.draining or worker.resumed:
             continue
         held = next(iter(worker.leases.values())).call
-        if not held.streams and not held.keeps_failed:  # it may wait, or the worker be parked
+        if not (held.streams or held.keeps_failed or held.lends):  # it may wait, or be parked
             _grant_ahead(state, pool, worker, call)
 
 

@@ -236,6 +236,22 @@ def _workers_share_what_they_may(state: State) -> str:
     return ""
 
 
+def _loans_are_what_calls_lend(state: State) -> str:
+    for lease in state.loans.values():
+        worker = state.workers.get(lease.worker.id)
+        if worker is None or list(worker.leases) != [lease.id] or lease.id not in lease.call.leases:
+            return f"{lease.id} is no live lease, or not the only one of {lease.worker.id}"
+    lending = {call.id for call in state.calls.values() if call.lends}
+    lent = {lease.call.id for lease in state.loans.values()}
+    return "" if lending == lent else f"{lending} lend, lent are {lent}"
+
+
+def _nobody_waits_for_what_is_lent(state: State) -> str:
+    if not state.backlogged:
+        return ""
+    return ", ".join(f"{one.id} is lent" for one in state.loans.values() if not one.asked_back)
+
+
 SENTENCES: Final[dict[str, Callable[[State], str]]] = {
     "an input is leased exactly while one live lease holds it": _one_live_lease_per_input,
     "the backlog is what is PENDING": _backlog_is_what_is_pending,
@@ -254,6 +270,10 @@ SENTENCES: Final[dict[str, Callable[[State], str]]] = {
     ),
     "only the generator of a live lease is paused": _paused_are_those_that_stream,
     "no input waits while a worker could run it": _nothing_runnable_waits,
+    "a loan is the only lease of its worker, and lives as long as its call lends": (
+        _loans_are_what_calls_lend
+    ),
+    "what is lent was asked back where anybody waits": _nobody_waits_for_what_is_lent,
 }
 
 

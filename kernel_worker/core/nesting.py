@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kernel_worker.core import effects
 from kernel_worker.core.cancelling import end_waiting
 from kernel_worker.core.ending import finish_if_over
+from kernel_worker.core.lending import reach_parent
 from kernel_worker.core.pools import Condition
 from kernel_worker.model import Outcome, ParentInput
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 def worker_blocked(state: State, event: events.WorkerBlocked) -> None:
     """Free the slot of an attempt that waits; ignored where nothing is left to wait for."""
+    reach_parent(state, event.parent)
     lease = state.lease_at(event.parent)
     awaited = [state.calls[call] for call in event.calls if call in state.calls]
     if lease is None or not awaited or lease.worker.condition is Condition.STOPPING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kernel_worker import records
-from kernel_worker.core import effects, nesting, retries
+from kernel_worker.core import effects, lending, nesting, retries
 from kernel_worker.core.cancelling import cancel_call, interrupt_rest
 from kernel_worker.core.ending import (
     finish_if_over,
@@ -19,7 +19,7 @@ from kernel_worker.core.ending import (
 )
 from kernel_worker.core.leases import smoothed
 from kernel_worker.core.pools import Condition
-from kernel_worker.core.tracing import Ran, note_values
+from kernel_worker.core.tracing import Ran, note_end, note_values
 from kernel_worker.core.transitions import CAUSE_OF, Cause
 from kernel_worker.model import Outcome
 
@@ -45,6 +45,8 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
     lease = state.lease_of(event.worker, event.lease)
     if lease is None:
         return
+    if lease.id in state.loans:
+        lending.reach(state, lease, event.start)
     start, stop = max(event.start, lease.next), min(event.start + event.count, lease.stop)
     if start >= stop:
         return
@@ -52,7 +54,7 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
     if lease.next < start:
         _give_back_skipped(state, lease, start)
     elapsed = event.elapsed_seconds * (stop - start) / event.count
-    _measure(lease, stop - start, elapsed)
+    _measure(state, lease, stop - start, elapsed)
     call.states.move(start, stop, Cause.SUCCEEDED)
     lease.next = stop
     if call.attached:
@@ -63,6 +65,23 @@ def range_succeeded(state: State, event: events.RangeSucceeded) -> None:
         state.emit(effects.Record(fact))
     state.emit(effects.ReportRange(call.id, start, stop, event.start))
     settle_outcomes(state, call, start, stop)
+    _after_answer(state, lease)
+
+
+def line_reached(state: State, event: events.LineReached) -> None:
+    """Note how far a worker that is lent has come."""
+    lease = state.loans.get(event.lease)
+    if lease is None or lease.worker.id != event.worker:
+        return
+    count = event.index - lease.next
+    if not lease.next or not 0 <= count <= lending.MOST_AHEAD:
+        return
+    if count:
+        _measure(state, lease, count, event.elapsed_seconds)
+    if event.runs:
+        lending.reach(state, lease, event.index, event.elapsed_seconds)
+    else:
+        lending.advance(state, lease, event.index, event.elapsed_seconds)
     _after_answer(state, lease)
 
 
@@ -108,18 +127,23 @@ def input_ended(state: State, event: events.InputEnded) -> None:
     lease = state.lease_of(event.worker, event.lease)
     if event.lingers:
         _note_lingering(state, event)
+    if lease is not None and lease.id in state.loans:
+        lending.reach(state, lease, event.index)
     if event.parks:
         _park(state, event)
     if lease is None or event.outcome not in _ENDS or not lease.next <= event.index < lease.stop:
         return
     _give_back_skipped(state, lease, event.index)
     if event.outcome in _MEASURED:
-        _measure(lease, 1, event.elapsed_seconds)
+        _measure(state, lease, 1, event.elapsed_seconds)
     lease.next = event.index + 1
     ran = Ran(lease.worker, state.now - event.elapsed_seconds)
     outcome, has_payload = event.outcome, _has_payload(event)
     if lease.worker.evicted and (outcome is Outcome.CANCELLED or event.cancelled_below):
-        lose_attempt(state, lease.call, event.index, EVICTED, counted=False, ran=ran)
+        if lease.id in state.loans and event.index:  # its client has it, and runs it again
+            lose_lent(state, lease.call, event.index, EVICTED, counted=False, ran=ran)
+        else:
+            lose_attempt(state, lease.call, event.index, EVICTED, counted=False, ran=ran)
         _after_answer(state, lease)
         return
     if event.cancelled_below and lease.call.cancelled:
@@ -154,6 +178,8 @@ def inputs_returned(state: State, event: events.InputsReturned) -> None:
     if lease is None:
         return
     lease.asked_back = lease.returned = True
+    if lease.id in state.loans:
+        _end_loan(state, lease, event.start)
     start, stop = max(event.start, lease.next), min(event.stop, lease.stop)
     if start < stop:
         if stop == lease.stop:
@@ -170,6 +196,14 @@ def inputs_returned(state: State, event: events.InputsReturned) -> None:
     _after_answer(state, lease)
 
 
+def _end_loan(state: State, lease: Lease, reached: int) -> None:
+    """End a loan whose worker has come as far as `reached`."""
+    lending.advance(state, lease, reached, 0.0)
+    if lease.next:
+        lose_outstanding(state, lease, "", counted=False)
+    lending.end(state, lease)
+
+
 def end_attempt(
     state: State, call: Call, index: int, outcome: Outcome, *, has_payload: bool, ran: Ran
 ) -> None:
@@ -182,7 +216,8 @@ def end_attempt(
     call.states.move(index, index + 1, CAUSE_OF[outcome])
     message = ""
     if outcome is Outcome.TIMED_OUT:
-        message = retries.timeout_message(call.pool.spec, index, attempt)
+        place = 0 if call.lends else index  # to its caller it is a call of its own
+        message = retries.timeout_message(call.pool.spec, place, attempt)
     report_end(
         state,
         call,
@@ -236,6 +271,30 @@ def lose_attempt(
             message = retries.cut_short_message(spec.name, life.items, died)
         call.states.move(index, index + 1, Cause.LOST)
         report_end(state, call, (index, index + 1), Outcome.LOST, life.attempt, message, ran=ran)
+
+
+def lose_lent(state: State, call: Call, index: int, cause: str, *, counted: bool, ran: Ran) -> None:
+    """End an input that came by a line and whose worker is gone: its client runs it again.
+
+    `counted`: as for `lose_attempt`; the client hears of one that is not with the line's end.
+    """
+    _cancel_children(state, call, index, attached_only=False)
+    call.states.move(index, index + 1, Cause.LOST)
+    if counted or call.cancelled:
+        outcome = Outcome.CANCELLED if call.cancelled else Outcome.LOST
+        message = retries.lent_message(call.pool.spec, cause)
+        report_end(state, call, (index, index + 1), outcome, 1, message, ran=ran)
+    else:
+        note_end(state, call, (index, index + 1), Outcome.LOST, 1, ran)
+        settle_outcomes(state, call, index, index + 1)
+
+
+def lose_outstanding(state: State, lease: Lease, cause: str, *, counted: bool) -> None:
+    """End what a line's lease still holds: at most the one input that is said to run."""
+    start, lease.next = lease.next, lease.stop
+    ran = Ran(lease.worker, lease.granted_at)
+    for index in range(start, lease.stop):
+        lose_lent(state, lease.call, index, cause, counted=counted, ran=ran)
 
 
 def return_outstanding(state: State, lease: Lease, start: int, stop: int) -> None:
@@ -317,13 +376,17 @@ def _after_answer(state: State, lease: Lease) -> None:
     finish_if_over(state, lease.call)
 
 
-def _measure(lease: Lease, count: int, elapsed_seconds: float) -> None:
-    """Learn how long an input takes, and correct what the shares were charged in advance."""
+def _measure(state: State, lease: Lease, count: int, elapsed_seconds: float) -> None:
+    """Learn how long an input takes, and correct what the shares were charged in advance.
+
+    For what comes by a line nothing was charged.
+    """
     call, pool = lease.call, lease.call.pool
     sample = elapsed_seconds / count
     call.seconds_per_input = smoothed(call.seconds_per_input, sample)
     pool.seconds_per_input = smoothed(pool.seconds_per_input, sample)
-    correction = elapsed_seconds - count * lease.charge
+    is_lent = lease.next > 0 and lease.id in state.loans
+    correction = elapsed_seconds - (0 if is_lent else count * lease.charge)
     call.served_seconds += correction
     pool.served_seconds += correction * pool.input_cpu
 

@@ -32,6 +32,11 @@ def may_rerun(life: Life, *, rerun_on_crash: bool) -> bool:
     return rerun_on_crash and life.deaths < MAX_DEATHS and not life.items
 
 
+def lent_message(spec: FunctionSpec, cause: str) -> str:
+    """Return what is said of an input that is lost here and that its client tries again."""
+    return f"{_subject(spec, 0)}: its worker died under it ({cause})"
+
+
 def lost_message(spec: FunctionSpec, index: int, cause: str, deaths: int) -> str:
     """Return what people are told of an input that is lost.
 

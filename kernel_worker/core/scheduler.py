@@ -15,6 +15,7 @@ from kernel_worker.core import (
     events,
     exits,
     granting,
+    lending,
     nesting,
     outcomes,
     pausing,
@@ -168,6 +169,8 @@ class Scheduler:
                 self._fire(key)
         if state.called:
             granting.grant_all(state)
+        if state.loans:
+            lending.review(state)
         if state.dirty or state.backlogged:
             scaling.scale_all(state)
         if state.newly_waiting:
@@ -184,6 +187,8 @@ class Scheduler:
                 submitting.call_submitted(state, event)
             case events.InputEnded():
                 outcomes.input_ended(state, event)
+            case events.LineReached():
+                outcomes.line_reached(state, event)
             case events.ItemsYielded():
                 outcomes.items_yielded(state, event)
             case events.ProducerPaused():
@@ -242,6 +247,9 @@ class Scheduler:
 
     def _cancel(self, event: events.CallCancelled) -> None:
         call = self._state.calls.get(event.call)
+        for lease in () if call is None else call.leases.values():
+            if lease.id in self._state.loans:
+                lending.reach(self._state, lease, event.reached)
         if call is not None:
             cancel_call(self._state, call, terminate=event.terminate)
         if event.client and (call is None or not call.attached):

@@ -69,6 +69,8 @@ class State:
         self.recent: dict[CallId, Remembered] = {}
         """Attached roots that ended lately, the oldest first: their graphs can still be had."""
         self.recent_bytes = 0
+        self.loans: dict[LeaseId, Lease] = {}
+        """The leases of calls that lend, while their worker is lent."""
         self.newly_waiting: list[Call] = []
         """Calls that began to wait in this turn, if they do so still."""
         self._worker_count = 0
@@ -400,7 +402,8 @@ class State:
         was_blocked = worker.condition is Condition.BLOCKED
         if lease.awaited and not lease.next <= lease.awaiting < lease.stop:
             self.stop_awaiting(lease)
-        if lease.next >= lease.stop and worker.leases.pop(lease.id, None) is not None:
+        is_over = lease.next >= lease.stop and lease.id not in self.loans
+        if is_over and worker.leases.pop(lease.id, None) is not None:
             if worker.paused == lease.id:
                 worker.paused = None
             del lease.call.leases[lease.id]

@@ -8,11 +8,12 @@ import msgspec
 
 from kernel_worker import records
 from kernel_worker.core import effects, retries
-from kernel_worker.core.calls import Call
+from kernel_worker.core.calls import Call, Life
 from kernel_worker.core.cancelling import cancel_call, end_waiting
 from kernel_worker.core.ending import finish_if_over, report_end
 from kernel_worker.core.granting import granted_at_once
 from kernel_worker.core.hosts import describe
+from kernel_worker.core.lending import may_lend, reach_parent
 from kernel_worker.core.nesting import depth_of, impossible_chain
 from kernel_worker.core.tracing import place_in_tree
 from kernel_worker.core.transitions import CAUSE_OF, Cause
@@ -113,6 +114,7 @@ def call_submitted(state: State, event: events.CallSubmitted) -> None:
             state.emit(effects.AcceptCall(event.client, event.call))
         return
     if event.parent is not None:
+        reach_parent(state, event.parent)
         _note_nested_client(state, event.client)
     pool = state.pools.get(event.pool)
     if pool is None:
@@ -132,14 +134,14 @@ def call_submitted(state: State, event: events.CallSubmitted) -> None:
 def inputs_added(state: State, event: events.InputsAdded) -> None:
     """Let more inputs of a call wait for a worker."""
     call = state.calls.get(event.call)
-    if call is not None and not call.closed:
+    if call is not None and not call.closed and not call.lends:
         _add(state, call, event.start, event.count, indivisible=event.indivisible)
 
 
 def inputs_closed(state: State, event: events.InputsClosed) -> None:
     """Note that a call gets no more inputs."""
     call = state.calls.get(event.call)
-    if call is not None and not call.closed:
+    if call is not None and not call.closed and not call.lends:
         _close(state, call, event.total)
         finish_if_over(state, call)
 
@@ -200,6 +202,7 @@ def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
         pools=event.pools,
         streams=event.streams,
         keeps_failed=event.context.keep_failed_seconds > 0,
+        lends=event.lends and not event.context.keep_failed_seconds and may_lend(pool),
     )
     place_in_tree(state, call)
     if pool.is_shared:
@@ -210,9 +213,11 @@ def _accept(state: State, pool: Pool, event: events.CallSubmitted) -> None:
         pool.retry_start_at = state.now
     if not event.attached:
         state.record(call, _submitted_record(state, pool, event, call.root))
+    if event.deaths:
+        call.lives[0] = Life(attempt=event.deaths + 1, deaths=event.deaths)
     if event.count:
         _add(state, call, 0, event.count, indivisible=event.indivisible)
-    if event.closed:
+    if event.closed and not call.lends:
         _close(state, call, event.count)
     if not event.attached:
         state.emit(effects.AcceptCall(event.client, event.call))
@@ -259,6 +264,7 @@ def _add(state: State, call: Call, start: int, count: int, *, indivisible: bool)
     if call.cancelled:
         end_waiting(state, call, Outcome.CANCELLED)
     elif count > 1 or not granted_at_once(state, call):
+        call.lends = False  # somebody waits, or it does itself
         state.await_turn(call)
 
 

@@ -89,9 +89,8 @@ def note_values(state: State, lease: Lease, start: int, stop: int, elapsed_secon
     """Note that inputs of an attached call succeeded."""
     call = lease.call
     times = (state.now - call.submitted_at, elapsed_seconds)
-    if lease.traced_to == start:
-        traces.extend(call.trace, lease.traced_at, stop, times)
-    else:
+    goes_on = lease.traced_to == start
+    if not goes_on or not traces.extend(call.trace, lease.traced_at, stop, times):
         number = lease.worker.number
         lease.traced_at = traces.add(
             call.trace, start, stop, number, times, lease.attempt, Outcome.SUCCEEDED

@@ -128,6 +128,10 @@ class Submit(_Message, tag="submit"):
 
     The call is closed then, and taken in as one: it is accepted when all of it is on disk.
     """
+    line: str = ""
+    """Where the client listens (a unix socket): the worker of the one input may be lent to it."""
+    deaths: int = 0
+    """How many workers have died under the one input, which came by a line before."""
 
 
 class AddInputs(_Message, tag="add_inputs"):
@@ -151,6 +155,8 @@ class CancelCall(_Message, tag="cancel_call"):
     call: CallId
     terminate: bool = False
     """Kill the workers that run it instead of asking them."""
+    reached: int = -1
+    """Of a call with a line: the input that the client waits for."""
 
 
 class PauseCall(_Message, tag="pause_call"):
@@ -764,6 +770,8 @@ class Lease(_Message, tag="lease"):
     """Not 0: one call of the function takes this and the other leases with this number …"""
     group_size: int = 0
     """… of which there are so many; they arrive in any order."""
+    line: str = ""
+    """Where the client listens to whom the worker is lent, from before this input ends on."""
 
 
 class Done(_Message, tag="done"):
@@ -773,6 +781,24 @@ class Done(_Message, tag="done"):
     start: int
     count: int
     elapsed_seconds: float
+
+
+class LineReached(_Message, tag="line_reached"):
+    """Worker -> broker: the inputs before `index` that came by the lease's line have succeeded."""
+
+    lease: LeaseId
+    call: CallId
+    index: int
+    elapsed_seconds: float
+    runs: bool
+    """Whether the one at `index` runs."""
+
+
+class LineEnded(_Message, tag="line_ended"):
+    """Broker -> client: the line of the call is over; no input from `stop` on has run by it."""
+
+    call: CallId
+    stop: int
 
 
 class Yielded(_Message, tag="yielded"):
@@ -861,6 +887,7 @@ ToBroker = (
     | InputEnded
     | InputLeft
     | Returned
+    | LineReached
     | KernelAttached
     | ConsoleLine
     | ConsoleRefused
@@ -878,6 +905,7 @@ ToClient = (
     | Results
     | Failure
     | Items
+    | LineEnded
     | Replaying
     | CallProgress
     | Output

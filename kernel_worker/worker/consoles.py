@@ -67,6 +67,7 @@ class Consoles:
         self._kept: tuple[LeaseId, float, TracebackType] | None = None
         self._is_paused = False
         """Whether an input runs whose time stands still while one waits."""
+        self._hand_over = executor.hand_over
         self._interrupts = executor.interrupts
         self._interrupts.let_through(
             Consoles.on_breakpoint.__code__, Consoles._wait.__code__, Consoles.read.__code__
@@ -95,6 +96,7 @@ class Consoles:
             return None
         self._output.flush(_PATIENCE_SECONDS)
         self._empty()
+        self._hand_over()  # who reads the line cannot look
         offer = messages.ConsoleOffered(running.call, running.index, "breakpoint", self._worker)
         self._channel.post(offer)
         self._is_paused = True

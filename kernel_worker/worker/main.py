@@ -116,7 +116,7 @@ def run(
     attach = partial(_attach, start, binding, executor, channel)
     control = Control(end, channel, runner, pipes, attach, consoles)
     output.rouse = control.rouse
-    executor.streamer.hurry = control.hurry
+    executor.streamer.hurry, executor.is_stopping = control.hurry, lambda: control.is_stopping
     executor.interrupts.install()
     os.register_at_fork(after_in_child=runner.forked)
     control.start()

@@ -103,6 +103,8 @@ class Output:
         """Called when an input that took its time ends: it may have something left to show."""
         self.size = 0
         """Characters that wait."""
+        self.sent = 0
+        """How often something was sent."""
         self.is_holding = False
         """Keep what is written while no input runs, for the first one that does."""
         self._held: list[tuple[StreamName, str]] = []
@@ -233,6 +235,7 @@ class Output:
         return self._encoded(segments)
 
     def _encoded(self, segments: list[_Segment]) -> list[tuple[messages.Output, bytes]]:
+        self.sent += bool(segments)
         encoded = ((self._message(each), each.encoded()) for each in segments)
         return [(message, data) for message, data in encoded if data]
 

@@ -29,9 +29,11 @@ from kernel_worker.errors import (
     DeserializationError,
     FunctionTimeoutError,
     InputCancellation,
+    ProtocolError,
 )
 from kernel_worker.model import LeaseId, NoValue, Outcome
 from kernel_worker.wire import failures, messages, payload
+from kernel_worker.wire import line as lines
 from kernel_worker.wire import page as pages
 from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL
 from kernel_worker.worker import interrupts as interrupting
@@ -41,13 +43,15 @@ from kernel_worker.worker.streaming import Streamer
 from kernel_worker.worker.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from kernel_worker.model import FunctionSpec, WorkerId
+    from kernel_worker.wire.frames import Frame
     from kernel_worker.worker.binding import Binding
     from kernel_worker.worker.channel import Channel
     from kernel_worker.worker.consoles import Consoles
     from kernel_worker.worker.instance import Instance
+    from kernel_worker.worker.lent import Lent
     from kernel_worker.worker.output import Output, Pipe
     from kernel_worker.worker.surroundings import Objects, Surroundings
 
@@ -100,6 +104,8 @@ class Executor:
             self._poll.register(file, select.POLLIN)
         self._objects = objects
         self._surroundings = surroundings
+        self.is_stopping: Callable[[], bool] = bool
+        """Whether the worker is to end; set by whoever has the control thread."""
         self._lock = threading.Lock()
         self._finished: deque[LeaseId] = deque(maxlen=_REMEMBERED)
         self._returned: dict[LeaseId, bool] = {}
@@ -138,6 +144,9 @@ class Executor:
         work = self._begin(lease)
         if work is None:
             return
+        if lease.line:
+            self._lend(work, lease)
+        sent, function = self._output.sent, None
         try:
             function = self.prepare(lease)
             reader = payload.BatchReader(frames)
@@ -147,9 +156,62 @@ class Executor:
             self._fail_all(work, error)
         else:
             self._run_all(work, function, reader)
+        if work.lent is not None:
+            self._serve_line(work, work.lent, function, sent)
         self._finish(work)
+        if lease.line and work.lent is None:
+            self._channel.send(messages.Returned(work.id, lease.stop, lease.stop))
         if self.consoles is not None and self.consoles.keeps:
             self.consoles.park()
+
+    def _lend(self, work: Work, lease: messages.Lease) -> None:
+        end = lines.dial(lease.line, lease.call)
+        if end is not None:
+            from kernel_worker.worker.lent import Lent  # noqa: PLC0415  only where one is lent
+
+            work.lent = Lent(end, self, work)
+
+    def _serve_line(
+        self, work: Work, lent: Lent, function: Callable[..., Any] | None, sent: int
+    ) -> None:
+        self._flush(work, time.monotonic_ns())
+        if function is not None and self._output.sent == sent:
+            try:
+                lent.serve(self._channel, function)
+            except (OSError, ProtocolError) as error:
+                sys.stderr.write(f"the line of {work.lease.call} broke: {error}\n")
+            self._flush(work, time.monotonic_ns())
+        lent.close(self._channel)
+
+    def run_lent(
+        self, work: Work, function: Callable[..., Any], frames: Sequence[bytes]
+    ) -> list[Frame] | None:
+        """Run the input that `work` is at; return its value's batch, None: it was answered."""
+        lease, sent = work.lease, self._output.sent
+        try:
+            self._surroundings.enter(lease.context)
+            reader = payload.BatchReader(frames)
+        except Exception as error:  # noqa: BLE001  the input is answered with it
+            self._fail_all(work, error)
+        else:
+            self._run_all(work, function, reader)
+        self._slots[pages.STARTED] = 0
+        self.drain()
+        self._output.pause()
+        if self._output.size or self._output.sent != sent:
+            self._flush(work, time.monotonic_ns())
+            assert work.lent is not None  # noqa: S101  who calls this
+            work.lent.is_recalled = True
+            return None
+        count, values = work.take()
+        return values if count else None
+
+    def hand_over(self) -> None:
+        """Let the outcome of what runs come by the broker, if it came by a line."""
+        work = self.work
+        if work is not None and work.lent is not None:
+            with self._channel.sending():
+                work.lent.hand_over(self._channel)
 
     def _begin(self, lease: messages.Lease) -> Work | None:
         """Take a lease up, or answer that all of it is returned."""
@@ -217,7 +279,7 @@ class Executor:
         """Run tuples of plain arguments; return where it stopped, and why."""
         lease, slots, wanted, hits = work.lease, self._slots, work.wanted, work.hits
         call, attempt, worker, number = lease.call, lease.attempt, self._worker, lease.lease
-        table, directory = lease.table, lease.context.directory
+        table, directory, by_line = lease.table, lease.context.directory, bool(lease.line)
         keep, plain = work.values.append, _PLAIN_TYPES
         clock, output, enter = time.monotonic_ns, self._output, current_input.set
         at, since = pages.POSITION, pages.STARTED
@@ -230,7 +292,9 @@ class Executor:
                     break
                 if wanted and position in wanted:
                     raise InputCancellation
-                running = RunningInput(call, position, attempt, worker, number, table, directory)
+                running = RunningInput(
+                    call, position, attempt, worker, number, table, directory, by_line
+                )
                 enter(running)
                 output.current = running
                 slots[since] = now
@@ -305,6 +369,7 @@ class Executor:
             lease.lease,
             lease.table,
             lease.context.directory,
+            bool(lease.line),
         )
 
     def _enter(self, lease: messages.Lease, position: int) -> None:
@@ -420,6 +485,9 @@ class Executor:
         """Give back what was not started of a lease: running, finished, waiting or on its way."""
         with self._lock:
             work = self.work
+            if work is not None and work.id == lease and work.lent is not None:
+                work.lent.recall()
+                return  # acknowledged when what runs has ended
             if work is not None and work.id == lease:
                 start, stop = work.give_back(self._page)
             elif lease in self._finished or self._returned.get(lease):
@@ -464,6 +532,8 @@ class Executor:
         with self._lock:
             work = self.work
             if work is not None and work.id == lease:
+                if work.lent is not None and kind == "cancel":
+                    index = work.lent.recall()  # the broker is told late
                 self.interrupts.request(work, index, kind)
                 if self.streamer.is_paused:
                     self._channel.wake()
@@ -477,7 +547,8 @@ class Executor:
             if self._output.size:
                 self._output.post()
             return
-        if not (self._output.size or work.has_results or self.streamer.is_urgent):
+        is_due = self._output.size or work.has_results or self.streamer.is_urgent
+        if not is_due and work.lent is None:
             return
         if not self._channel.try_acquire():
             return
@@ -485,6 +556,8 @@ class Executor:
             self._output.send_locked(lines=True)
             self.streamer.tick_locked()
             until = self._slots[pages.STARTED]
+            if work.lent is not None:
+                work.lent.look(self._channel, until)
             if self.work is work and until:
                 work.send_locked(self._channel, until)
         finally:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kernel_worker.wire.frames import Frame
     from kernel_worker.worker.channel import Channel
     from kernel_worker.worker.interrupts import Kind
+    from kernel_worker.worker.lent import Lent
 
 _NS = 1e-9
 _MAX_COUNT = 1 << 20
@@ -84,12 +85,21 @@ class Work(Results):
         """Interrupts that were asked for, by index."""
         self.hits: dict[int, Kind] = {}
         """Interrupts that were raised, by index."""
+        self.lent: Lent | None = None
+        """The line by which further inputs come."""
         self.is_closing = False
         """A generator's `finally` runs: it is not interrupted a second time."""
         self.mark_ns = time.monotonic_ns()
         """Until when time was reported."""
         self._start = lease.start
         self._gate = threading.Lock()
+
+    def go_on(self, lease: messages.Lease, now_ns: int) -> None:
+        """Take up a further input of a line, as a lease of one under the same id."""
+        self.lease = lease
+        self.stop = lease.stop
+        self._start = lease.start
+        self.mark_ns = now_ns
 
     def give_back(self, page: pages.Page) -> tuple[int, int]:
         """Give up what was not started; return its range.

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import notebook_ext as nb
-from notebook_ext import inquiry
+from notebook_ext import inquiry, process
 
 DIRECTORY = sys.argv[1]
 INPUTS = 40
+LINE_SECONDS = 30.0
 
 app = nb.App("chaos")
 
@@ -230,6 +231,24 @@ def kept(tally: Tally) -> None:
     nb.config.keep_failed_seconds = 0
 
 
+def lined(tally: Tally) -> None:
+    """Call in a row until there was a direct line, while nobody else waits, and after its end."""
+    used, until = 0, time.monotonic() + LINE_SECONDS
+    while used < 10 and time.monotonic() < until:
+        used += _priced(tally)
+    while process.current().lines.count:
+        time.sleep(0.02)
+    _priced(tally)
+
+
+def _priced(tally: Tally) -> int:
+    """Call once; return how many lines there are then."""
+    (key,) = tally.keys(1)
+    assert price.remote(key) == key * 3
+    tally.right += 1
+    return process.current().lines.count
+
+
 def _results(call: nb.FunctionCall[int], number: int) -> list[object]:
     results: list[object] = []
     for index in range(number):
@@ -250,6 +269,7 @@ KINDS = (
     cancelled,
     deployed,
     rejected,
+    lined,
 )
 
 

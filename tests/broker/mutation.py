@@ -124,6 +124,12 @@ def sound(worker: str, pool: PoolId) -> list[Said]:
             ),
             2 * _frames([(1,), ("two",)], batches.FORM_ARGS),
         ),
+        (
+            messages.Submit(
+                CallId("fc-lined"), pool, attached=True, count=1, closed=True, line="name", deaths=1
+            ),
+            _frames([(1,)], batches.FORM_ARGS),
+        ),
         (messages.AddInputs(call, 3, 3), inputs),
         (messages.CloseInputs(call, 6), []),
         (messages.CancelCall(call), []),
@@ -151,6 +157,7 @@ def sound(worker: str, pool: PoolId) -> list[Said]:
         (messages.InputEnded(lease, 0, Outcome.FAILED, 0.1), [b"an exception"]),
         (messages.InputLeft(lease), []),
         (messages.Returned(lease, 1, 3), []),
+        (messages.LineReached(lease, CallId("fc-lined"), 4, 0.1, runs=True), []),
         (messages.Output(call, 0, "stdout", ta), [b"hello\n"]),
     ]
     subjects = {"pool_stats": pool, "hooks": pool, "object": _DIGEST, "attach": worker}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 import pytest
 
@@ -9,7 +11,9 @@ from kernel_worker.broker.calls import OpenCall
 from kernel_worker.broker.objects import ObjectStore
 from kernel_worker.broker.peers import Client, Host, Peers, Worker
 from kernel_worker.broker.translate import Refusal, Repetition, Translator, in_parts
+from kernel_worker.broker.watches import ProcessWatch, Watches
 from kernel_worker.core import effects, events
+from kernel_worker.core.lending import MOST_AHEAD
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import (
     CallId,
@@ -270,3 +274,47 @@ def test_parts_that_are_none_are_refused_before_anything_is_taken_in(
 ) -> None:
     with pytest.raises(ProtocolError):
         in_parts(message, frames)
+
+
+def test_only_an_attached_call_of_one_input_has_a_line_and_only_on_this_machine(
+    door: Door,
+) -> None:
+    for fields in ({"attached": False}, {"count": 2}):
+        said = {"attached": True, "count": 1, **fields}
+        message = messages.Submit(CALL, POOL, closed=True, line="name", **said)  # type: ignore[arg-type]
+        with pytest.raises(ProtocolError, match="would have a line"):
+            door.translator.from_client(door.client, message, inputs(message.count))
+    message = messages.Submit(
+        CALL, POOL, attached=True, count=1, closed=True, line="name", deaths=9
+    )
+    event = door.translator.from_client(door.client, message, inputs(1))
+    assert isinstance(event, events.CallSubmitted)
+    assert (event.lends, event.deaths) == (False, 2)
+    watches = Watches()
+    door.client.watch = ProcessWatch(watches, os.getpid(), lambda: None)
+    door.calls.clear()
+    event = door.translator.from_client(door.client, message, inputs(1))
+    door.client.watch.close()
+    watches.close()
+    assert isinstance(event, events.CallSubmitted)
+    assert event.lends
+    assert door.calls[CALL].line == "name"
+
+
+def test_how_far_a_line_has_come_is_believed_step_by_step(door: Door) -> None:
+    def reached(index: int, call: CallId = CALL) -> object:
+        said = messages.LineReached(LEASE, call, index, 0.5, runs=True)
+        return door.translator.from_worker(door.worker, said, [])
+
+    message = messages.Submit(CALL, POOL, attached=True, count=1, closed=True, line="name")
+    door.translator.from_client(door.client, message, inputs(1))
+    assert reached(MOST_AHEAD) == events.LineReached(WORKER, LEASE, MOST_AHEAD, 0.5, runs=True)
+    assert reached(2 * MOST_AHEAD)
+    for index in (3 * MOST_AHEAD + 1, -1):
+        with pytest.raises(ProtocolError, match="the line of fc-1 is at"):
+            reached(index)
+    assert reached(1, CallId("fc-gone")) is None
+    door.calls.clear()
+    door.submit()
+    with pytest.raises(ProtocolError, match="the line of fc-1"):
+        reached(1)

@@ -55,6 +55,8 @@ class Lease:
         self.grant = grant
         self.next = grant.start
         self.stop = grant.stop
+        self.is_lent = grant.lends
+        """The worker keeps it until it is asked back."""
 
 
 class AnyHistory(RuleBasedStateMachine):
@@ -132,7 +134,7 @@ class AnyHistory(RuleBasedStateMachine):
         leases = self.ready.get(worker, [])
         if self.pool_of[worker] in SHARED:
             leases[:] = [lease for lease in leases if lease.next < lease.stop]
-        while leases and leases[0].next >= leases[0].stop:
+        while leases and leases[0].next >= leases[0].stop and not leases[0].is_lent:
             leases.pop(0)
 
     def gone(self, worker: WorkerId) -> None:
@@ -193,6 +195,48 @@ class AnyHistory(RuleBasedStateMachine):
         self.feed(
             events.CallSubmitted(client, call, spec.pool, attached, 1, closed=True, streams=True)
         )
+
+    @rule(client=st.sampled_from(CLIENTS), spec=st.sampled_from(SPECS), deaths=st.integers(0, 2))
+    def submit_lending(self, client: ClientId, spec: FunctionSpec, deaths: int) -> None:
+        call = CallId(f"fc-l{len(self.submitted)}-{self.now}-{len(self.old)}")
+        self.open[call] = 1
+        self.submitted[call] = True
+        self.feed(
+            events.CallSubmitted(
+                client, call, spec.pool, True, 1, closed=True, lends=True, deaths=deaths
+            )
+        )
+
+    @rule(pick=picks, count=st.integers(0, 50), runs=st.booleans())
+    def reach(self, pick: int, count: int, runs: bool) -> None:
+        found = self.lease(pick)
+        if found is None or not found[1].is_lent or not found[1].next:
+            return
+        worker, lease = found
+        lease.next += count
+        lease.stop = lease.next
+        self.feed(events.LineReached(worker, lease.grant.lease, lease.next, 0.01, runs))
+
+    @rule(pick=picks, ahead=st.integers(-2, 3))
+    def cancel_at(self, pick: int, ahead: int) -> None:
+        """Cancel what a client waits for on a line, which its worker may never have read."""
+        found = self.lease(pick)
+        if found is not None and found[1].is_lent:
+            _, lease = found
+            self.feed(
+                events.CallCancelled(lease.grant.call, terminate=False, reached=lease.next + ahead)
+            )
+
+    @rule(pick=picks)
+    def give_line_back(self, pick: int) -> None:
+        found = self.lease(pick)
+        if found is not None and found[1].is_lent:
+            self.acknowledge(*found)
+
+    def acknowledge(self, worker: WorkerId, lease: Lease) -> None:
+        self.ready[worker].remove(lease)
+        stop = 1 if not lease.next else lease.next
+        self.feed(events.InputsReturned(worker, lease.grant.lease, lease.next, stop))
 
     @staticmethod
     def parent_of(worker: WorkerId, lease: Lease) -> ParentInput:
@@ -306,6 +350,8 @@ class AnyHistory(RuleBasedStateMachine):
         if found is None:
             return
         worker, lease = found
+        if lease.is_lent:
+            lease.stop = lease.next + 1
         start, count = lease.next, min(count, lease.stop - lease.next)
         lease.next += count
         self.advance(worker)
@@ -345,6 +391,9 @@ class AnyHistory(RuleBasedStateMachine):
         leases = self.ready.get(asked.worker, [])
         lease = next((one for one in leases if one.grant.lease == asked.lease), None)
         if lease is None:
+            return
+        if lease.is_lent:
+            self.acknowledge(asked.worker, lease)
             return
         start, stop = min(lease.next + kept, lease.stop), lease.stop
         lease.stop = start
@@ -498,6 +547,9 @@ class AnyHistory(RuleBasedStateMachine):
         for worker in list(self.ready):
             while self.ready.get(worker) and worker not in self.leaving:
                 lease = self.ready[worker][0]
+                if lease.is_lent and lease.next:
+                    self.acknowledge(worker, lease)
+                    continue
                 start, count = lease.next, lease.stop - lease.next
                 lease.next = lease.stop
                 self.advance(worker)

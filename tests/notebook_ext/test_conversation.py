@@ -17,7 +17,7 @@ from kernel_worker.model import (
 )
 from kernel_worker.wire import messages, payload
 from notebook_ext import told
-from notebook_ext.conversation import encode_body
+from notebook_ext.conversation import Conversation, encode_body
 from notebook_ext.submission import Ended, Package
 from tests.notebook_ext.talk import (
     Heard,
@@ -797,3 +797,58 @@ def test_what_a_console_says_is_not_for_the_session() -> None:
     talk.receive(messages.ConsoleSaid(WorkerId("ta-1")), [b"(Pdb) "])
     talk.receive(messages.ConsoleClosed(WorkerId("ta-1")), [])
     assert talk.dropped_messages == 2
+
+
+class LineHeard(Heard):
+    """A line that writes down what it hears by the broker."""
+
+    def over(self) -> None:
+        self.other.append("over")
+
+
+def lined() -> tuple[Conversation, LineHeard]:
+    """Return a conversation in which `CALL` has asked for a line and had its first result."""
+    talk, line = opened(), LineHeard()
+    call = submission("fc-1", Heard(), line="name", line_receiver=line)
+    talk.submit(call, 1, inputs(1), closed=True)
+    asked = said(talk)[-1]
+    assert isinstance(asked, messages.Submit)
+    assert asked.line == "name"
+    talk.receive(messages.Results(CALL, 0, 1, 0), values(1))
+    return talk, line
+
+
+def test_what_comes_by_the_broker_after_the_first_input_is_the_lines() -> None:
+    talk, line = lined()
+    talk.receive(messages.Output(CALL, 4, "stdout", WorkerId("ta-1")), [b"said"])
+    talk.receive(messages.Results(CALL, 4, 1, 4), values("four"))
+    talk.receive(messages.LineEnded(CALL, 5), [])
+    talk.receive(messages.LineEnded(CALL, 5), [])
+    assert line.results == {4: "four"}
+    assert line.other == [(4, "stdout", b"said"), "over"]
+
+
+def test_an_input_of_a_line_is_cancelled_at_its_place() -> None:
+    talk, _ = lined()
+    talk.cancel_line(CALL, 7)
+    assert said(talk)[-1] == messages.CancelCall(CALL, reached=7)
+    talk.lost()
+    talk.cancel_line(CALL, 7)
+    assert not said(talk)
+
+
+def test_lines_end_with_their_broker_and_with_the_conversation() -> None:
+    talk, line = lined()
+    talk.lost()
+    assert line.other == ["over"]
+    talk, line = lined()
+    talk.fail("ClientClosed", "closed")
+    assert line.other == ["over"]
+
+
+def test_a_call_that_got_no_line_is_forgotten() -> None:
+    talk, line = lined()
+    talk.forget_line(CALL)
+    talk.receive(messages.Results(CALL, 4, 1, 4), values("four"))
+    assert not line.results
+    assert talk.dropped_messages == 1

@@ -108,6 +108,7 @@ class Worker:
         number: LeaseId | None = None,
         group: int = 0,
         group_size: int = 0,
+        line: str = "",
     ) -> LeaseId:
         """Lease `[start, stop)` of a batch of `items` to it, under `number` if that is given."""
         captured = captured or self.captured
@@ -137,6 +138,7 @@ class Worker:
             streams=streams,
             group=group,
             group_size=group_size,
+            line=line,
             **digests,
         )
         self.broker.send(self.id, message, *payload.encode_batch(items, form))
