@@ -251,7 +251,8 @@ class MapRun(Answer):
         while (batch := self.feed.take()) is not None:
             count, frames = batch
             self._send(count, frames)
-        if self.feed.finished and self.feed.is_empty:
+        # One that has ended because the gate was closed meanwhile has not given all that it has.
+        if self.feed.finished and self.feed.is_empty and not self.gate.closed:
             self._close(self.feed.error)
 
     def _send(self, count: int, frames: Any) -> None:

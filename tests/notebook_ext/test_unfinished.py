@@ -14,6 +14,7 @@ import pytest
 import notebook_ext as nb
 from notebook_ext import kept as keeping
 from notebook_ext.exception import InvalidError, NotFoundError
+from notebook_ext.feed import Feed
 from notebook_ext.maps import Map
 from notebook_ext.unfinished import Unfinished
 from tests.waiting import wait_until
@@ -184,6 +185,30 @@ def test_an_endless_iterator_goes_on_where_it_was_left(ran: Any) -> None:
     resumed = error.resume()
     expected = [0, 20, 10, *range(40, 4_000, 20)]
     assert list(itertools.islice(resumed, len(expected))) == expected
+
+
+def test_a_map_that_is_left_while_it_sends_keeps_what_the_iterator_still_gives(
+    ran: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fragile, _ = ran
+    fragile.mend()
+    taken = Feed.take
+
+    def take_and_leave(feed: Feed) -> object:
+        batch = taken(feed)
+        if batch is None and feed.next_index:
+            feed._gate.close()
+            feed.over.join()
+        return batch
+
+    monkeypatch.setattr(Feed, "take", take_and_leave)
+    mapped = fragile.map(itertools.count(0, 2))
+    assert next(mapped) == 0
+    assert mapped._iterator is not None
+    with pytest.raises(KeyboardInterrupt) as caught:
+        mapped._iterator.throw(KeyboardInterrupt())
+    error: Any = caught.value
+    assert error.remaining.and_more
 
 
 def test_an_iterator_that_blocks_loses_nothing(ran: Any) -> None:
