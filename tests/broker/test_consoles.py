@@ -164,16 +164,20 @@ def test_frames_that_were_kept_and_are_gone_are_said_to_have_been(
     elif end == "caller":
         caller.say(messages.Bye())
         assert told(host) == ("release", "")
+    # Asked for a console that is still there, the broker would give it away.
     if end == "worker":
         host.exited(worker)
+        wait_until(lambda: not client.ask("status", "", messages.Status).workers, what="it is gone")
     else:
+        client.define()
+        heard_after = client.submit([1], "fc-2")
+        client.ask("status", "", messages.Status)
         worker.say(messages.ConsoleClosed(WorkerId(worker.peer)))
-        worker.say(messages.Bye())
-    if end == "quit":
-        client.hear(messages.ConsoleClosed)
+        worker.say(messages.Output(heard_after, 0, "stdout", WorkerId(worker.peer)), [b"x"])
+        if end == "quit":
+            client.hear(messages.ConsoleClosed)
+        client.hear(messages.Output)
     caller.close()
-    # Asked for a console that is still there, the broker would give it away.
-    wait_until(lambda: not client.ask("status", "", messages.Status).workers, what="it is gone")
     for subject in ("", CALL, worker.peer):
         name, text = failing(client, subject)
         assert name == "NotFoundError"
