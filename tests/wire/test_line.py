@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -45,6 +47,42 @@ def test_who_has_dialled_names_a_call_or_is_nobody(monkeypatch: pytest.MonkeyPat
                     monkeypatch.setattr(os, "geteuid", lambda: -1)
                     assert line.caller_of(client) == ""
                     monkeypatch.undo()
+
+
+_NOBODY = """
+import os, socket, sys
+
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+end.connect("\\0" + sys.argv[1])
+end.send(b"fc-1")
+print("dialled", flush=True)
+end.close()
+end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+end.bind("\\0" + sys.argv[1] + "-theirs")
+end.listen()
+print("listens", flush=True)
+end.accept()[0].recv(1)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_another_user_gets_no_line() -> None:
+    name = f"test-{os.urandom(8).hex()}"
+    command = [sys.executable, "-c", _NOBODY, name]
+    with (
+        line.listen(name) as listener,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as nobody,
+    ):
+        assert nobody.stdout is not None
+        assert nobody.stdout.readline() == "dialled\n"
+        client, _ = listener.accept()
+        with client:
+            assert line.caller_of(client) == ""
+        assert nobody.stdout.readline() == "listens\n"
+        assert line.dial(f"{name}-theirs", "fc-1") is None
 
 
 def test_a_wait_has_a_limit() -> None:
