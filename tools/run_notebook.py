@@ -3,8 +3,8 @@
     python -m tools.run_notebook notebooks/quickstart.ipynb
 
 With `--save` the file gets the outputs (paths below the clone made relative, notices of waits left
-out); else it is left as it is. The kernel, its broker and all that they write live in a directory
-of this run's own, which is removed at the end together with what runs in it.
+out, widgets as pictures); else it is left as it is. The kernel, its broker and all that they write
+live in a directory of this run's own, which is removed at the end together with what runs in it.
 Exits with 1 if a cell failed that is not tagged `raises-exception`.
 """
 
@@ -26,6 +26,7 @@ from nbclient.exceptions import CellExecutionError
 from tools.own_directories import own_directories
 
 CELL_SECONDS = 300
+_WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -107,6 +108,7 @@ def run(path: Path, *, save: bool) -> bool:
         return False
     if save:
         _forget_waits(notebook)
+        _leave_pictures(notebook)
         saved: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
         path.write_text(saved.replace(f"{Path.cwd()}/", "") + "\n")
     seconds = time.monotonic() - started
@@ -119,6 +121,14 @@ def _forget_waits(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [each for each in cell.outputs if not _is_notice(each)]
+
+
+def _leave_pictures(notebook: nbformat.NotebookNode) -> None:
+    """Leave of each widget its picture: where there is no kernel, it would be an error."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if "text/html" in output.get("data", {}):
+                output.data.pop(_WIDGET_MIME, None)
 
 
 def _is_notice(output: nbformat.NotebookNode) -> bool:

@@ -51,6 +51,14 @@ def test_what_a_notebook_shows_is_compared_or_a_picture(path: Path) -> None:
     assert loose == []
 
 
+@each_notebook
+def test_a_stored_notebook_shows_pictures_where_widgets_were(path: Path) -> None:
+    stored = [
+        output.get("data", {}) for cell in cells_of(path) for output in cell.get("outputs", ())
+    ]
+    assert [each for each in stored if "application/vnd.jupyter.widget-view+json" in each] == []
+
+
 def _is_loose(cell: dict[str, Any]) -> bool:
     tags = {"nbval-check-output", "nbval-ignore-output", "raises-exception"}
     if tags & set(cell["metadata"].get("tags", ())):
