@@ -26,6 +26,7 @@ class Column {
 class Tree {
   constructor() {
     this.views = new Set();
+    this.version = 0; // of the structure; it never goes back
     this.reset();
   }
 
@@ -35,7 +36,7 @@ class Tree {
     this.title = "";
     this.error = "";
     this.ended = false;
-    this.version = 0; // of the structure
+    this.version++;
     this.parent = new Column(Int32Array);
     this.name = new Column(Uint32Array);
     this.depth = new Column(Uint32Array);

@@ -120,16 +120,29 @@ def made(count):
     rows = CallRows()
     rows.take(tree(*map(one, range(count))))
     return rows
+def tell(widget, rows):
+    delta = rows.whole()
+    head = dict(op="tick", whole=True, names=delta.names, title="f", error="", now=9.0)
+    widget.send(head | dict(ended=True), buffers=delta.buffers())
 def shown(rows):
     widget = CallGraphWidget("Call graph")
-    def tell(_):
-        delta = rows.whole()
-        head = dict(op="tick", whole=True, names=delta.names, title="f", error="", now=9.0)
-        widget.send(head | dict(ended=True), buffers=delta.buffers())
-    widget.on("hello", tell)
+    widget.on("hello", lambda _: tell(widget, rows))
     widget.show()
     return widget
 """
+
+
+def test_what_is_told_anew_is_drawn_anew(open_notebook: NotebookOpener) -> None:
+    root = str(Path(__file__).parents[2])
+    setup = f"import sys; sys.path.insert(0, {root!r})\n{LARGE}"
+    notebook = open_notebook(setup, "widget = shown(made(1))", "tell(widget, made(2))")
+    notebook.run(0)
+    notebook.run(1)
+    canvas = notebook.cell(1).get_by_role("application")
+    expect(canvas).to_have_attribute("data-boxes", "1")
+    notebook.run(2)
+    expect(canvas).to_have_attribute("aria-label", re.compile("2 calls"))
+    expect(canvas).to_have_attribute("data-boxes", "2")
 
 
 @pytest.mark.timeout(400)
