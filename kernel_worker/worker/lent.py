@@ -74,8 +74,8 @@ class Lent:
         while not (self.is_recalled or self._executor.is_stopping()):
             try:
                 data = self._end.recv(lines.MAX_BYTES)
-            except BlockingIOError:
-                return
+            except (BlockingIOError, ConnectionError):
+                return  # nobody uses it; or who hung up had not read the last answer
             if not data:
                 return
             self._take(channel, function, lines.decode(data))

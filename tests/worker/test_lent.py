@@ -269,6 +269,18 @@ def test_what_is_no_request_ends_the_loan_and_nothing_else(client: Client, data:
     assert "the line of fc-lined-" in client.worker.output()
 
 
+def test_who_hangs_up_before_the_answer_is_read_ends_the_loan_in_silence(broker: Broker) -> None:
+    with Client(broker, broker.start_worker(define(DOES))) as client:
+        client.borrow("first")
+        client.ask("unread")
+        assert client.end is not None
+        assert client.end.recv(line.MAX_BYTES, socket.MSG_PEEK)  # an interrupt has come
+        client.hang_up()
+        assert client.given_back() == 2
+        assert client.worker.call("later") == "later"
+        assert client.worker.output() == ""
+
+
 def test_frames_that_are_no_batch_fail_the_input(client: Client) -> None:
     client.borrow("first")
     assert client.end is not None
