@@ -275,8 +275,12 @@ class Lines:
         self._last = pool, now
         if last != pool or now - ended_at > _SOON_SECONDS or now < self._rests.get(pool, 0.0):
             return NO_LINE
-        if self._listener is None:
-            self._listener = wire_line.listen(self._name)
+        try:
+            with self._lock:
+                if self._listener is None:
+                    self._listener = wire_line.listen(self._name)
+        except OSError:  # no file descriptor is left, for example
+            return NO_LINE
         return Refusal(self._name)
 
     def _talk(self, line: Line, frames: Sequence[Frame], name: str) -> Any:

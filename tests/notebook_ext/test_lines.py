@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Iterator
@@ -295,6 +297,42 @@ def test_the_second_of_two_lines_is_hung_up_and_so_is_what_nobody_asked_for(line
     assert lined.lines.count == 1
     worker.close()
     stranger.close()
+
+
+def test_threads_that_ask_for_the_first_line_at_once_listen_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = Talk().lines
+    listen, together = wire_line.listen, threading.Barrier(2, timeout=2)
+
+    def listen_slowly(name: str) -> socket.socket:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait()  # a second thread that came here would be let through with the first
+        return listen(name)
+
+    monkeypatch.setattr(wire_line, "listen", listen_slowly)
+    asked: list[Any] = []
+
+    def ask() -> None:  # the second one comes soon after
+        asked.extend(lines.call(PACKAGE, HERE, inputs(0), "f") for _ in range(2))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(asked) == 4
+    assert {each.address for each in asked} <= {"", lines._name}
+    lines.close()
+
+
+def test_where_nobody_can_listen_calls_go_by_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listen(name: str) -> socket.socket:
+        raise OSError(errno.EMFILE, name)
+
+    monkeypatch.setattr(wire_line, "listen", listen)
+    lines = Talk().lines
+    assert [lines.call(PACKAGE, HERE, inputs(0), "f") for _ in range(3)] == [NO_LINE] * 3
 
 
 def test_what_does_not_concern_a_line(lined: Talk) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import pytest
 from notebook_ext.widgets.comm_filter import HINT, missing
 from tests.conftest import KernelStarter
 from tests.plain_kernel import Cell, PlainKernel
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 from tests.widget_page import WidgetPage
 
 KERNELS = Path(sys.prefix) / "kernels"
@@ -40,6 +42,10 @@ ours.show()
 theirs = ipywidgets.IntText(value=7)
 theirs.observe(lambda change: heard.set(), "value")
 print(json.dumps([each.comm.comm_id for each in (ours, ours.layout, theirs)]))
+"""
+STACKS = """
+import faulthandler, signal
+faulthandler.register(signal.SIGUSR1, file=open("stacks", "w"), all_threads=True)
 """
 BLOCKED = "heard.clear(); print('waits', flush=True); print(heard.wait(30))"
 
@@ -69,13 +75,19 @@ def blocked(
     version = request.param
     path = "" if version == INSTALLED else str(KERNELS / version)
     assert version == INSTALLED or (KERNELS / version).is_dir(), "run `make setup`"
-    kernel = PlainKernel(tmp_path_factory.mktemp("kernel"), {"PYTHONPATH": path})
+    directory, failures = tmp_path_factory.mktemp("kernel"), request.session.testsfailed
+    kernel = PlainKernel(directory, {"PYTHONPATH": path})
     try:
+        assert kernel.run(STACKS).error is None
         assert (
             kernel.run("import ipykernel; print(ipykernel.__version__)").stdout.strip() == version
         )
         yield Blocked(kernel)
     finally:
+        if request.session.testsfailed > failures:
+            os.kill(kernel.pid, signal.SIGUSR1)
+            wait_until((directory / "stacks").read_text, what="the kernel's stacks")
+            print((directory / "stacks").read_text())  # noqa: T201  where the kernel stands
         kernel.close()
 
 
