@@ -19,6 +19,7 @@ Not guaranteed: that there ever is a line.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import threading
@@ -187,8 +188,8 @@ class Lines:
         self._asked: dict[CallId, Line] = {}
         self._open: dict[str, Line] = {}
         """By the pool of what is called."""
-        self._last = "", 0.0
-        """Whose call was the last one, and when it ended (or, by the broker, began)."""
+        self._last: dict[str, float] = {}
+        """When the last call of each pool ended (or, by the broker, began)."""
         self._rests: dict[str, float] = {}
         """Until when no line is asked for, by pool."""
         self._lock = threading.Lock()
@@ -224,7 +225,7 @@ class Lines:
             return self._talk(line, frames, name)
         finally:
             line.in_use.release()
-            self._last = pool, time.monotonic()
+            self._called(pool, time.monotonic())
 
     def asked_by(self, said: Submission, address: str) -> Callable[[], None]:
         """Let a call ask for a line; call what is returned once it has its outcome."""
@@ -244,9 +245,9 @@ class Lines:
 
     def _settled(self, line: Line) -> None:
         """The call that asked for a line has an outcome: see whether it got one."""
-        self._last = line.package.spec.pool, time.monotonic()
-        self._accept()
         pool = line.package.spec.pool
+        self._called(pool, time.monotonic())
+        self._accept()
         with self._lock:
             self._asked.pop(line.call, None)
             is_needed = line.end is not None and pool not in self._open and not line.is_over
@@ -271,9 +272,10 @@ class Lines:
 
     def _considered(self, pool: str) -> Refusal:
         """Let a call ask for a line where another one has just ended."""
-        (last, ended_at), now = self._last, time.monotonic()
-        self._last = pool, now
-        if last != pool or now - ended_at > _SOON_SECONDS or now < self._rests.get(pool, 0.0):
+        now = time.monotonic()
+        ended_at = self._last.get(pool, -math.inf)
+        self._called(pool, now)
+        if now - ended_at > _SOON_SECONDS or now < self._rests.get(pool, 0.0):
             return NO_LINE
         try:
             with self._lock:
@@ -282,6 +284,13 @@ class Lines:
         except OSError:  # no file descriptor is left, for example
             return NO_LINE
         return Refusal(self._name)
+
+    def _called(self, pool: str, now: float) -> None:
+        """Remember when a pool was called: loops may call several functions in turn."""
+        self._last[pool] = now
+        if len(self._last) > _KEPT:
+            known = self._last.copy()  # other threads may change it meanwhile
+            self._last = {pool: at for pool, at in known.items() if now - at < _SOON_SECONDS}
 
     def _talk(self, line: Line, frames: Sequence[Frame], name: str) -> Any:
         __tracebackhide__ = True
@@ -331,8 +340,9 @@ class Lines:
 
     def _rest(self, line: Line) -> None:
         now = time.monotonic()
-        self._rests = {pool: until for pool, until in self._rests.items() if until > now}
-        self._rests[line.package.spec.pool] = now + _REST_SECONDS
+        known = self._rests.copy()  # other threads may change it meanwhile
+        rests = {pool: until for pool, until in known.items() if until > now}
+        self._rests = rests | {line.package.spec.pool: now + _REST_SECONDS}
 
     def _accept(self) -> None:
         """Take the workers in that have dialled."""

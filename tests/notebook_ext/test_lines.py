@@ -326,6 +326,19 @@ def test_threads_that_ask_for_the_first_line_at_once_listen_once(
     lines.close()
 
 
+def test_functions_that_are_called_in_turn_ask_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = Talk().lines
+    other = package("v2", "g")
+    asked = [lines.call(each, HERE, inputs(0), "f") for each in (PACKAGE, other) * 2]
+    assert [bool(each.address) for each in asked] == [False, False, True, True]
+    for number in range(200):
+        lines.call(package(f"w{number}"), HERE, inputs(0), "f")
+    monkeypatch.setattr("notebook_ext.lines._SOON_SECONDS", 0.0)
+    lines.call(PACKAGE, HERE, inputs(0), "f")
+    assert len(lines._last) < 10, "what was called long ago is forgotten"
+    lines.close()
+
+
 def test_where_nobody_can_listen_calls_go_by_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     def listen(name: str) -> socket.socket:
         raise OSError(errno.EMFILE, name)
