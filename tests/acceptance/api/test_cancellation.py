@@ -40,8 +40,8 @@ def how(call, **options):
 
 @app.function(max_containers=2)
 def sleeps(path, name):
-    mark(path, f'{name}-began')
     try:
+        mark(path, f'{name}-began')  # who reads it may cancel before the next line begins
         time.sleep(60)
     except BaseException as error:
         mark(path, f'{name}-{type(error).__name__}')
