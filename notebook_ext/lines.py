@@ -1,10 +1,10 @@
 """The direct line: a warm worker is called by the caller's own thread, past link and broker.
 
-Theory. A call of one input asks for a line where the one before it has just ended. If nobody else
-waits, the broker lends the call's worker, which dials our socket before it answers. Further calls
-with the same function, as it reads now, in the same surroundings, are requests on the line: the
-calling thread sends one and blocks on its answer. What is no small value, or comes after output,
-comes by the broker, as the outcome of another input of the call with which the line began.
+Theory. A call of one input asks for a line where another one of its function has just ended. If
+nobody else waits, the broker lends the call's worker, which dials our socket before it answers.
+Further calls with the same function, as it reads now, in the same surroundings, are requests on the
+line: the calling thread sends one and blocks on its answer. What is no small value, or comes after
+output, comes by the broker, as the outcome of another input of the call with which the line began.
 
 A line that breaks, or that the worker gives back, loses nothing: the broker says how its last
 inputs ended and from which one on none has run (`LineEnded`), and what did not is called anew. An
