@@ -63,7 +63,8 @@ def graph(call: object = None) -> Outline | None:
     named = call_view.id_of(call)
     if not in_kernel():
         return call_view.outline_of(named)
-    view = call_view.CallGraphView(named, _while_this_cell_runs(lambda: _say_what_is_missing(view)))
+    view = call_view.CallGraphView(named)
+    _when_this_cell_ends(partial(_end_cell, view))
     view.look_now()
     show(view, wait_seconds=_FIRST_SECONDS)
     return None
@@ -107,26 +108,23 @@ def _panel(view: PanelView) -> StatusReport | None:
     return None
 
 
-def _say_what_is_missing(view: CallGraphView) -> None:
+def _end_cell(view: CallGraphView) -> None:
     """Say so where the cell is over and no call was made that a graph could be of."""
     from notebook_ext.calls import NO_CALL  # noqa: PLC0415  imported when used
 
+    view.end_cell()
     if view.is_missing:
         sys.stderr.write(f"notebook_ext: graph: {NO_CALL}\n")
 
 
-def _while_this_cell_runs(then: Callable[[], None]) -> Callable[[], bool]:
-    """Return a function that says whether the cell that runs now still does; then call `then`."""
+def _when_this_cell_ends(then: Callable[[], None]) -> None:
     events = sys.modules["IPython"].get_ipython().events
-    runs = [True]
 
     def ended(_result: object) -> None:
-        runs.clear()
         events.unregister("post_run_cell", ended)
         then()
 
     events.register("post_run_cell", ended)
-    return lambda: bool(runs)
 
 
 _SHOWN_IN_SECONDS: Final = 5.0

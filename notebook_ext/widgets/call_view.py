@@ -26,8 +26,6 @@ from notebook_ext.widgets.looking import Looking
 from notebook_ext.widgets.outline import Outline, title_of, to_html
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from notebook_ext.call_graph import KnownCall
     from notebook_ext.widgets.call_rows import Delta
 
@@ -48,16 +46,17 @@ class CallGraphView:
     other, and read here only where none looks.
     """
 
-    def __init__(self, call: CallId | None, follow: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, call: CallId | None) -> None:
         """Show the tree of `call`, or (None) of the newest call of this session.
 
         Args:
-            call: any call of the tree.
-            follow: whether to change to a newer call where there is one; asked at each look.
+            call: any call of the tree; with None whoever shows it says when its cell is over.
         """
         self._call = call
         self._follows = call is None
-        self._follow = follow
+        """Whether its cell still runs, and it changes to each call that is made there."""
+        self._stays: CallId | None = call
+        """The call that it shows when the cell is over."""
         self._rows = CallRows()
         self._tree = CallTree()
         self._looking = Looking(self._look)
@@ -77,7 +76,13 @@ class CallGraphView:
     @property
     def is_missing(self) -> bool:
         """Return whether no call is there that could be shown."""
-        return self._call is None and _own_call() is None
+        return self._call is None and self._stays is None
+
+    def end_cell(self) -> None:
+        """Stay with the newest call of this session: the cell that shows this is over."""
+        if self._follows:
+            self._stays = _own_call()
+            self._follows = False
 
     @property
     def is_shown(self) -> bool:
@@ -88,7 +93,7 @@ class CallGraphView:
         """Tell the page what has changed; return False when the tree has ended."""
         if self._widget is None and not self._waits:
             self._open()
-        may_come = self._waits and (self._may_change() or not self.is_missing)
+        may_come = self._waits and (self._follows or not self.is_missing)
         delta = self._looking.poll(now)
         if self._looking.is_busy and not last:
             return True
@@ -102,7 +107,7 @@ class CallGraphView:
         elif delta is not None and not delta.is_empty:
             self._tell(delta, whole=False)
         self._is_new = False
-        has_ended = delta is not None and self._rows.has_ended and not self._may_change()
+        has_ended = delta is not None and self._rows.has_ended and not self._may_change
         if not (last or has_ended):
             return True
         self._is_over = True
@@ -140,8 +145,10 @@ class CallGraphView:
     def _draw(self, widget: CallGraphWidget) -> None:
         widget.picture = to_html(title_of(self._rows), self._rows, self._now())
 
+    @property
     def _may_change(self) -> bool:
-        return self._follows and self._follow()
+        """Whether a look is to come that finds another call."""
+        return self._follows or self._stays not in {None, self._call}
 
     def _now(self) -> float:
         return max(time.time() - self._rows.began_at, 0.0)
@@ -163,10 +170,9 @@ class CallGraphView:
     # ---- in the thread that looks ---------------------------------------------------------------
 
     def _look(self) -> Delta | None:
-        if self._follows and (self._call is None or self._follow()):
-            newest = _own_call()
-            if newest is not None and newest != self._call:
-                self._call, self._rows, self._is_new = newest, CallRows(), True
+        newest = _own_call() if self._follows else self._stays
+        if newest not in {None, self._call}:
+            self._call, self._rows, self._is_new = newest, CallRows(), True
         if self._call is None:
             return None
         tree = read_tree(*process.current().graph(self._call).join())

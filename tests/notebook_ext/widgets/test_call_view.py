@@ -90,6 +90,16 @@ def test_a_graph_lives_while_its_cell_blocks(
     assert "1 failed" in picture
 
 
+def test_a_cell_that_is_over_at_once_stays_with_its_own_call(notebook: PlainKernel) -> None:
+    notebook.run("tree.remote(1)")
+    shown = Graph(notebook, notebook.run("%remote_graph\nleaf.remote(1)"))
+    notebook.run("tree.remote(1)")
+    shown.until(lambda: shown.cell.updates, "it has ended")
+    picture = shown.cell.updates[-1]["text/html"]
+    assert "leaf" in picture
+    assert "tree" not in picture
+
+
 def test_a_spawned_call_says_what_it_raised_and_wrote(notebook: PlainKernel) -> None:
     notebook.run("bad = leaf.spawn(3)\ntry: bad.get()\nexcept ValueError: pass")
     shown = Graph(notebook, notebook.run("%remote_graph bad"))
