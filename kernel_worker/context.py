@@ -7,7 +7,6 @@ The value follows threads and tasks as context variables do. In a process that i
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -49,8 +48,7 @@ current_input: ContextVar[RunningInput | None] = ContextVar("current_input", def
 """The input that runs in this thread or task."""
 
 
-@dataclass(slots=True)
-class WorkerIdentity:
+class WorkerIdentity(msgspec.Struct, eq=False):
     """What a worker process tells a nested client that is made in it."""
 
     worker: WorkerId

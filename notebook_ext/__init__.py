@@ -18,32 +18,33 @@ from typing import TYPE_CHECKING, Any
 
 from kernel_worker import context as _context
 from kernel_worker.model import input_id as _input_id
-from notebook_ext import call_graph, exception, functions
+from notebook_ext import exception
 from notebook_ext.app import App
-from notebook_ext.attaching import attach
 from notebook_ext.autoscaler import FunctionStats
 from notebook_ext.call import FunctionCall
-from notebook_ext.calls import CallStatus, calls
-from notebook_ext.cls import Cls
 from notebook_ext.config import config
-from notebook_ext.events import CallEvent, events
 from notebook_ext.exception import Error
 from notebook_ext.function import Function
 from notebook_ext.gather import gather
-from notebook_ext.hooks import enter, exit, method, parameter  # noqa: A004  documented names
 from notebook_ext.integrations import joblib_backend as _joblib_backend
 from notebook_ext.marks import batched, concurrent
 from notebook_ext.options import Retries
 from notebook_ext.secret import Secret
 from notebook_ext.stored import put
-from notebook_ext.unfinished import last_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from notebook_ext import call_graph, functions
+    from notebook_ext.attaching import attach
+    from notebook_ext.call_status import CallStatus, calls
+    from notebook_ext.cls import Cls
+    from notebook_ext.event_stream import CallEvent, events
+    from notebook_ext.hooks import enter, exit, method, parameter  # noqa: A004  documented names
     from notebook_ext.integrations.executor import Executor
+    from notebook_ext.unfinished import last_map
 
 __version__ = "0.1.0"
 
@@ -122,12 +123,39 @@ def unload_ipython_extension(ipython: InteractiveShell) -> None:
     magics.unload(ipython)
 
 
+_ROOMS = {
+    "Cls": "cls",
+    "CallEvent": "event_stream",
+    "CallStatus": "call_status",
+    "Executor": "integrations.executor",
+    "attach": "attaching",
+    "call_graph": "",
+    "calls": "call_status",
+    "enter": "hooks",
+    "events": "event_stream",
+    "exit": "hooks",
+    "functions": "",
+    "last_map": "unfinished",
+    "method": "hooks",
+    "parameter": "hooks",
+    "widgets": "",
+}
+"""Where names lie that are imported when they are asked for; rooms lie where they are called.
+
+No name here is also that of another room: the import of a room sets its name in this module.
+"""
+
+
 def __getattr__(name: str) -> Any:
     """Import what not everybody needs when it is asked for."""
     import importlib  # noqa: PLC0415  as said
 
-    if name == "widgets":
-        return importlib.import_module("notebook_ext.widgets")
-    if name == "Executor":
-        return importlib.import_module("notebook_ext.integrations.executor").Executor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = importlib.import_module(f"notebook_ext.{_ROOMS[name] or name}")
+    found = globals()[name] = getattr(room, name) if _ROOMS[name] else room
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS})

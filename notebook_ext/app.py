@@ -6,9 +6,8 @@ import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from kernel_worker.errors import InvalidError
-from notebook_ext import cloud, deployment
+from notebook_ext import cloud
 from notebook_ext import options as options_
-from notebook_ext.cls import Cls, batched_method, checked_class
 from notebook_ext.function import Function, body_of
 from notebook_ext.hooks import MethodDefinition, is_hook
 from notebook_ext.marks import marked_options
@@ -17,6 +16,7 @@ from notebook_ext.twin import twin
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from notebook_ext.cls import Cls
     from notebook_ext.deployment import Deployment
     from notebook_ext.twin import Waiting
 
@@ -128,6 +128,8 @@ class App:
                 "generators where they are written with `yield`."
             )
 
+        from notebook_ext.cls import Cls, batched_method, checked_class  # noqa: PLC0415  when used
+
         def decorated(kind: Any) -> Cls:
             marked = {**marked_options(checked_class(kind)), **batched_method(kind)}
             made = Cls(kind, self, options_.with_marks(parsed, marked))
@@ -164,6 +166,8 @@ class App:
             SerializationError: something that a function captures cannot travel.
         """
         __tracebackhide__ = True
+        from notebook_ext import deployment  # noqa: PLC0415  imported when used
+
         cloud.check("deploy", {k: v for k, v in cloud_only.items() if k != "show_progress"})
         return deployment.deploy(self, name, tag)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from kernel_worker.context import running_input
 from kernel_worker.wire import messages
@@ -122,5 +123,5 @@ class Pooled(Source):
 
     def _take_settings(self, settings: PoolSettings) -> None:
         with self._lock:
-            self._options = dataclasses.replace(self._options, settings=settings)
+            self._options = msgspec.structs.replace(self._options, settings=settings)
             self._version = None  # the next versions have them too

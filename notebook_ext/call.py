@@ -12,18 +12,18 @@ from kernel_worker.errors import Error, InvalidError, StillPendingError
 from kernel_worker.model import CallId
 from kernel_worker.wire import messages
 from notebook_ext import dropping, process
-from notebook_ext import gather as gathering
-from notebook_ext.call_graph import InputInfo, read_graph
-from notebook_ext.calls import CallStatus
 from notebook_ext.gather import Gather
-from notebook_ext.generators import RemoteGenerator, Replay
-from notebook_ext.logs import Logs
+from notebook_ext.gather import gather as gather_calls
 from notebook_ext.receivers import Outcomes
 from notebook_ext.twin import Waiting, done, stream, twin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 
+    from notebook_ext.call_graph import InputInfo
+    from notebook_ext.call_status import CallStatus
+    from notebook_ext.generators import RemoteGenerator, Replay
+    from notebook_ext.logs import Logs
     from notebook_ext.session import Session
 
 R = TypeVar("R")
@@ -131,6 +131,8 @@ class FunctionCall(Generic[R]):
         """
         if not self._is_generator and self._count is not None:
             raise InvalidError(f"{self._name} ({self._id}) is no generator: call .get().")
+        from notebook_ext.generators import RemoteGenerator  # noqa: PLC0415  imported when used
+
         return RemoteGenerator(f"{self._name}.get_gen", self._replay)
 
     @twin
@@ -192,6 +194,8 @@ class FunctionCall(Generic[R]):
         Raises:
             NotFoundError: nobody knows the call.
         """
+        from notebook_ext.call_status import CallStatus  # noqa: PLC0415  likewise
+
         asked = process.current().ask("call", self._id, messages.CallInfo)
         return asked.then(CallStatus.of)
 
@@ -206,6 +210,8 @@ class FunctionCall(Generic[R]):
         Raises:
             NotFoundError: nobody knows the call, or its tree is forgotten.
         """
+        from notebook_ext.call_graph import read_graph  # noqa: PLC0415  likewise
+
         asked = process.current().graph(self._id)
         return asked.then(lambda told: read_graph(*told))
 
@@ -220,9 +226,11 @@ class FunctionCall(Generic[R]):
             NotFoundError: nobody knows the call.
             OutputExpiredError: what it wrote was kept for its time to live and is gone.
         """
+        from notebook_ext.logs import Logs  # noqa: PLC0415  likewise
+
         return Logs(self._id)
 
-    gather: ClassVar[Gather] = gathering.gather
+    gather: ClassVar[Gather] = gather_calls
     """See `notebook_ext.gather`."""
 
     def __await__(self) -> Generator[Any, None, R]:
@@ -253,6 +261,8 @@ class FunctionCall(Generic[R]):
         )
 
     def _replay(self) -> Replay:
+        from notebook_ext.generators import Replay  # noqa: PLC0415  likewise
+
         session = process.current()
         return Replay(session, self._id, self._name, session.output(self._name, self._id))
 

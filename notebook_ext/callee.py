@@ -19,11 +19,8 @@ from notebook_ext import process
 from notebook_ext.arguments import copied, encoded, shared_object, weighed
 from notebook_ext.call import FunctionCall
 from notebook_ext.companions import Companions, gathering
-from notebook_ext.feed import BATCH_COUNT
-from notebook_ext.generators import AttachedRun, RemoteGenerator
 from notebook_ext.lines import NO_LINE, Refusal
 from notebook_ext.looked_up import ask
-from notebook_ext.maps import Map
 from notebook_ext.receivers import Acceptance, Outcomes, SingleAnswer
 from notebook_ext.source import Source
 from notebook_ext.submission import Submission
@@ -35,10 +32,13 @@ if TYPE_CHECKING:
     from kernel_worker.context import RunningInput
     from kernel_worker.model import CallId, Digest
     from kernel_worker.wire.frames import Frame
+    from notebook_ext.generators import AttachedRun, RemoteGenerator
+    from notebook_ext.maps import Map
     from notebook_ext.session import Session
 
-_LARGE_COUNT = 4 * BATCH_COUNT
-"""A call of more plain inputs goes out in several batches: a worker reads those that it needs."""
+_LARGE = 4
+"""A call of plain inputs for more batches than this goes out in several: a worker reads those that
+it needs."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -126,6 +126,8 @@ class Callee(Source, Generic[P, R]):
             )
         companions: Companions = {}
         frames = copied(weighed(self._name, gathering(companions, encoded, args, kwargs)))
+        from notebook_ext.generators import RemoteGenerator  # noqa: PLC0415  imported when used
+
         begin = partial(self._streamed, frames, companions)
         return RemoteGenerator(f"{self._name}.remote_gen", begin)
 
@@ -185,6 +187,8 @@ class Callee(Source, Generic[P, R]):
         """
         if self.is_generator:
             raise self._gives_items("map")
+        from notebook_ext.maps import Map  # noqa: PLC0415  likewise
+
         return Map(
             self,
             input_iterators,
@@ -207,6 +211,8 @@ class Callee(Source, Generic[P, R]):
         """Do as `map` with one iterable whose items are tuples of arguments."""
         if self.is_generator:
             raise self._gives_items("starmap")
+        from notebook_ext.maps import Map  # noqa: PLC0415  likewise
+
         return Map(
             self,
             (input_iterator,),
@@ -234,6 +240,8 @@ class Callee(Source, Generic[P, R]):
         __tracebackhide__ = True
         if self.is_generator:
             raise self._gives_items("for_each")
+        from notebook_ext.maps import Map  # noqa: PLC0415  likewise
+
         run: Map[R] = Map(self, input_iterators, shared=kwargs or {}, title="for_each")
         return run.drained(ignore_exceptions=ignore_exceptions)
 
@@ -291,6 +299,8 @@ class Callee(Source, Generic[P, R]):
         return waiting
 
     def _streamed(self, frames: Sequence[Frame], companions: Companions) -> AttachedRun:
+        from notebook_ext.generators import AttachedRun  # noqa: PLC0415  likewise
+
         session = process.current()
         said = self.submission(session, None, {})
         said.companions.update(companions)
@@ -312,9 +322,11 @@ class Callee(Source, Generic[P, R]):
 
 def _batched(inputs: list[tuple[Any, ...]]) -> tuple[list[Frame], tuple[int, ...]]:
     """Return the frames of `inputs`; where they are several batches, also how many are in each."""
+    from notebook_ext.feed import BATCH_COUNT  # noqa: PLC0415  likewise
+
     found: list[Frame] = []
     counts: list[int] = []
-    if len(inputs) > _LARGE_COUNT:
+    if len(inputs) > _LARGE * BATCH_COUNT:
         for start in range(0, len(inputs), BATCH_COUNT):
             some = inputs[start : start + BATCH_COUNT]
             batch = payload.encode_batch(some, wire_frames.FORM_ARGS)

@@ -21,7 +21,7 @@ import click
 from kernel_worker import errors, rendezvous, settings
 from notebook_ext import inquiry
 from notebook_ext.call import FunctionCall
-from notebook_ext.calls import STATES, call_filter
+from notebook_ext.call_status import STATES, call_filter
 from notebook_ext.config import reload
 from notebook_ext.widgets.status import NO_BROKER, CallsReport, StatusReport
 

@@ -29,7 +29,6 @@ from notebook_ext import options as options_
 from notebook_ext.companions import collecting, note, table_here
 from notebook_ext.constructor import Shape
 from notebook_ext.function import Function
-from notebook_ext.generators import streams_items
 from notebook_ext.hooks import MethodDefinition, Parameter, is_hook, origins
 from notebook_ext.instance import InstancePool, Method, Obj, instance_key, instance_of
 from notebook_ext.looked_up import ClassFromName, ClassLookup, ask_class
@@ -408,7 +407,7 @@ def _shape(kind: type, options: Options) -> Shape:
     generators = tuple(
         name
         for name in methods
-        if streams_items(instances.method(kind, name), options, f"{kind.__qualname__}.{name}")
+        if marks.streams_items(instances.method(kind, name), options, f"{kind.__qualname__}.{name}")
     )
     return Shape(constructors.of(kind), methods, generators)
 

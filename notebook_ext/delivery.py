@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from kernel_worker.model import Outcome
 from notebook_ext.spill import Spill, Spilled, Values
@@ -27,8 +28,7 @@ FULL_COUNT = 50_000
 """With so much to take, a map whose loop is elsewhere pulls no more inputs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(msgspec.Struct, frozen=True):
     """Stands for results that are not wanted."""
 
     count: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from kernel_worker.errors import InvalidError
 from notebook_ext import process
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from notebook_ext.twin import Waiting
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Deployment:
+class Deployment(msgspec.Struct, frozen=True):
     """One version of a deployed app."""
 
     app: str

@@ -16,7 +16,6 @@ from notebook_ext import options as options_
 from notebook_ext.autoscaler import Pooled
 from notebook_ext.callee import Callee
 from notebook_ext.companions import note, table_here
-from notebook_ext.generators import streams_items
 from notebook_ext.looked_up import FromName, Lookup, ask
 from notebook_ext.source import NO_TABLE, Source
 from notebook_ext.stored import objects_of
@@ -64,7 +63,7 @@ class Function(Callee[P, R], Pooled):
             raw=raw,
             app=app,
         )
-        self.is_generator = streams_items(raw, options, name)
+        self.is_generator = marks.streams_items(raw, options, name)
         self._introduce(raw)
 
     def _introduce(self, raw: Callable[P, Any]) -> None:

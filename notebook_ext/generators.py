@@ -13,7 +13,6 @@ was made by `remote_gen`; one that was spawned goes on.
 
 from __future__ import annotations
 
-import inspect
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from kernel_worker.context import RunningInput
     from kernel_worker.model import CallId
     from kernel_worker.wire.frames import Frame
-    from notebook_ext.options import Options
     from notebook_ext.output import CallOutput
     from notebook_ext.session import Session
     from notebook_ext.submission import Ended, Submission
@@ -259,33 +257,6 @@ class RemoteGenerator(Generic[R]):
                 "Call it again."
             )
         return prepared()
-
-
-def streams_items(raw: Any, options: Options, name: str) -> bool:
-    """Return whether a function gives items.
-
-    Raises:
-        InvalidError: what its options say of that cannot be.
-    """
-    is_one = inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw)
-    if is_one and options.is_generator is False:
-        raise InvalidError(
-            f"is_generator=False: {name} is a generator; allowed is True, or to leave it out."
-        )
-    streams = is_one or bool(options.is_generator)
-    if streams and options.retries.max_retries:
-        raise InvalidError(
-            f"retries={options.retries.max_retries}: {name} is a generator, and what it gave "
-            "cannot be taken back; allowed is 0. Catch the failure in its body, or where it is "
-            "iterated."
-        )
-    if streams and (options.max_inputs > 1 or options.max_batch_size):
-        option = "max_batch_size" if options.max_batch_size else "max_inputs"
-        raise InvalidError(
-            f"{option}={getattr(options, option)}: {name} is a generator, of which a worker "
-            "runs one at a time; allowed is neither @concurrent nor @batched. Use max_containers."
-        )
-    return streams
 
 
 def _look_at_end(frames: Sequence[Frame], position: int, name: str) -> None:

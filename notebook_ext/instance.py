@@ -16,7 +16,6 @@ used here (`.local`, a call) is made once, and its `enter` hooks have run.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import pickle
 import threading
@@ -171,7 +170,7 @@ class InstancePool(Function[..., Any]):
         if self._arrived is None:
             package = deployed_package(self._key, self._name)
             objects = {digest_of(self._parameters): self._parameters}
-            self._arrived = package, dataclasses.replace(package, objects=objects)
+            self._arrived = package, msgspec.structs.replace(package, objects=objects)
         return self._arrived[1]
 
     def _context(self) -> CallContext:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from kernel_worker.wire import payload
 from notebook_ext.cutting import cut

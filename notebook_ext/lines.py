@@ -24,9 +24,10 @@ import os
 import socket
 import threading
 import time
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
 
 from kernel_worker.model import Outcome
 from kernel_worker.wire import line as wire_line

@@ -13,12 +13,12 @@ import msgspec
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import DeployedFunction, FunctionKey, deployed_key
 from notebook_ext import cloud, process
-from notebook_ext.constructor import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from notebook_ext.cls import Cls
+    from notebook_ext.constructor import Shape
     from notebook_ext.function import Function
     from notebook_ext.twin import Waiting
 
@@ -139,6 +139,8 @@ def _asked_class(
 def _shape(found: DeployedFunction) -> Shape:
     if not found.shape:
         raise InvalidError(f"{found.name} is a function: use Function.from_name.")
+    from notebook_ext.constructor import Shape  # noqa: PLC0415  of classes only
+
     return msgspec.msgpack.decode(found.shape, type=Shape)
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from kernel_worker.errors import CallCancelledError, RequestSizeError, SerializationError
 from kernel_worker.model import Outcome

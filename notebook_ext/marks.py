@@ -16,6 +16,8 @@ from notebook_ext import options as options_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from notebook_ext.options import Options
+
 T = TypeVar("T")
 
 _ATTRIBUTE = "__notebook_ext_options__"
@@ -134,3 +136,30 @@ def check_batched(raw: Any) -> None:
                 f"@batched on {name}: it takes {parameter}; allowed are arguments with names, each "
                 "of which gets a list."
             )
+
+
+def streams_items(raw: Any, options: Options, name: str) -> bool:
+    """Return whether a function gives items.
+
+    Raises:
+        InvalidError: what its options say of that cannot be.
+    """
+    is_one = inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw)
+    if is_one and options.is_generator is False:
+        raise InvalidError(
+            f"is_generator=False: {name} is a generator; allowed is True, or to leave it out."
+        )
+    streams = is_one or bool(options.is_generator)
+    if streams and options.retries.max_retries:
+        raise InvalidError(
+            f"retries={options.retries.max_retries}: {name} is a generator, and what it gave "
+            "cannot be taken back; allowed is 0. Catch the failure in its body, or where it is "
+            "iterated."
+        )
+    if streams and (options.max_inputs > 1 or options.max_batch_size):
+        option = "max_batch_size" if options.max_batch_size else "max_inputs"
+        raise InvalidError(
+            f"{option}={getattr(options, option)}: {name} is a generator, of which a worker "
+            "runs one at a time; allowed is neither @concurrent nor @batched. Use max_containers."
+        )
+    return streams

@@ -13,8 +13,10 @@ import math
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import PoolSettings, Resources, RetryPolicy
@@ -40,8 +42,7 @@ _MOST_MIB = 1 << 40
 _GPU = re.compile(r"^(?P<kind>[A-Za-z][\w. -]*?)(?::(?P<count>\d+))?$")
 
 
-@dataclass(frozen=True, slots=True)
-class Retries:
+class Retries(msgspec.Struct, frozen=True):
     """How often and how late an input whose attempt failed is tried again.
 
     Args:
@@ -69,21 +70,20 @@ class Retries:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """What a function asks for, in one form."""
 
     name: str | None = None
-    resources: Resources = field(default_factory=Resources)
-    settings: PoolSettings = field(default_factory=PoolSettings)
-    retries: RetryPolicy = field(default_factory=RetryPolicy)
+    resources: Resources = msgspec.field(default_factory=Resources)
+    settings: PoolSettings = msgspec.field(default_factory=PoolSettings)
+    retries: RetryPolicy = msgspec.field(default_factory=RetryPolicy)
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     startup_timeout_seconds: float | None = None
     rerun_on_crash: bool = True
     single_use: bool = False
     nested_loops: bool = False
-    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
     max_inputs: int = 1
     target_inputs: int = 0
     max_batch_size: int = 0
@@ -100,7 +100,13 @@ class Options:
     def changes_pool(self) -> tuple[object, ...]:
         """Return what a pool cannot change while it runs; two functions that differ here differ."""
         settings = {"settings", "name", "tags", "is_generator"}
-        return tuple(getattr(self, f.name) for f in fields(self) if f.name not in settings)
+        names = self.__struct_fields__
+        return tuple(getattr(self, name) for name in names if name not in settings)
+
+    def __repr__(self) -> str:
+        """Say all but what may be secret."""
+        shown = (name for name in self.__struct_fields__ if name not in {"env", "secrets"})
+        return f"Options({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
 
 def parse(given: Mapping[str, Any], start: Options | None = None) -> Options:

@@ -6,9 +6,10 @@ Receivers run in the I/O thread. They keep frames as they came; whoever waits un
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
 
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import NoValue, Outcome

@@ -10,9 +10,10 @@ places of the old ones, so that the map ends when the last of them has.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from notebook_ext.cutting import cut
 

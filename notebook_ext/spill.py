@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from kernel_worker.wire.frames import Frame
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(msgspec.Struct, frozen=True):
     """The values of `count` inputs, from `position` of a batch on."""
 
     count: int
@@ -35,8 +33,7 @@ class Values:
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Spilled:
+class Spilled(msgspec.Struct, frozen=True):
     """Values that lie in a file."""
 
     count: int

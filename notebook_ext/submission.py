@@ -5,8 +5,9 @@ Values and one protocol: nothing here does anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from kernel_worker.model import (
     CallContext,
@@ -58,8 +59,7 @@ class Receiver(Protocol):
         """An input wrote this, or so many lines that nobody passes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """How `[index, index + count)` ended, where it is no success."""
 
     index: int
@@ -77,8 +77,7 @@ class Ended:
     """The call, where it was made by this process and is at hand: for replays."""
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
+class Package(msgspec.Struct, frozen=True):
     """A function as a call needs it: its version, and what lies behind its captured names."""
 
     spec: FunctionSpec
@@ -90,7 +89,7 @@ class Package:
     """All pools of the table."""
     requires: tuple[Digest, ...] = ()
     """All objects that the table's functions need."""
-    objects: Mapping[Digest, bytes] = field(default_factory=dict)
+    objects: Mapping[Digest, bytes] = msgspec.field(default_factory=dict)
     inherited: bool = False
     """The broker has it from the call in which this one is nested."""
     derived: bool = False
@@ -104,8 +103,7 @@ class Package:
         return cls(_NO_FUNCTION, requires=(digest,), objects={digest: content}, is_object=True)
 
 
-@dataclass(slots=True)
-class Submission:
+class Submission(msgspec.Struct, eq=False):
     """A call as the user made it."""
 
     call: CallId
@@ -115,7 +113,7 @@ class Submission:
     shared: Digest = Digest("")
     context: CallContext = CallContext()
     parent: ParentInput | None = None
-    objects: Mapping[Digest, bytes] = field(default_factory=dict)
+    objects: Mapping[Digest, bytes] = msgspec.field(default_factory=dict)
     """Objects of this call alone (its shared arguments)."""
     streams: bool = False
     """Its one input runs a generator."""
@@ -130,7 +128,7 @@ class Submission:
     """What runs the function here, where that can be: for replays …"""
     snapshot_now: Callable[[], Digest] | None = None
     """… and what reads what it captures as that is now."""
-    companions: dict[FunctionKey, Package] = field(default_factory=dict)
+    companions: dict[FunctionKey, Package] = msgspec.field(default_factory=dict)
     """Functions that are among the arguments; those of a map's inputs are added as it goes."""
 
     @property

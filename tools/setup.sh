@@ -112,6 +112,10 @@ if ! complete; then
     say "$venv is complete"
 fi
 
+# As pip does with what it copies: no process need compile what it imports, whatever
+# PYTHONDONTWRITEBYTECODE says.
+"$venv/bin/python" -m compileall -q kernel_worker notebook_ext
+
 if known_chromium || { [ "${1:-}" = --quick ] && [ -f "$venv/playwright.log" ]; }; then exit 0; fi
 if remember_chromium || install_chromium; then
     say "Chromium for the browser tests: $(cat "$venv/chromium")"

@@ -7,6 +7,7 @@ Anything that does not decode raises `ProtocolError`.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal, TypeVar, dataclass_transform
 
 import msgspec
@@ -933,10 +934,29 @@ ToWorker = Welcome | Refused | Bye | StoreObject | Lease | Credit
 Message = ToBroker | ToClient | ToHost | ToWorker
 
 _encoder = msgspec.msgpack.Encoder()
-_to_broker: msgspec.msgpack.Decoder[ToBroker] = msgspec.msgpack.Decoder(ToBroker)
-_to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
-_to_host: msgspec.msgpack.Decoder[ToHost] = msgspec.msgpack.Decoder(ToHost)
-_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+
+
+class _Decoders:
+    """Each is made when it is used first: a process needs one or two, and each takes a while."""
+
+    @cached_property
+    def to_broker(self) -> msgspec.msgpack.Decoder[ToBroker]:
+        return msgspec.msgpack.Decoder(ToBroker)
+
+    @cached_property
+    def to_client(self) -> msgspec.msgpack.Decoder[ToClient]:
+        return msgspec.msgpack.Decoder(ToClient)
+
+    @cached_property
+    def to_host(self) -> msgspec.msgpack.Decoder[ToHost]:
+        return msgspec.msgpack.Decoder(ToHost)
+
+    @cached_property
+    def to_worker(self) -> msgspec.msgpack.Decoder[ToWorker]:
+        return msgspec.msgpack.Decoder(ToWorker)
+
+
+_decoders = _Decoders()
 
 
 def encode(message: Message) -> bytes:
@@ -946,22 +966,22 @@ def encode(message: Message) -> bytes:
 
 def decode_at_broker(frame: bytes) -> ToBroker:
     """Return the message in a header frame that the broker received, or raise `ProtocolError`."""
-    return _decode(_to_broker, frame)
+    return _decode(_decoders.to_broker, frame)
 
 
 def decode_at_client(frame: bytes) -> ToClient:
     """Return the message in a header frame that a client received, or raise `ProtocolError`."""
-    return _decode(_to_client, frame)
+    return _decode(_decoders.to_client, frame)
 
 
 def decode_at_host(frame: bytes) -> ToHost:
     """Return the message in a header frame that a host agent received, or raise `ProtocolError`."""
-    return _decode(_to_host, frame)
+    return _decode(_decoders.to_host, frame)
 
 
 def decode_at_worker(frame: bytes) -> ToWorker:
     """Return the message in a header frame that a worker received, or raise `ProtocolError`."""
-    return _decode(_to_worker, frame)
+    return _decode(_decoders.to_worker, frame)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], frame: bytes) -> T:

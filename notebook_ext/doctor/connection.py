@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from kernel_worker.errors import ConnectionError, Error  # noqa: A004  ours
 from notebook_ext import inquiry, process
 from notebook_ext.app import App
-from notebook_ext.calls import call_filter
+from notebook_ext.call_status import call_filter
 from notebook_ext.doctor.finding import Finding, of_error
 
 if TYPE_CHECKING:

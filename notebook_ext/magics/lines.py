@@ -53,7 +53,7 @@ def remote_calls(line: str) -> CallsReport:
     `nb.FunctionCall.from_id("fc-...").get()`.
     """
     from notebook_ext import inquiry  # noqa: PLC0415  zmq, only where it is used
-    from notebook_ext.calls import call_filter  # noqa: PLC0415  likewise
+    from notebook_ext.call_status import call_filter  # noqa: PLC0415  likewise
     from notebook_ext.widgets.status import CallsReport  # noqa: PLC0415  likewise
 
     given = line.replace("=", " ").split()
@@ -259,7 +259,7 @@ def call_words(_line: str, symbol: str) -> list[str]:
     """Return what Tab offers where a call is asked for: variables, then ids of recent calls."""
     from notebook_ext import inquiry  # noqa: PLC0415  zmq, only where it is used
     from notebook_ext.call import FunctionCall  # noqa: PLC0415  likewise
-    from notebook_ext.calls import call_filter  # noqa: PLC0415  likewise
+    from notebook_ext.call_status import call_filter  # noqa: PLC0415  likewise
 
     shell = get_ipython()
     names = dict(shell.user_ns) if shell is not None else {}

@@ -44,7 +44,7 @@ def _named(word: str) -> CallId:
 
 
 def _newest() -> CallId:
-    from notebook_ext.calls import NO_CALL, newest_known  # noqa: PLC0415
+    from notebook_ext.call_status import NO_CALL, newest_known  # noqa: PLC0415
 
     found = newest_known()
     if found is None:

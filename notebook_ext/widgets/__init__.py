@@ -110,7 +110,7 @@ def _panel(view: PanelView) -> StatusReport | None:
 
 def _end_cell(view: CallGraphView) -> None:
     """Say so where the cell is over and no call was made that a graph could be of."""
-    from notebook_ext.calls import NO_CALL  # noqa: PLC0415  imported when used
+    from notebook_ext.call_status import NO_CALL  # noqa: PLC0415  imported when used
 
     view.end_cell()
     if view.is_missing:

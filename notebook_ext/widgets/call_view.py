@@ -17,7 +17,7 @@ from kernel_worker.errors import InvalidError, NotFoundError
 from kernel_worker.model import CallId
 from notebook_ext import process
 from notebook_ext.call_graph import CallTree, read_tree
-from notebook_ext.calls import NO_CALL, newest_known
+from notebook_ext.call_status import NO_CALL, newest_known
 from notebook_ext.widgets import ticker
 from notebook_ext.widgets.call_details import details
 from notebook_ext.widgets.call_rows import CallRows

@@ -14,7 +14,7 @@ from kernel_worker import records, traces
 from kernel_worker.model import CallId, Outcome, WorkerId
 from kernel_worker.traces import CallTrace
 from kernel_worker.wire.messages import EventPage
-from notebook_ext.events import LATE_SECONDS, SOON_SECONDS, CallEvent, _Reading
+from notebook_ext.event_stream import LATE_SECONDS, SOON_SECONDS, CallEvent, _Reading
 from notebook_ext.exception import InvalidError, NotFoundError
 from tests.waiting import wait_until
 
@@ -181,7 +181,7 @@ def test_what_was_missed_is_read_again_at_the_end() -> None:
 
 
 def test_a_slow_reader_gets_fewer_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["notebook_ext.events"], "MANY", 10)
+    monkeypatch.setattr(sys.modules["notebook_ext.event_stream"], "MANY", 10)
     runs = [(at, at + 1, at // 2 % 2 + 1) for at in range(0, 40_000, 2)]
     runs += [(at, at + 1, 1) for at in range(1, 40_000, 2)]
     found = _Reading(CALL, None).take(*page(rows(*runs)))

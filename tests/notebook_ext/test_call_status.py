@@ -10,7 +10,7 @@ import notebook_ext as nb
 from kernel_worker.model import CallId
 from kernel_worker.wire.messages import CallInfo
 from notebook_ext.call_graph import InputStatus
-from notebook_ext.calls import STATES, CallStatus, RecentCalls, call_filter
+from notebook_ext.call_status import STATES, CallStatus, RecentCalls, call_filter
 from notebook_ext.exception import InvalidError
 
 INFO = CallInfo(
