@@ -24,7 +24,7 @@ from notebook_ext.looked_up import ask
 from notebook_ext.receivers import Acceptance, Outcomes, SingleAnswer
 from notebook_ext.source import Source
 from notebook_ext.submission import Submission
-from notebook_ext.twin import Waiting, blocks_thread, done, stream, twin
+from notebook_ext.twin import Ready, Waiting, blocks_thread, stream, twin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -79,7 +79,7 @@ class Callee(Source, Generic[P, R]):
         if blocks and is_plain and not is_deployed(self._key):
             direct = session.lines.call(package, context, frames, self._name)
             if not isinstance(direct, Refusal):
-                return done(direct)
+                return Ready(direct)
             refusal = direct
         call = session.new_call()
         answer = SingleAnswer(session.output(self._name), self._name, self.says_why_it_waits)

@@ -94,14 +94,17 @@ class Line:
     def expect(self, index: int, output: CallOutput, frames: Sequence[Frame]) -> Waiting[Any]:
         """Return what the outcome at `index` completes, should it come by the broker."""
         with self._lock:
-            self._index, self._output, self._waiting = index, output, Waiting()
+            waiting = self._waiting
+            if waiting is None or waiting.done:
+                waiting = self._waiting = Waiting()
+            self._index, self._output = index, output
             self._frames, self._has_outcome = frames, False
             self._outputs[index] = output
             if len(self._outputs) > _KEPT:
                 del self._outputs[next(iter(self._outputs))]
             if self.is_over:
-                self._waiting.complete(Refusal)
-            return self._waiting
+                waiting.complete(Refusal)
+            return waiting
 
     def over(self) -> None:
         """Nothing comes by it any more: what has no outcome is called anew. In the I/O thread."""
@@ -218,7 +221,9 @@ class Lines:
                 self._strike(line)  # whoever uses it hangs up
             return NO_LINE
         try:
-            if line.package is not package or line.context != context:
+            if line.package is not package or not (
+                line.context is context or line.context == context
+            ):
                 self._discard(line)
                 return NO_LINE
             if sum(map(len, frames)) > wire_line.MOST_FRAME_BYTES:
@@ -303,9 +308,11 @@ class Lines:
         try:
             line.next += 1
             data = b""
-            with contextlib.suppress(ConnectionError):
+            try:
                 end.send(wire_line.encode((index, frames)))
                 data = _received(end)
+            except ConnectionError:
+                pass
             answer = wire_line.decode(data).frames if data else ()
             if not data:
                 self._discard(line)

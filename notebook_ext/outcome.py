@@ -37,7 +37,7 @@ def value_at(frames: Sequence[Frame], position: int) -> object:
         DeserializationError: it cannot be unpickled here.
     """
     __tracebackhide__ = True
-    return payload.BatchReader(frames)[position]
+    return payload.BatchReader(frames)[position] if position else payload.loads(frames)
 
 
 def exception_of(

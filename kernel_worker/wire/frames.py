@@ -70,6 +70,11 @@ def header(frames: Sequence[Frame]) -> BatchHeader:
     return BatchHeader(kind == _WHOLE, form, count)
 
 
+def is_one_plain(frames: Sequence[Frame]) -> bool:
+    """Return whether this is a well-formed whole batch of one item, as most calls are."""
+    return len(frames) == 2 and len(frames[0]) == _HEADER.size and bytes(frames[0]) in _ONES  # noqa: PLR2004  header and pickle
+
+
 def check(frames: Sequence[Frame], count: int) -> BatchHeader:
     """Return the header of a batch that must hold `count` items.
 
@@ -80,7 +85,7 @@ def check(frames: Sequence[Frame], count: int) -> BatchHeader:
     if found.count != count:
         message = f"the batch says {found.count} items, its message {count}"
         raise ProtocolError(message)
-    if count == 1 and found.whole and len(frames) == 2 and len(frames[0]) == _HEADER.size:  # noqa: PLR2004  header and pickle
+    if count == 1 and is_one_plain(frames):
         return found
     expected = _HEADER.size + (0 if found.whole else _ENTRY_BYTES * (count + 1))
     if len(frames) < 2 or len(frames[0]) != expected:  # noqa: PLR2004  header and pickles
@@ -173,8 +178,11 @@ def itemised_header(form: int, offsets: Sequence[int], positions: Sequence[int])
     )
 
 
-_ONES = {whole_header(form, 1): BatchHeader(whole=True, form=form, count=1) for form in range(3)}
-"""The headers of whole batches of one item, which calls and their values mostly are."""
+ONE_HEADERS = tuple(whole_header(form, 1) for form in range(3))
+"""Frame 0 of a whole batch of one item, which calls and their values mostly are, by form."""
+_ONES = {
+    front: BatchHeader(whole=True, form=form, count=1) for form, front in enumerate(ONE_HEADERS)
+}
 
 
 def _check_run(run: Sequence[int], end: int, what: str) -> None:

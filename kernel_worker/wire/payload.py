@@ -60,7 +60,7 @@ def dumps(value: object, name: str = "value") -> list[Frame]:
         SerializationError: it cannot; the message has the path to the culprit.
     """
     if type(value) in PLAIN_TYPES:
-        return [frames.whole_header(FORM_VALUE, 1), pickle.dumps([value], 5)]
+        return [frames.ONE_HEADERS[FORM_VALUE], pickle.dumps([value], 5)]
     return _itemised([pickled(value, name)], FORM_VALUE)
 
 
@@ -71,6 +71,10 @@ def loads(parts: Sequence[Frame]) -> object:
         ProtocolError: the frames are no batch.
         DeserializationError: the value cannot be unpickled here.
     """
+    if frames.is_one_plain(parts):
+        found = _unpickled(parts[1], ())
+        if type(found) is list and len(found) == 1:
+            return found[0]
     return BatchReader(parts)[0]
 
 
@@ -84,6 +88,8 @@ def encode_batch(items: Sequence[object], form: int) -> list[Frame]:
     Raises:
         SerializationError: an item cannot be pickled; the message has the path to the culprit.
     """
+    if len(items) == 1 and _is_plain(items[0]):
+        return [frames.ONE_HEADERS[form], pickle.dumps([items[0]], 5)]
     if _all_plain(items):
         data = pickle.dumps(list(items), 5)
         if not _too_big(len(data), len(items)):
@@ -197,10 +203,12 @@ class BatchReader:
         Raises:
             ProtocolError: they are no batch.
         """
-        self.header = frames.check(parts, frames.header(parts).count)
+        self.header = frames.header(parts)
         self._frames = parts
         self._whole: list[object] | None = None
-        self._table = frames.Table((), ())
+        if frames.is_one_plain(parts):
+            return
+        frames.check(parts, self.header.count)
         if not self.header.whole:
             self._table = frames.table(parts[0], self.header.count)
             self._data = memoryview(parts[1])

@@ -31,8 +31,9 @@ from kernel_worker.wire import line as lines
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from kernel_worker.wire.frames import Frame
     from kernel_worker.worker.channel import Channel
     from kernel_worker.worker.run import Executor
     from kernel_worker.worker.work import Work
@@ -111,7 +112,7 @@ class Lent:
             self._is_answered = True
             index = self._next
         self._tell(channel, runs=True)
-        self._answer(lines.Turn(index, ()))
+        self._answer(index, ())
 
     def _take(self, channel: Channel, function: Callable[..., Any], turn: lines.Turn) -> None:
         index = self._next
@@ -134,14 +135,14 @@ class Lent:
         elif frames is not None:
             self._elapsed_ns += now - begun
         if not is_answered:
-            self._answer(lines.Turn(index, () if frames is None else tuple(map(bytes, frames))))
+            self._answer(index, frames or ())
         if now - self._told_ns > _TELL_NS:
             with channel.sending():
                 self._tell(channel, runs=False)
 
-    def _answer(self, turn: lines.Turn) -> None:
+    def _answer(self, index: int, frames: Sequence[Frame]) -> None:
         try:
-            self._end.send(lines.encode(turn))
+            self._end.send(lines.encode((index, frames)))
         except OSError:
             self.is_recalled = True  # nobody is there any more
 

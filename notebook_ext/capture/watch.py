@@ -116,9 +116,9 @@ class Watch:
         return (
             self._have_names_same_values()
             and self._are_functions_same()
-            and all(_contents(cell) is value for cell, value in self._cells)
-            and all(_same(vars(kind), before) for kind, before in self._classes)
-            and all(local_modules.stamp_of(stamp.path) == stamp for stamp in self._files)
+            and (not self._cells or all(_contents(cell) is value for cell, value in self._cells))
+            and (not self._classes or all(_same(vars(k), before) for k, before in self._classes))
+            and (not self._files or all(local_modules.stamp_of(f.path) == f for f in self._files))
             and not any(map(local_modules.locate, self._missing))
             and all(map(self._has_same_content, self._contents))
         )
