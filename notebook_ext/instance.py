@@ -69,7 +69,7 @@ class InstancePool(Function[..., Any]):
         self._module = definition._module
         self._key = instance_key(definition.key, parameters)
         self.is_generator = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._version = None
         self._packed = None
         self._packed_as_argument = None

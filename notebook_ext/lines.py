@@ -196,7 +196,7 @@ class Lines:
         """When the last call of each pool ended (or, by the broker, began)."""
         self._rests: dict[str, float] = {}
         """Until when no line is asked for, by pool."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def count(self) -> int:

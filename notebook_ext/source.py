@@ -69,7 +69,7 @@ class Source:
         self._module = module
         self._options = options
         self._table = table
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call what is being read
         self._capturer: Capturer | None = None
         self._captured: Captured | None = None
         self._version: Version | None = None

@@ -68,7 +68,7 @@ class Capturer:
         """
         self._function = function
         self._options = options
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as that of `Source`
         self._watch: Watch | None = None
         self._surroundings: Surroundings | None = None
         self._captured: Captured | None = None

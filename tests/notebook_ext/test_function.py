@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from pathlib import Path
@@ -53,6 +54,33 @@ def test_async_functions(live: nb.App, loop: Any) -> None:
 
 async def _awaited(waiting: Any) -> Any:
     return await waiting
+
+
+def test_a_signal_handler_may_call_it_while_it_is_being_called(live: nb.App) -> None:
+    class Loud:
+        """Its pickling is interrupted, as a call may be anywhere."""
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            signal.raise_signal(signal.SIGUSR1)
+            return int, (7,)
+
+    loud = Loud()
+
+    @live.function
+    def plus(x: int) -> int:
+        return x + cast("int", loud)
+
+    def handle(*_: object) -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        found.append(plus.remote(1))
+
+    found: list[int] = []
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        assert plus.remote(2) == 9
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert found == [8]
 
 
 def test_from_a_thread(add: nb.Function[..., int]) -> None:
