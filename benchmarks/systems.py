@@ -9,6 +9,9 @@ that is not installed raises `ImportError` on `load`, before anything is started
 from __future__ import annotations
 
 import os
+import sys
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks import work
@@ -106,6 +109,152 @@ class Loky(ProcessPool):
 
         self._executor_type = loky.ProcessPoolExecutor
         return str(loky.__version__)
+
+
+class Pool:
+    """`multiprocessing.Pool`, which chunks by itself and keeps no record of what runs where."""
+
+    def load(self) -> str:
+        import multiprocessing
+        import platform
+
+        self._make = multiprocessing.Pool
+        return f"Python {platform.python_version()}"
+
+    def open(self) -> None:
+        self._pool = self._make(WORKERS)
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        return self._pool.apply(function, (argument,))
+
+    def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        return self._pool.map(function, arguments)
+
+    def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
+        return self._pool.map(work.noop, arguments, chunksize=size)
+
+    def close(self) -> None:
+        self._pool.terminate()
+        self._pool.join()
+
+
+class Joblib:
+    """joblib over loky, its workers kept; a single call is a list of one, as it knows no other."""
+
+    def load(self) -> str:
+        import joblib
+
+        self._joblib: Any = joblib
+        return str(joblib.__version__)
+
+    def open(self) -> None:
+        self._parallel = self._joblib.Parallel(n_jobs=WORKERS)
+        self._parallel.__enter__()
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        return self._parallel([self._joblib.delayed(function)(argument)])[0]
+
+    def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        delayed = self._joblib.delayed(function)
+        return list(self._parallel(delayed(argument) for argument in arguments))
+
+    def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
+        delayed = self._joblib.delayed(work.noop)
+        with self._joblib.Parallel(n_jobs=WORKERS, batch_size=size) as parallel:
+            return list(parallel(delayed(argument) for argument in arguments))
+
+    def close(self) -> None:
+        self._parallel.__exit__(None, None, None)
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown()
+
+
+class Mpire:
+    """mpire's pool, its workers kept alive."""
+
+    def load(self) -> str:
+        from importlib.metadata import version
+
+        import mpire
+
+        self._module: Any = mpire
+        return version("mpire")
+
+    def open(self) -> None:
+        self._pool = self._module.WorkerPool(n_jobs=WORKERS, keep_alive=True)
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        return self._pool.apply(function, (argument,))
+
+    def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        return list(self._pool.map(function, arguments))
+
+    def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
+        return list(self._pool.map(work.noop, arguments, chunk_size=size))
+
+    def close(self) -> None:
+        self._pool.terminate()
+
+
+class Executorlib(ProcessPool):
+    """executorlib on one node, with workers that are kept: the interface of `ProcessPool`."""
+
+    def load(self) -> str:
+        from importlib.metadata import version
+
+        self._executor_type = import_module("executorlib").SingleNodeExecutor
+        return version("executorlib")
+
+    def open(self) -> None:
+        self._executor = self._executor_type(
+            max_workers=WORKERS, block_allocation=True, hostname_localhost=True
+        )
+
+
+class Parsl:
+    """Parsl's high-throughput executor: an interchange, one block of two workers."""
+
+    def load(self) -> str:
+        import parsl
+
+        self._parsl: Any = parsl
+        return str(parsl.__version__)
+
+    def open(self) -> None:
+        home, here = os.environ["HOME"], str(Path(sys.executable).parent)
+        os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # it starts scripts by name
+        executor = import_module("parsl.executors").HighThroughputExecutor(
+            label="two",
+            address="127.0.0.1",
+            loopback_address="127.0.0.1",
+            max_workers_per_node=WORKERS,
+            encrypted=False,
+            provider=import_module("parsl.providers").LocalProvider(init_blocks=1, max_blocks=1),
+        )
+        config = self._parsl.Config(executors=[executor], run_dir=f"{home}/parsl")
+        self._dfk = self._parsl.load(config)
+        self._functions: dict[Callable[[Any], Any], Any] = {}
+
+    def _app(self, function: Callable[[Any], Any]) -> Any:
+        if function not in self._functions:
+            self._functions[function] = self._parsl.python_app(function)
+        return self._functions[function]
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        return self._app(function)(argument).result()
+
+    def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        app = self._app(function)
+        return [future.result() for future in [app(argument) for argument in arguments]]
+
+    def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
+        chunks = [list(arguments[at : at + size]) for at in range(0, len(arguments), size)]
+        return [value for chunk in self.map(work.noop_each, chunks) for value in chunk]
+
+    def close(self) -> None:
+        self._dfk.cleanup()
+        self._parsl.clear()
 
 
 class IPyParallel:
@@ -216,7 +365,12 @@ class Ray:
 SYSTEMS: dict[str, type[System]] = {
     "notebook-ext": NotebookExt,
     "ProcessPoolExecutor": ProcessPool,
+    "multiprocessing.Pool": Pool,
     "loky": Loky,
+    "joblib": Joblib,
+    "mpire": Mpire,
+    "executorlib": Executorlib,
+    "Parsl": Parsl,
     "ipyparallel": IPyParallel,
     "Dask": Dask,
     "Ray": Ray,
