@@ -109,10 +109,11 @@ class CallGraphView:
         self._is_new = False
         has_ended = delta is not None and self._rows.has_ended and not self._may_change
         if not (last or has_ended):
+            widget.keep_picture(self._picture, now)
             return True
         self._is_over = True
         self._tell(self._rows.whole(), whole=True)
-        self._draw(widget)
+        widget.picture = self._picture()
         widget.finish()
         return False
 
@@ -129,7 +130,7 @@ class CallGraphView:
 
     def _open(self) -> CallGraphWidget:
         widget = self._widget = CallGraphWidget(CAPTION)
-        self._draw(widget)
+        widget.picture = self._picture()
         widget.on("hello", lambda _: self._greet())
         widget.on("detail", self._detail)
         widget.show()
@@ -142,8 +143,8 @@ class CallGraphView:
         else:
             self._is_new = True
 
-    def _draw(self, widget: CallGraphWidget) -> None:
-        widget.picture = to_html(title_of(self._rows), self._rows, self._now())
+    def _picture(self) -> str:
+        return to_html(title_of(self._rows), self._rows, self._now(), saved=True)
 
     @property
     def _may_change(self) -> bool:

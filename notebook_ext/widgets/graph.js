@@ -326,7 +326,7 @@ class View {
   }
 }
 
-export default () => {
+export default overPicture(() => {
   const tree = new Tree();
   return {
     initialize({ model }) {
@@ -341,4 +341,4 @@ export default () => {
       return () => view.close();
     },
   };
-};
+});

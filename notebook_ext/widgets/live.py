@@ -2,11 +2,12 @@
 
 How to write one, say of pools:
 
-- `pool.js`, one ES module whose default export is anywidget's (`initialize`, `render`), and
-  `pool.css`, whose rules stand below `.nbx-pool`. No imports, nothing from a network. In front of
-  the module stand the parts that it names (`front_end("pool", "strip")`): `parts.js` (always),
-  `strip.js`; in front of the style sheet stands `palette.css`: the colours, on light and on dark
-  paper, as `--nbx-done`, `--nbx-running`, `--nbx-failed`, … on every element of the class `nbx`.
+- `pool.js`, one ES module whose default export is anywidget's (`initialize`, `render`), made by
+  `overPicture`, and `pool.css`, whose rules stand below `.nbx-pool`. No imports, nothing from a
+  network. In front of the module stand `parts.js` and `over_picture.js` (always) and the parts that
+  it names (`front_end("pool", "strip")`): `strip.js`; in front of the style sheet stands
+  `palette.css`: the colours, on light and on dark paper, as `--nbx-done`, `--nbx-running`,
+  `--nbx-failed`, … on every element of the class `nbx`.
 - The class:
 
       class PoolWidget(LiveWidget):
@@ -31,18 +32,25 @@ takes longer (an answer from the broker) belongs in `dropping.aside` or a thread
 the kernel cannot deliver clicks while a cell runs, the trait `hint` says so, and the buttons are
 disabled with that hint.
 
-In the saved notebook: the output holds the widget, `picture` (plain HTML with inline styles) and
-`caption`, a text that is the same in every run. Front ends without a kernel and nbconvert show the
-picture. `finish` writes the output again with the last one. A front end whose kernel is gone shows
-an error in place of a widget, and never the picture beside it; so a finished widget becomes its
-picture as soon as that costs nothing: one that `passes` with the next cell, of the others all but
-the last `KEPT_OPEN`, and all of them as the kernel ends.
+In the saved notebook: what a cell shows at first holds the widget, `picture` (plain HTML with
+inline styles) and `caption`, a text that is the same in every run; a front end takes the first that
+it knows how to show. In a file that would be an error once the kernel is gone: a front end that
+cannot find the widget shows that, never the picture beside it. So
+
+- where the page can show the widget in front of its picture (`over_picture.js`: JupyterLab and what
+  is built of it), it says so, and from then on the output is the picture and the caption alone.
+  While the widget lives, `keep_picture` brings the picture up to date every few seconds;
+- in other front ends a finished widget becomes its picture as soon as that costs nothing: one that
+  `passes` with the next cell, of the others all but the last `KEPT_OPEN`, and all of them as the
+  kernel ends. `finish` writes the output with the last picture.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
+import secrets
+import time
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -58,6 +66,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KEPT_OPEN: Final = 24
+PICTURE_SECONDS: Final = 5.0
+"""How old the picture of a live widget is at most in a file that is saved."""
+_PICTURE_SHARE: Final = 300
+"""Drawing them takes at most one part in so many of a core."""
 _HERE: Final = Path(__file__).parent
 _WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 
@@ -69,9 +81,10 @@ def front_end(name: str, *parts: str) -> tuple[str, str]:
 
     Args:
         name: `pool` for `pool.js` and `pool.css`, beside this file.
-        parts: What stands in front of the module besides `parts.js`: `strip` for `strip.js`.
+        parts: What stands in front of the module besides what always does: `strip` for `strip.js`.
     """
-    module = "\n".join(_text(f"{each}.js") for each in ("parts", *parts, name))
+    files = ("parts", "over_picture", *parts, name)
+    module = "\n".join(_text(f"{each}.js") for each in files)
     return module, _text("palette.css") + _text(f"{name}.css")
 
 
@@ -84,6 +97,8 @@ class LiveWidget(anywidget.AnyWidget):
     """Why its buttons cannot act while a cell runs; empty where they can."""
     notice = traitlets.Unicode("").tag(sync=True)
     """What the last click led to, where that does not show by itself."""
+    mark = traitlets.Unicode("").tag(sync=True)
+    """By which a page finds its picture."""
 
     def __init__(self, caption: str, **traits: Any) -> None:
         """Make it; nothing is displayed yet.
@@ -92,12 +107,15 @@ class LiveWidget(anywidget.AnyWidget):
             caption: What it shows, in words that are the same in every run: `Progress of score`.
             traits: Its first state.
         """
-        super().__init__(hint=comm_filter.hint(), **traits)
+        super().__init__(hint=comm_filter.hint(), mark=secrets.token_hex(8), **traits)
         self.caption = caption
         self.picture = ""
         """HTML for where no widget can be shown."""
         self._handle: Any = None
-        self._actions: dict[str, Callable[[dict[str, Any]], object]] = {}
+        self._is_over = False
+        """Whether a page shows it in front of its picture."""
+        self._picture_due = 0.0
+        self._actions: dict[str, Callable[[dict[str, Any]], object]] = {"over": self._go_over}
         self.on_msg(self._act)
         comm_filter.claim(*self._comms())
 
@@ -115,18 +133,35 @@ class LiveWidget(anywidget.AnyWidget):
         """Return whether it has been displayed."""
         return self._handle is not None
 
+    def keep_picture(self, draw: Callable[[], str], now: float) -> None:
+        """Have the output hold how it stands, where the widget is shown in front of that.
+
+        Args:
+            draw: returns the picture; called now and then.
+            now: Seconds of `time.monotonic`.
+        """
+        if not self._is_over or now < self._picture_due:
+            return
+        began = time.thread_time()
+        picture = draw()
+        spent = time.thread_time() - began
+        self._picture_due = now + max(PICTURE_SECONDS, _PICTURE_SHARE * spent)
+        if picture != self.picture:
+            self.picture = picture
+            self._write(self._bundle())
+
     def finish(self) -> None:
         """Write its output again, with the picture as it is now; nothing changes any more."""
         if self._handle is None:
             self.show()
         else:
-            self._handle.update(self)
+            self._write(self._bundle())
         _keep(self)
 
     def retire(self) -> None:
         """Close it, and leave its picture where it is shown."""
         if self._handle is not None:
-            self._handle.update(_Still(self.caption, self.picture))
+            self._write({"text/plain": self.caption, "text/html": self.picture})
         self.close()
 
     def close(self) -> None:
@@ -138,6 +173,18 @@ class LiveWidget(anywidget.AnyWidget):
     def _comms(self) -> list[Any]:
         """Return the comms that a reloaded page asks for the widget's state."""
         return [each for each in (self.comm, self.layout.comm) if each is not None]
+
+    def _go_over(self, _content: dict[str, Any]) -> None:
+        """Have the output hold the picture alone: a page puts the widget in front of it."""
+        if not self._is_over and self._handle is not None:
+            self._is_over = True
+            self._write(self._bundle())
+
+    def _write(self, data: dict[str, Any]) -> None:
+        """Have its output hold `data`, also in a page that has forgotten which one that is."""
+        self._handle.update(data, raw=True)
+        if self._is_over:
+            self.send({"op": "picture", "html": data["text/html"]})
 
     def _act(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         action = self._actions.get(str(content.get("op")))
@@ -152,23 +199,15 @@ class LiveWidget(anywidget.AnyWidget):
             self.notice = said
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the widget, the picture, and a text that is the same in every run."""
-        data = {
-            "text/plain": self.caption,
-            "text/html": self.picture,
-            _WIDGET_MIME: {"version_major": 2, "version_minor": 0, "model_id": self.model_id},
-        }
-        return data, {}
+        return self._bundle(), {}
 
-
-class _Still:
-    """What a widget leaves behind when it is closed."""
-
-    def __init__(self, caption: str, picture: str) -> None:
-        self._data = {"text/plain": caption, "text/html": picture}
-
-    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        return self._data
+    def _bundle(self) -> dict[str, Any]:
+        """Return the picture, a text that is the same in every run, and often the widget."""
+        if self._is_over:
+            marked = f'<nbx-picture data-mark="{self.mark}">{self.picture}</nbx-picture>'
+            return {"text/plain": self.caption, "text/html": marked}
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {"text/plain": self.caption, "text/html": self.picture, _WIDGET_MIME: view}
 
 
 # ---- what is finished, all of it in the UI thread -----------------------------------------------

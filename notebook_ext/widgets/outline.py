@@ -99,10 +99,19 @@ def to_text(rows: CallRows, now: float) -> str:
     return "\n".join(_text(line) for line in lines(rows, now)) or "No call has been made yet."
 
 
-def to_html(title: str, rows: CallRows, now: float) -> str:
-    """Return the tree as HTML with inline styles, which stands on light and on dark paper."""
+def to_html(title: str, rows: CallRows, now: float, *, saved: bool = False) -> str:
+    """Return the tree as HTML with inline styles, which stands on light and on dark paper.
+
+    Args:
+        title: What it is of.
+        rows: The tree.
+        now: Seconds after it began: what runs has run until then.
+        saved: Whether it is read when that is long ago.
+    """
     counts = rows.counts()
     said = ", ".join(f"{n:,} {STATES[state]}" for state, n in enumerate(counts) if n)
+    if saved and not rows.has_ended:
+        said += " when this was saved"
     head = f"<b>{html.escape(title)}</b> <span style='opacity:.75'>&nbsp;{said}</span>"
     body = "".join(map(_html, lines(rows, now)))
     style = "font-family:sans-serif;font-size:12px;line-height:1.7;padding:4px 0"

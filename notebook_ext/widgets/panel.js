@@ -371,7 +371,7 @@ class View {
   }
 }
 
-export default () => {
+export default overPicture(() => {
   const board = new Board();
   return {
     initialize({ model }) {
@@ -386,4 +386,4 @@ export default () => {
       return () => view.close();
     },
   };
-};
+});

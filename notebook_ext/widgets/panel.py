@@ -4,9 +4,7 @@ The kernel asks the broker (`Looking`: never in the UI thread, and only while it
 the page what has changed (`Board`). The buttons ask the broker for something, in a thread of its
 own; what that says is seen at the next look, which is then due at once.
 
-It is live for as long as a page shows it and says so; where none does, nobody asks the broker. Its
-picture, for a notebook that is saved, is of the moment when it was shown, and again of the last
-one: writing it in between would take the page's view away from under its user.
+It is live for as long as a page shows it and says so; where none does, nobody asks the broker.
 """
 
 from __future__ import annotations
@@ -102,8 +100,10 @@ class PanelView:
         self._is_new = False
         self._is_drawn = self._is_seen(now) and not last
         if last:
-            self._draw(widget)
+            widget.picture = self._picture()
             widget.finish()
+        else:
+            widget.keep_picture(self._picture, now)
         return self._is_drawn
 
     def look_now(self) -> None:
@@ -119,7 +119,7 @@ class PanelView:
         sections = "all" if self._function is None else "pools"
         widget = self._widget = PanelWidget(self.caption, title=self.caption, sections=sections)
         self._seen_at = now
-        self._draw(widget)
+        widget.picture = self._picture()
         widget.on("hello", lambda _: self._greet())
         widget.on("seen", lambda _: self._wake())
         for op, action in self._actions().items():
@@ -128,8 +128,8 @@ class PanelView:
         widget.show()
         return widget
 
-    def _draw(self, widget: PanelWidget) -> None:
-        widget.picture = to_html(self.caption, self._board, time.time())
+    def _picture(self) -> str:
+        return to_html(self.caption, self._board)
 
     def _is_seen(self, now: float) -> bool:
         """Return whether a page has said lately that it shows this, where pages are heard."""

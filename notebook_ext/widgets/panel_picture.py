@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import html
+import time
 from typing import TYPE_CHECKING, Any, Final
-
-from notebook_ext.widgets.pace import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,8 +16,8 @@ _STYLE: Final = "font-family:sans-serif;font-size:12px;line-height:1.6;padding:4
 _CELL: Final = "padding:1px 14px 1px 0;text-align:left;font-weight:400;white-space:nowrap"
 
 
-def to_html(title: str, board: Board, now: float) -> str:
-    """Return how things stood `now` (Unix seconds), in tables with inline styles."""
+def to_html(title: str, board: Board) -> str:
+    """Return how things stand, in tables with inline styles; no word of it is about now."""
     parts = [
         _table("Hosts", ("host", "cores", "workers", "devices"), map(_host, board.rows("hosts"))),
         _table(
@@ -29,11 +28,11 @@ def to_html(title: str, board: Board, now: float) -> str:
         _table(
             "Calls",
             ("function", "call", "state", "inputs", "made"),
-            (_call(row, now) for row in board.rows("calls")),
+            map(_call, board.rows("calls")),
         ),
     ]
-    at = html.escape(title)
-    return f'<div style="{_STYLE}"><div><b>{at}</b></div>{"".join(parts)}</div>'
+    head = f"<b>{html.escape(title)}</b> &nbsp;as it was when this was saved"
+    return f'<div style="{_STYLE}"><div>{head}</div>{"".join(parts)}</div>'
 
 
 def _host(row: dict[str, Any]) -> Sequence[str]:
@@ -46,9 +45,9 @@ def _pool(row: dict[str, Any]) -> Sequence[str]:
     return (row["name"], *(f"{count:,}" for count in counts), most)
 
 
-def _call(row: dict[str, Any], now: float) -> Sequence[str]:
+def _call(row: dict[str, Any]) -> Sequence[str]:
     ended = row["succeeded"] + row["failed"] + row["cancelled"]
-    made = f"{format_seconds(max(now - row['made'], 0.0))} before this was saved"
+    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["made"]))
     return (row["name"], row["id"], row["state"], f"{ended:,} of {row['total']:,}", made)
 
 

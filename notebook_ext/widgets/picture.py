@@ -47,6 +47,8 @@ def to_html(report: Report, states: bytes) -> str:
     parts.append(f'<div style="opacity:.75">{html.escape(report.summary())}</div>')
     if report.error is not None:
         parts.append(f'<div style="color:#d55e00">{html.escape(report.error_line())}</div>')
+    if report.state not in facts_.FINAL_STATES:
+        parts.append("<div>was running when this was saved</div>")
     style = "font-family:sans-serif;font-size:12px;line-height:1.6;padding:4px 0;max-width:760px"
     return f'<div style="{style}">{"".join(parts)}</div>'
 

@@ -132,7 +132,7 @@ class Panel {
   }
 }
 
-export default () => {
+export default overPicture(() => {
   const strip = new Strip();
   return {
     initialize({ model }) {
@@ -196,4 +196,4 @@ export default () => {
       };
     },
   };
-};
+});

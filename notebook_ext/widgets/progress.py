@@ -68,6 +68,7 @@ class ProgressView:
             self._send_delta(report, delta)
         if not self._widget.is_shown:
             self._widget.show()
+        self._widget.keep_picture(lambda: to_html(report, self._strip.states()), now)
 
     def finish(self, facts: MapFacts, report: Report) -> None:
         """Send the last state and leave a picture of it in the notebook."""

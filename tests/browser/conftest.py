@@ -65,7 +65,7 @@ def open_notebook(
     failures = request.session.testsfailed
     yield open_one
     for number, notebook in enumerate(opened):
-        if request.session.testsfailed > failures:
+        if request.session.testsfailed > failures and not notebook.page.is_closed():
             notebook.page.screenshot(path=tmp_path / f"page-{number}.png")
             (tmp_path / f"console-{number}.txt").write_text("\n".join(notebook.console))
         notebook.page.context.close()

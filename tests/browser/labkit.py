@@ -183,7 +183,10 @@ class NotebookPage:
     """One notebook in one page, on a kernel of its own."""
 
     def __init__(self, server: LabServer, page: Page, name: str, front_end: str = "lab") -> None:
+        self.server = server
         self.page = page
+        self.path = server.notebooks / name
+        """Where it is saved."""
         self.console: list[str] = []
         """What the page has logged."""
         page.set_default_timeout(30_000 * PATIENCE)

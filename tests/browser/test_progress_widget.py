@@ -98,6 +98,12 @@ def test_a_page_that_is_reloaded_in_the_middle_has_its_widget_again(
     keep(shown, "progress-reloaded")
     assert pressed(shown, "Cancel", "cancelled") < 1 * PATIENCE
     assert notebook.evaluate("score.remote(3)") == 3, "the cell has ended"
+    notebook.run(0)
+    shown.wait_for(state="detached")
+    notebook.cell(1).get_by_text("cancelled").first.wait_for()
+    (still,) = [each["data"] for each in notebook.outputs(1) if "data" in each]
+    assert "cancelled" in still["text/html"], "the page that knew its output is gone"
+    assert "was running" not in still["text/html"]
 
 
 def test_it_is_seen_twice_in_the_dark_and_by_those_who_cannot_see(

@@ -41,6 +41,13 @@ def test_names_are_escaped_and_bars_are_shares() -> None:
     assert "class=" not in shown, "styles are inline: no style sheet travels with it"
 
 
+def test_what_ran_when_it_was_saved_says_so() -> None:
+    live, ended = rows_of(call("f")), rows_of(call("f", ended=[(0, 1, OK)]))
+    assert "1 waiting when this was saved" in to_html("f", live, 5.0, saved=True)
+    assert "saved" not in to_html("f", live, 5.0)
+    assert "saved" not in to_html("f", ended, 5.0, saved=True)
+
+
 def test_an_outline_shows_itself_both_ways() -> None:
     outline = Outline(rows_of(call("f", ended=[(0, 1, OK)])), 3.0)
     assert repr(outline) == "✓ f  1.0 s"

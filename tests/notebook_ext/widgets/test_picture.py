@@ -55,5 +55,12 @@ def test_text_of_users_is_escaped() -> None:
     assert "&lt;b&gt;" in html
 
 
+def test_what_ran_when_it_was_saved_says_so() -> None:
+    facts = Mapped(4)
+    assert "was running when this was saved" in picture(facts, b"")
+    facts.end()
+    assert "was running" not in picture(facts, b"")
+
+
 def test_nothing_to_draw_is_no_picture() -> None:
     assert "<img" not in picture(Mapped(0), b"")
