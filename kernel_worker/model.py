@@ -249,6 +249,10 @@ class Environment(msgspec.Struct, frozen=True, array_like=True):
     """Changes when the installed packages do, so that new templates start after an install."""
 
 
+ELSEWHERE = Environment("", (), {}, "")
+"""That of a caller on another machine: the host's own takes its place."""
+
+
 class CallContext(msgspec.Struct, frozen=True, array_like=True):
     """What a call carries of its caller's surroundings as they are at the call."""
 

@@ -32,11 +32,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kernel_worker import directories
+from kernel_worker import directories, keys
 from kernel_worker.directories import RUNTIME, make_private, refusing
 from kernel_worker.errors import ConnectionError  # noqa: A004  ours
+from kernel_worker.keys import Invitation
 from kernel_worker.model import PROTOCOL_MAJOR, short_digest
-from kernel_worker.settings import as_environment
+from kernel_worker.settings import PREFIX, as_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +68,10 @@ class Connection(msgspec.Struct, frozen=True):
     """The boot id of the broker's machine."""
     path: str
     """The connection file itself, for those who are started with it."""
+    door: str = ""
+    """Where it listens for clients of other machines (`tcp://…`), if it does."""
+    keys: Invitation | None = None
+    """Those to reach it from another machine; never written into `connection.json`."""
 
 
 def find_or_start(settings: Settings) -> Connection:
@@ -103,6 +108,16 @@ def read_connection(path: Path | str) -> Connection | None:
     except msgspec.DecodeError as error:
         message = f"{path} is no connection file: {error}; remove it"
         raise ConnectionError(message) from error
+
+
+def elsewhere(path: Path) -> Connection:
+    """Return how the broker of another machine is reached, as a connection file of its client says.
+
+    Raises:
+        InvalidError: it is no such file, or others can read it.
+    """
+    found = keys.read(path)
+    return Connection(found.address, 0, "", "", str(path), found.address, found)
 
 
 def prepare_directory(settings: Settings) -> Path:
@@ -326,6 +341,7 @@ def _start_error(what: str, directory: Path) -> ConnectionError:
 
 def _broker_environment(settings: Settings) -> dict[str, str]:
     environment = {**os.environ, **as_environment(settings)}
+    environment.pop(f"{PREFIX}CONNECTION_FILE", None)  # it is the broker, whoever starts it
     environment.pop("JPY_PARENT_PID", None)  # ipykernel in a worker would watch for our end
     root = str(Path(__file__).parents[1])
     if not root.endswith(("site-packages", "dist-packages")):

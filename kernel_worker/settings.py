@@ -31,6 +31,9 @@ PREFIX = "NOTEBOOK_EXT_"
 TABLE = "notebook_ext"
 
 _PROFILE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,31}")
+_ADDRESS = re.compile(r"tcp://(\*|[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+DEFAULT_PORT = 9465
+_MOST_PORTS = 65_535
 _PROGRESS = ("auto", "widget", "text", "off")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -66,6 +69,10 @@ class Settings:
     """How long a worker keeps the frames of an input that failed, for `%remote_debug`; 0: not."""
     max_request_mib: int = 512
     """How much the arguments of one input may be together, pickled; what was put does not count."""
+    listen: str | None = None
+    """Where a broker lets clients of other machines in, by their keys: `tcp://ADDRESS:PORT`."""
+    connection_file: Path | None = None
+    """Made by `notebook-ext broker invite`: calls go to that broker; None, or `local`: here."""
     origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """For each setting where its value came from."""
 
@@ -209,6 +216,31 @@ def _directory(name: str, value: object, origin: str) -> Path:
     return path
 
 
+def _address(name: str, value: object, origin: str) -> str:
+    found = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    port = int(found[2] or DEFAULT_PORT) if found is not None else 0
+    if found is None or port > _MOST_PORTS:
+        allowed = (
+            "tcp://ADDRESS or tcp://ADDRESS:PORT, an address of this machine, or * for all of them "
+            "(IPv6 in brackets)"
+        )
+        raise _invalid(name, value, origin, allowed)
+    return f"tcp://{found[1]}:{port}"
+
+
+def _file(name: str, value: object, origin: str) -> Path | None:
+    if origin.endswith("pyproject.toml"):
+        allowed = "not there: whose project it is would choose where your calls go; set it yourself"
+        raise _invalid(name, value, origin, allowed)
+    if value == "local":
+        return None
+    path = Path(value).expanduser() if isinstance(value, str | Path) and str(value) else None
+    if path is None or not path.is_absolute():
+        allowed = "an absolute path ('~' is the home directory), or local"
+        raise _invalid(name, value, origin, allowed)
+    return path
+
+
 def _seconds(name: str, value: object, origin: str) -> float:
     try:
         seconds = float(value) if isinstance(value, int | float | str) else -1.0
@@ -270,4 +302,6 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "log_prefix": _flag,
     "keep_failed_seconds": _seconds,
     "max_request_mib": _count,
+    "listen": _address,
+    "connection_file": _file,
 }

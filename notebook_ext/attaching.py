@@ -25,12 +25,14 @@ class AttachedWorker:
         function: the name of the function that it runs.
         pid: its process.
         connection_file: what `jupyter console --existing` takes.
+        address: of the broker, where that is on another machine: the worker and the file are there.
     """
 
     worker: str
     function: str
     pid: int
     connection_file: str
+    address: str = ""
 
     @property
     def directory(self) -> str:
@@ -39,7 +41,8 @@ class AttachedWorker:
 
     def __repr__(self) -> str:
         console, lab = self._commands()
-        return (
+        there = f"On the machine of {self.address}, where these commands work:\n"
+        return (there if self.address else "") + (
             f"Worker {self.worker} ({self.function}, pid {self.pid}) is a Jupyter kernel now, and "
             f"goes on with its calls.\n"
             f"A console on it:\n    {console}\n"
@@ -88,4 +91,5 @@ def attach(worker_or_call: str | FunctionCall[Any]) -> AttachedWorker:
         raise NotFoundError(f"{subject} is not there: no broker is running.")
     with inquiry.Inquiry(connection, LIMIT_SECONDS) as asking:
         found = asking.attach(subject)
-    return AttachedWorker(found.worker, found.name, found.pid, found.path)
+    address = connection.address if connection.keys is not None else ""
+    return AttachedWorker(found.worker, found.name, found.pid, found.path, address)

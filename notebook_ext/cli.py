@@ -17,8 +17,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from kernel_worker import errors, rendezvous, settings
+from kernel_worker import errors, rendezvous
 from notebook_ext import inquiry
 from notebook_ext.call import FunctionCall
 from notebook_ext.call_status import STATES, call_filter
@@ -122,10 +123,20 @@ def broker() -> None:
     flag_value="127.0.0.1:9464",
     help="Serve metrics for Prometheus there (127.0.0.1:9464), as long as a broker runs.",
 )
-def broker_start(metrics: str | None) -> None:
+@click.option(
+    "--listen",
+    metavar="tcp://ADDRESS[:PORT]",
+    help="Let invited clients of other machines in there too, by their keys (port 9465).",
+)
+def broker_start(metrics: str | None, listen: str | None) -> None:
     """Start the broker, if none runs, and return when it listens."""
-    was_there = inquiry.find()
-    connection = was_there or rendezvous.find_or_start(settings.load())
+    was_there = inquiry.find_here()
+    if listen is not None:
+        from notebook_ext import inviting  # noqa: PLC0415  only where it is asked for
+
+        connection = inviting.listen(listen)
+    else:
+        connection = was_there or rendezvous.find_or_start(reload())
     click.echo(f"{'Already running' if was_there else 'Started'}: {_where(connection)}")
     if metrics is not None:
         from notebook_ext import metrics as serving  # noqa: PLC0415  only where it is asked for
@@ -143,15 +154,50 @@ def broker_stop() -> None:
 @broker.command("status")
 def broker_status() -> None:
     """Say whether a broker runs, and where it listens."""
-    connection = inquiry.find()
+    connection = inquiry.find_here()
     if connection is None:
         click.echo(NO_BROKER)
         sys.exit(1)
     click.echo(f"Running: {_where(connection)}")
 
 
+@broker.command("invite")
+@click.argument("name")
+@click.option("--address", metavar="tcp://HOST[:PORT]", help="Where NAME finds this broker.")
+def broker_invite(name: str, address: str | None) -> None:
+    """Print a connection file that lets a client on another machine in; call it NAME.
+
+    It holds a secret key: `notebook-ext broker invite NAME > FILE` (with `umask 077`), carry FILE
+    there by a way that you trust, and say `%remote_connect FILE` in the notebook.
+    """
+    from notebook_ext import inviting  # noqa: PLC0415  only where it is asked for
+
+    invitation = inviting.invite(name, address)
+    click.echo(msgspec.json.format(msgspec.json.encode(invitation)).decode())
+    click.echo(f"{name} will find this broker at {invitation.address}.", err=True)
+
+
+@broker.command("revoke")
+@click.argument("name")
+def broker_revoke(name: str) -> None:
+    """Let the client NAME in no more, and end its connections."""
+    from notebook_ext import inviting  # noqa: PLC0415  only where it is asked for
+
+    ended = inviting.revoke(name)
+    click.echo(f"Revoked: {name}; connections ended: {ended}")
+
+
+@broker.command("clients")
+def broker_clients() -> None:
+    """List who is let in from other machines, with their public keys."""
+    from notebook_ext import inviting  # noqa: PLC0415  only where it is asked for
+
+    for name, key in inviting.clients().items():
+        click.echo(f"{name}  {key}")
+
+
 def _where(connection: Connection) -> str:
-    return f"pid {connection.pid}, {connection.address}"
+    return ", ".join(filter(None, [f"pid {connection.pid}", connection.address, connection.door]))
 
 
 _profile = click.option(

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 import msgspec
 import zmq
 
-from kernel_worker import directories, errors, rendezvous, settings
+from kernel_worker import directories, errors, rendezvous
 from kernel_worker.wire import messages
 from notebook_ext import exception
+from notebook_ext.config import reload
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from kernel_worker.rendezvous import Connection
+    from notebook_ext.far import Far
 
 LIMIT_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
@@ -35,12 +37,18 @@ class Inquiry:
         self._limit = limit_seconds
         self._requests = 0
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
+        self._far: Far | None = None
         peer = f"cl-{secrets.token_hex(8)}"
+        hello = messages.Hello("client", peer, pid=os.getpid(), machine=rendezvous.machine_id())
+        if connection.keys is not None:
+            from notebook_ext.far import Far  # noqa: PLC0415  only where there is one
+
+            self._far = Far(self._context, connection, hello)
+            return
+        self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.setsockopt(zmq.ROUTING_ID, peer.encode())
         self._socket.connect(connection.address)
-        hello = messages.Hello("client", peer, pid=os.getpid(), machine=rendezvous.machine_id())
         self._send(hello)
 
     def __enter__(self) -> Self:
@@ -55,6 +63,8 @@ class Inquiry:
     ) -> None:
         """Say goodbye."""
         self._send(messages.Bye())
+        if self._far is not None:
+            self._far.close(200)
         self._context.destroy(linger=200)
 
     def status(self) -> messages.Status:
@@ -109,10 +119,12 @@ class Inquiry:
 
     def hear(self, seconds: float) -> tuple[messages.Message, list[bytes]] | None:
         """Return a message and its frames, or None where none comes in time."""
-        if not self._socket.poll(round(1000 * seconds)):
-            return None
-        header, *frames = self._socket.recv_multipart()
-        return messages.decode_at_client(header), frames
+        if self._far is not None:
+            heard = self._far.wait(seconds)
+        else:
+            is_there = self._socket.poll(max(0, round(1000 * seconds)))
+            heard = self._socket.recv_multipart() if is_there else None
+        return None if heard is None else (messages.decode_at_client(heard[0]), heard[1:])
 
     def attach(self, subject: str) -> messages.AttachedKernel:
         """Have the worker `subject`, or one that runs that call, be a Jupyter kernel.
@@ -123,6 +135,14 @@ class Inquiry:
         body = self._ask("attach", subject=subject)
         return msgspec.msgpack.decode(body, type=messages.AttachedKernel)
 
+    def check_keys(self) -> int:
+        """Have the broker end the connections of revoked keys; return how many it ended.
+
+        Raises:
+            ConnectionError: It did not answer in time.
+        """
+        return msgspec.msgpack.decode(self._ask("keys"), type=int)
+
     def stop(self) -> None:
         """Ask the broker to end; returns when it has been told."""
         self._requests += 1
@@ -130,7 +150,7 @@ class Inquiry:
 
     def _ask(
         self,
-        what: Literal["status", "calls", "deployments", "stop_app", "attach", "console"],
+        what: Literal["status", "calls", "deployments", "stop_app", "attach", "console", "keys"],
         wanted: messages.CallFilter | None = None,
         *,
         subject: str = "",
@@ -139,7 +159,8 @@ class Inquiry:
         self._send(messages.Ask(self._requests, what, subject, wanted))
         deadline = time.monotonic() + self._limit
         while time.monotonic() < deadline:
-            match self._receive(deadline):
+            heard = self.hear(deadline - time.monotonic())
+            match None if heard is None else heard[0]:
                 case messages.Reply(request=self._requests, body=body, error=""):
                     return body
                 case messages.Reply(error=name, body=body) if name:
@@ -151,17 +172,26 @@ class Inquiry:
         raise errors.ConnectionError(f"the broker did not answer within {self._limit:g} s")
 
     def _send(self, message: messages.Message) -> None:
-        self._socket.send(messages.encode(message))
-
-    def _receive(self, deadline: float) -> messages.Message | None:
-        if not self._socket.poll(max(0, round(1000 * (deadline - time.monotonic())))):
-            return None
-        return messages.decode_at_client(self._socket.recv_multipart()[0])
+        if self._far is not None:
+            self._far.send([messages.encode(message)])
+        else:
+            self._socket.send(messages.encode(message))
 
 
 def find() -> Connection | None:
-    """Return the broker of the settings in force, or None if none runs."""
-    return rendezvous.find(settings.load())
+    """Return the broker of the settings in force, or None if none runs.
+
+    One on another machine is not dialled for that.
+    """
+    configured = reload()
+    if configured.connection_file is not None:
+        return rendezvous.elsewhere(configured.connection_file)
+    return rendezvous.find(configured)
+
+
+def find_here() -> Connection | None:
+    """Return the broker of this machine, or None if none runs; whichever one calls go to."""
+    return rendezvous.find(reload())
 
 
 def status() -> messages.Status | None:
@@ -225,7 +255,7 @@ def _with_memory() -> Connection | None:
     """Return the broker that runs, or one that is started to read what an earlier one has left."""
     connection = find()
     if connection is None:
-        configured = directories.on_this_machine(settings.load())
+        configured = directories.on_this_machine(reload())
         with directories.refusing(configured.data_dir, directories.DATA):
             if not rendezvous.journal_path(configured).exists():
                 return None
@@ -234,12 +264,12 @@ def _with_memory() -> Connection | None:
 
 
 def stop(limit_seconds: float = 15.0) -> int | None:
-    """End the broker and wait until it is gone; return its pid, or None if none ran.
+    """End this machine's broker and wait until it is gone; return its pid, or None if none ran.
 
     Raises:
         ConnectionError: It was still there after `limit_seconds`.
     """
-    connection = find()
+    connection = find_here()
     if connection is None:
         return None
     with Inquiry(connection) as inquiry:
@@ -254,7 +284,7 @@ def stop(limit_seconds: float = 15.0) -> int | None:
 
 
 def _is_there(connection: Connection) -> bool:
-    found = find()
+    found = find_here()
     if found is not None and found.incarnation == connection.incarnation:
         return True
     return connection.machine == rendezvous.machine_id() and _lives(connection.pid)

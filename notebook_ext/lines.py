@@ -281,7 +281,11 @@ class Lines:
         now = time.monotonic()
         ended_at = self._last.get(pool, -math.inf)
         self._called(pool, now)
-        if now - ended_at > _SOON_SECONDS or now < self._rests.get(pool, 0.0):
+        if (
+            self._session.is_far
+            or now - ended_at > _SOON_SECONDS
+            or now < self._rests.get(pool, 0.0)
+        ):
             return NO_LINE
         try:
             with self._lock:

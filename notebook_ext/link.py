@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from kernel_worker.rendezvous import Connection
     from notebook_ext.conversation import Cut
+    from notebook_ext.far import Far
 
 LARGE_BYTES = 64 * 1024
 """Larger frames are sent without a copy."""
@@ -77,6 +78,7 @@ class Link:
         self._poller = zmq.Poller()
         self._poller.register(self._wake.descriptor, zmq.POLLIN)
         self._process: int | None = None
+        self._far: Far | None = None
         self._connection: Connection | None = None
         self._finding = False
         self._deadline: float | None = None
@@ -130,6 +132,8 @@ class Link:
                 self._receive()
             elif source == self._wake.descriptor:
                 self._wake.clear()
+            elif self._far is not None and source is self._far.monitor:
+                self._changed(self._far)
             elif source == self._process:
                 self._broker_died()
         wanted = self._wanted
@@ -149,6 +153,10 @@ class Link:
 
     def _send(self) -> None:
         if not self.conversation.online or self._socket is None:
+            return
+        if self._far is not None:
+            for frames in self.conversation.take():
+                self._far.send(frames)
             return
         send = self._send_frame
         for frames in self.conversation.take():
@@ -175,7 +183,10 @@ class Link:
             while frame.more:  # it knows: to ask the socket is slow
                 frame = socket.recv(0, False)
                 frames.append(frame.bytes)
-            self._take(frames)
+            if self._far is not None:
+                frames = self._far.taken(frames)
+            if frames:
+                self._take(frames)
 
     def _take(self, frames: list[bytes]) -> None:
         try:
@@ -185,6 +196,8 @@ class Link:
             return
         if isinstance(message, messages.Welcome):
             self._deadline = None
+            if self._far is not None and self._far.was_forgotten:
+                self.conversation.lost()
             self.conversation.connected(message.incarnation)
         elif isinstance(message, messages.Refused):
             self._hang_up()
@@ -226,6 +239,9 @@ class Link:
         self._finding = False
         self._connection = connection
         self._hang_up()
+        if connection.keys is not None:
+            self._dial_far(connection)
+            return
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.ROUTING_ID, self._hello.peer.encode())
         socket.setsockopt(zmq.LINGER, 0)
@@ -238,6 +254,24 @@ class Link:
         self._poller.register(socket, zmq.POLLIN)
         self._watch(connection)
         socket.send(messages.encode(self._hello))
+
+    def _dial_far(self, connection: Connection) -> None:
+        from notebook_ext.far import Far  # noqa: PLC0415  only where there is one
+
+        self._far = far = Far(self._context, connection, self._hello)
+        self._socket = far.socket
+        self._poller.register(far.socket, zmq.POLLIN)
+        self._poller.register(far.monitor, zmq.POLLIN)
+
+    def _changed(self, far: Far) -> None:
+        """A connection to a broker elsewhere was cut (it dials again by itself), or refused."""
+        for change in far.changes():
+            if change == "refused":
+                self._hang_up()
+                self._fail("AuthError", far.refusal)
+                return
+            if self._deadline is None:
+                self._deadline = time.monotonic() + self._timeout_seconds
 
     def _watch(self, connection: Connection) -> None:
         """Notice the end of the broker's process, where it runs on this machine."""
@@ -260,7 +294,17 @@ class Link:
         self.conversation.lost()
 
     def _give_up(self) -> None:
+        is_far = self._far is not None
         self._hang_up()
+        if is_far and self._connection is not None:
+            self._fail(
+                "ConnectionError",
+                f"The broker at {self._connection.address} did not answer within "
+                f"{self._timeout_seconds:g} s (setting connect_timeout). See there whether it runs "
+                "(`notebook-ext broker status`), with the keys that it had, and whether a firewall "
+                "lets its port be reached from here.",
+            )
+            return
         self._fail(
             "ConnectionError",
             f"The broker{self._named()} did not answer within {self._timeout_seconds:g} s (setting "
@@ -288,13 +332,22 @@ class Link:
         if socket is None:
             return
         self._poller.unregister(socket)
-        if farewell and self.conversation.online:
+        if self._far is not None:
+            self._close_far(self._far, farewell=farewell)
+        elif farewell and self.conversation.online:
             with contextlib.suppress(zmq.ZMQError):
                 socket.send(messages.encode(messages.Bye()), zmq.NOBLOCK)
             socket.close(linger=int(_CLOSE_SECONDS * 1000))
         else:
             socket.close(linger=0)
         self.conversation.lost()
+
+    def _close_far(self, far: Far, *, farewell: bool) -> None:
+        self._far = None
+        self._poller.unregister(far.monitor)
+        if farewell and self.conversation.online:
+            far.send([messages.encode(messages.Bye())])
+        far.close(int(_CLOSE_SECONDS * 1000) if farewell else 0)
 
 
 def _unsent(*_: object) -> None:

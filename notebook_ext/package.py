@@ -34,6 +34,7 @@ from kernel_worker.model import (
 )
 from kernel_worker.wire import instances
 from notebook_ext import process
+from notebook_ext.capture.surroundings import at_start
 from notebook_ext.submission import Package
 
 if TYPE_CHECKING:
@@ -351,7 +352,7 @@ class Surroundings:
         """Read an encoded `Environment` and add the variables of the options."""
         self.source = source
         environment = msgspec.msgpack.decode(encoded, type=Environment)
-        self._started_with = environment.variables
+        self._started_with = environment.variables if environment.python else at_start()
         self._wanted = dict(env)
         self.digest = source
         self.encoded = encoded

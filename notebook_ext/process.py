@@ -11,6 +11,9 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from kernel_worker import context
+from notebook_ext.config import current as settings_in_force
+
 if TYPE_CHECKING:
     from notebook_ext.session import Session
 
@@ -39,6 +42,14 @@ def connected() -> Session | None:
     """Return the session of this process if there is one."""
     session = _Current.session
     return session if session is not None and session.is_usable else None
+
+
+def is_far() -> bool:
+    """Return whether calls go, or will go, to a broker on another machine."""
+    session = connected()
+    if session is not None:
+        return session.is_far
+    return settings_in_force().connection_file is not None and context.worker_identity is None
 
 
 def close() -> None:

@@ -49,6 +49,8 @@ class Session:
         """Start looking for a broker, or for the one of the worker that this process is."""
         self.settings = settings if settings is not None else current_settings()
         self.pid = os.getpid()
+        self.is_far = self.settings.connection_file is not None and not context.worker_identity
+        """Whether the broker is on another machine."""
         token = os.urandom(6).hex()
         self.client = ClientId(f"cl-{token}")
         self._call_prefix = f"fc-{token}"
@@ -292,6 +294,8 @@ class Session:
 
     def _find(self) -> Connection:
         identity = context.worker_identity
+        if self.is_far and self.settings.connection_file is not None:
+            return rendezvous.elsewhere(self.settings.connection_file)
         if identity is None:
             return rendezvous.find_or_start(self.settings)
         found = rendezvous.read_connection(identity.connection_file)

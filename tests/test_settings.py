@@ -64,6 +64,10 @@ def test_what_a_child_gets_makes_the_same_settings() -> None:
         ("max_workers", 0, "whole number"),
         ("max_workers", "two", "whole number"),
         ("max_request_mib", 0, "whole number"),
+        ("listen", "127.0.0.1:9465", "tcp://ADDRESS"),
+        ("listen", "tcp://127.0.0.1:70000", "tcp://ADDRESS"),
+        ("listen", "ipc:///tmp/x", "tcp://ADDRESS"),
+        ("connection_file", "box.json", "absolute path"),
         ("gpus", "0,x", "indices"),
         ("gpus", -1, "indices"),
         ("progress", "loud", "widget"),
@@ -86,4 +90,22 @@ def test_unknown_names_are_found(tmp_path: Path) -> None:
         settings.load(environ={"HOME": "/h"}, start=tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.notebook_ext\n")
     with pytest.raises(InvalidError, match="cannot be read"):
+        settings.load(environ={"HOME": "/h"}, start=tmp_path)
+
+
+def test_an_address_gets_the_usual_port_and_a_file_may_be_none() -> None:
+    given = {"listen": "tcp://*", "connection_file": "~/box.json"}
+    found = settings.load(given, {"HOME": "/h"}, "/")
+    assert found.listen == "tcp://*:9465"
+    assert found.connection_file == Path("~/box.json").expanduser()
+    assert settings.load({"listen": "tcp://[::1]:7"}, {"HOME": "/h"}, "/").listen == "tcp://[::1]:7"
+    environ = {"HOME": "/h", "NOTEBOOK_EXT_CONNECTION_FILE": "/box.json"}
+    assert settings.load(environ=environ, start="/").connection_file == Path("/box.json")
+    local = settings.load({"connection_file": "local"}, environ, "/")
+    assert local.connection_file is None
+
+
+def test_a_project_does_not_choose_where_calls_go(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.notebook_ext]\nconnection_file = "/box.json"\n')
+    with pytest.raises(InvalidError, match="whose project it is would choose"):
         settings.load(environ={"HOME": "/h"}, start=tmp_path)

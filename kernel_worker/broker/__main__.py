@@ -72,8 +72,11 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
     )
     try:
         broker = Broker(configured, connection, journal, with_agent=with_agent)
-        rendezvous.publish(connection)
-        _log.info("listens on %s", connection.address)
+        rendezvous.publish(broker.connection)
+        _log.info(
+            "listens on %s",
+            " and ".join(filter(None, [connection.address, broker.connection.door])),
+        )
         starter.tell(rendezvous.READY)
         broker.run()
     finally:

@@ -43,9 +43,13 @@ class Admission:
         if reason:
             self.refuse(routing, reason)
             return
-        event = self._admit(routing, hello)
         broker = self._broker
         welcome = messages.Welcome(broker.connection.incarnation, broker.connection.machine)
+        if broker.sockets.goes_on(routing) and routing in self._peers.speaking:
+            broker.timers.cancel(("grace", routing))
+            broker.sockets.greet(routing, messages.encode(welcome))
+            return
+        event = self._admit(routing, hello)
         broker.sockets.greet(routing, messages.encode(welcome))
         broker.handle(event)
 
@@ -94,12 +98,17 @@ class Admission:
                 pass  # its host tells how it ended
 
     def unreachable(self, routing: bytes, why: str) -> None:
-        """A message could not be delivered: the connection is gone, or too much waits for it."""
+        """A message could not be delivered: the connection is gone, or too much waits for it.
+
+        Or the peer must not be here any more, or says itself that it begins anew.
+        """
         peer = self._peers.speaking.get(routing)
         if peer is None:
             self._broker.sockets.forget(routing)
+        elif why == "anew":
+            self.lose(peer)
         elif isinstance(peer, Client):
-            seconds = 0.0 if why == "full" else self._grace_seconds
+            seconds = self._grace_seconds if why == "gone" else 0.0
             at = self._broker.now() + seconds
             self._broker.timers.set(("grace", routing), at, self._loser(peer))
 
@@ -127,6 +136,8 @@ class Admission:
             )
         if hello.peer.encode() != routing:
             return f"{hello.peer!r} dialled as {routing!r}"
+        if hello.role != "client" and self._broker.sockets.is_far(routing):
+            return f"{hello.peer} would be a {hello.role}: only clients come over TCP"
         if hello.role == "worker" and hello.peer not in self._peers.workers:
             return f"nobody asked for worker {hello.peer}"
         if hello.role == "host" and hello.resources is None:
@@ -151,10 +162,11 @@ class Admission:
             host.watch = self._watch(hello, host)
             return events.HostJoined(host.id, host.resources)
         self._broker.timers.cancel("idle")
-        client = Client(ClientId(hello.peer), routing, hello.pid)
+        far = self._broker.sockets.is_far(routing)
+        client = Client(ClientId(hello.peer), routing, 0 if far else hello.pid)
         self._peers.add_client(client)
-        client.watch = self._watch(hello, client)
-        return events.ClientConnected(client.id, is_nested=bool(hello.worker))
+        client.watch = None if far else self._watch(hello, client)
+        return events.ClientConnected(client.id, is_nested=bool(hello.worker) and not far)
 
     def _watch(self, hello: messages.Hello, peer: Peer) -> ProcessWatch | None:
         if not hello.pid or hello.machine != self._broker.connection.machine:

@@ -148,6 +148,8 @@ class Answers:
                 return self._status(), ()
             case "hooks":
                 return self._broker.hook_tables.table_of(PoolId(ask.subject)), ()
+            case "keys":
+                return self._broker.sockets.check_keys(), ()
             case "stop_worker":
                 self._evict(WorkerId(ask.subject))
                 return None, ()

@@ -25,6 +25,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import zmq
 
 from kernel_worker import rendezvous
@@ -121,7 +122,7 @@ class Broker:
         self.scheduler = Scheduler(connection.incarnation)
         self._commit = Commit(journal, self.objects)
         self._admission = Admission(self, settings.client_grace_seconds)
-        self.sockets = Sockets(connection.address, self._admission.unreachable)
+        self.sockets = self._opened()
         self.send = self.sockets.send
         self._replays = Replays(self)
         self._lookups = Lookups(self)
@@ -142,6 +143,17 @@ class Broker:
         )
         self._restore()
 
+    def _opened(self) -> Sockets:
+        """Bind what is configured, and say in `connection` where."""
+        settings = self._settings
+        if settings.listen is None:
+            return Sockets(self.connection.address, self._admission.unreachable)
+        from kernel_worker.broker.doors import Doors  # noqa: PLC0415  only where it is asked for
+
+        doors = Doors(self, settings, self._admission.unreachable)
+        self.connection = msgspec.structs.replace(self.connection, door=doors.door)
+        return doors
+
     def now(self) -> float:
         """Return Unix seconds, by a clock that does not jump."""
         return time.monotonic() + self._clock_offset
@@ -155,7 +167,7 @@ class Broker:
     def run(self) -> None:
         """Serve until somebody or something says stop, then end everything that was started."""
         poller = zmq.Poller()
-        poller.register(self.sockets.router, zmq.POLLIN)
+        self.sockets.register(poller)
         poller.register(self.watches.fileno(), zmq.POLLIN)
         self.watches.add(self.journal.fileno(), self._journal_done)
         refusals = self.sockets.watch_refusals()
@@ -181,7 +193,7 @@ class Broker:
         if len(ready) > 1:
             self._appetite = MESSAGES_PER_TURN  # what somebody said before it died comes first
         for source, _ in ready:
-            if source is self.sockets.router:
+            if self.sockets.brings_messages(source):
                 self._receive()
             else:
                 self._guarded(self.watches.dispatch)
@@ -518,8 +530,12 @@ class Broker:
             self.timers.set("idle", at, self._leave_if_idle)
 
     def _is_idle(self) -> bool:
-        """Whether there is nothing to do, and nothing on its way to a disk that may be full."""
-        return self.scheduler.is_idle() and not self._commit.is_waiting
+        """Whether there is nothing to do, and nothing on its way to a disk that may be full.
+
+        One that listens for other machines stays: from there nobody can start another one.
+        """
+        listens = bool(self.connection.door)
+        return self.scheduler.is_idle() and not self._commit.is_waiting and not listens
 
     def _leave_if_idle(self) -> None:
         if not self._is_idle():

@@ -1,4 +1,4 @@
-"""The broker's one socket: a ROUTER that everybody dials, and a queue for whoever cannot take more.
+"""The broker's local socket, a ROUTER that everybody dials, and queues for who cannot take more.
 
 Theory: a send never blocks. What libzmq does not take now waits in a queue of that peer: for a
 peer that reads slowly it is tried again after a moment, for one whose connection is gone when it
@@ -30,15 +30,13 @@ if TYPE_CHECKING:
 Frame = bytes | memoryview
 
 QUEUE_LIMIT_BYTES = 512 * 1024 * 1024
-_HIGH_WATER_MESSAGES = 5_000
-_HEARTBEAT_MS = 5_000
-_HEARTBEAT_TIMEOUT_MS = 30_000
-_LINGER_MS = 500
-_FEW_BYTES = 65_536
+HIGH_WATER_MESSAGES = 5_000
+LINGER_MS = 500
+FEW_BYTES = 65_536
 _MONITOR = "inproc://refusals"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Plain numbers: combining flags of an enumeration costs more than a system call.
-_NOBLOCK = int(zmq.NOBLOCK)
+NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 _log = logging.getLogger(__name__)
@@ -62,21 +60,18 @@ class Sockets:
         """Bind `address`. `on_unreachable(peer, why)` is called when a peer's connection is gone.
 
         Args:
-            address: A ZeroMQ address, `ipc://…` or `tcp://…`.
-            on_unreachable: `why` is `gone` or, when the queue is over its limit too, `full`.
+            address: A ZeroMQ address, `ipc://…`.
+            on_unreachable: `why` is `gone` or, when the queue is over its limit too, `full`
+                (`Doors` has further reasons).
         """
         self._context = zmq.Context()
         self.router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        self.router.linger = _LINGER_MS
-        self.router.sndhwm = _HIGH_WATER_MESSAGES
+        self.router.linger = LINGER_MS
+        self.router.sndhwm = HIGH_WATER_MESSAGES
         self.router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.router.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self.router.setsockopt(zmq.MAXMSGSIZE, os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES)
-        if address.startswith("ipc:"):
-            self.router.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
-        else:
-            self.router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-            self.router.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+        self.router.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
         self.router.monitor(_MONITOR, zmq.EVENT_ACCEPT_FAILED)
         self._monitor: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
         self._monitor.connect(_MONITOR)
@@ -102,18 +97,38 @@ class Sockets:
         """Whether a reachable peer has messages waiting, so that `retry` should be called soon."""
         return any(queue.reachable for queue in self._queues.values()) if self._queues else False
 
+    def register(self, poller: zmq.Poller) -> None:
+        """Have `poller` wait for messages."""
+        poller.register(self.router, zmq.POLLIN)
+
+    def brings_messages(self, source: object) -> bool:
+        """Whether `source`, of the poller, is where messages come from."""
+        return source is self.router
+
+    def is_far(self, peer: bytes) -> bool:  # noqa: ARG002  here nobody is
+        """Whether `peer` is on another machine, or passes for it."""
+        return False
+
+    def goes_on(self, peer: bytes) -> bool:  # noqa: ARG002  on one machine nothing does
+        """Whether what `peer` was told stays told, although it says `Hello` again."""
+        return False
+
+    def check_keys(self) -> int:
+        """End the connections of those whose keys are not listed any more; return how many."""
+        return 0
+
     def receive(self) -> list[Frame] | None:
         """Return the frames of the next message, the peer's id first, or None if there is none."""
         receive = self.router.recv
         try:
-            frame = receive(_NOBLOCK, False)
+            frame = receive(NOBLOCK, False)
         except zmq.Again:
             return None
         parts: list[Frame] = [frame.bytes]
         # A frame knows whether there are more: that is cheaper than to ask the socket.
         while frame.more:
-            frame = receive(_NOBLOCK, False)
-            parts.append(frame.bytes if len(frame) < _FEW_BYTES else frame.buffer)
+            frame = receive(NOBLOCK, False)
+            parts.append(frame.bytes if len(frame) < FEW_BYTES else frame.buffer)
         return parts
 
     def send(self, peer: bytes, header: bytes, frames: Sequence[Frame] = ()) -> None:
@@ -158,19 +173,7 @@ class Sockets:
         self._context.term()
 
     def _try(self, message: list[Frame]) -> int:
-        """Send `message`; return 0, EAGAIN or EHOSTUNREACH. Only the first frame can fail."""
-        send, last = self._send_frame, len(message) - 1
-        try:
-            for frame in message[:last]:
-                send(frame, _NOBLOCK_MORE, len(frame) < _FEW_BYTES)
-            send(message[last], _NOBLOCK, len(message[last]) < _FEW_BYTES)
-        except zmq.Again:
-            return errno.EAGAIN
-        except zmq.ZMQError as error:
-            if error.errno != errno.EHOSTUNREACH:
-                raise
-            return errno.EHOSTUNREACH
-        return 0
+        return attempt(self._send_frame, message)
 
     def _enqueue(self, peer: bytes, message: list[Frame]) -> None:
         queue = self._queues[peer]
@@ -196,3 +199,19 @@ class Sockets:
         if queue is not None:
             queue.reachable = False
         self._on_unreachable(peer, "gone")
+
+
+def attempt(send: Callable[..., object], message: Sequence[Frame | bytearray]) -> int:
+    """Send `message`; return 0, EAGAIN or EHOSTUNREACH. Only the first frame can fail."""
+    last = len(message) - 1
+    try:
+        for frame in message[:last]:
+            send(frame, _NOBLOCK_MORE, len(frame) < FEW_BYTES)
+        send(message[last], NOBLOCK, len(message[last]) < FEW_BYTES)
+    except zmq.Again:
+        return errno.EAGAIN
+    except zmq.ZMQError as error:
+        if error.errno != errno.EHOSTUNREACH:
+            raise
+        return errno.EHOSTUNREACH
+    return 0

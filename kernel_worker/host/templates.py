@@ -21,6 +21,7 @@ import importlib
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -155,7 +156,7 @@ class Templates:
 
     def base(self, environment: bytes) -> Template:
         """Return the base template for an environment."""
-        decoded = msgspec.msgpack.decode(environment, type=Environment)
+        decoded = msgspec.msgpack.decode(own_where_empty(environment), type=Environment)
         key = (decoded.python, _startup(decoded.variables))
         if key not in self._bases:
             self._bases[key] = template = Template("base", None)
@@ -290,7 +291,8 @@ class Templates:
             load = local.Load(spec.imports, has_environment=True)
             name = "imports of " + spec.name
             seconds = spec.startup_timeout_seconds
-            template = self._make(name, base, load, [environment], seconds)
+            contents = [own_where_empty(environment)]
+            template = self._make(name, base, load, contents, seconds)
         self._imports[key] = template
         return template
 
@@ -379,13 +381,28 @@ def contents_of(
 ) -> list[bytes]:
     """Return what `load` says that it comes with, in its order."""
     digests: list[Digest] = []
+    contents: list[bytes] = []
     if load.has_environment:
-        digests.append(spec.environment)
+        contents.append(own_where_empty(objects[spec.environment]))
     if load.has_code:
         digests.append(spec.code)
     if load.has_instance:
         digests += [spec.parameters, spec.initial]
-    return [objects[digest] for digest in digests]
+    return contents + [objects[digest] for digest in digests]
+
+
+def own_where_empty(environment: bytes) -> bytes:
+    """Return an encoded `Environment`; of a caller on another machine, that of this host.
+
+    Variables that the function's options set are added to those of the host.
+    """
+    decoded = msgspec.msgpack.decode(environment, type=Environment)
+    if decoded.python:
+        return environment
+    variables = {**os.environ, **decoded.variables}
+    return msgspec.msgpack.encode(
+        Environment(sys.executable, tuple(sys.path), variables, decoded.stamp)
+    )
 
 
 def fork_base(alive: int, alive_write: int) -> Template:

@@ -233,6 +233,7 @@ class Ask(_Message, tag="ask"):
         "attach",
         "console",
         "stop_worker",
+        "keys",
     ]
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
     -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
@@ -247,7 +248,7 @@ class Ask(_Message, tag="ask"):
     runs) -> AttachedKernel, once the worker is a Jupyter kernel; `console` (subject: a worker, a
     call, or empty, for the last that failed) -> ConsoleInfo: who asks has that console;
     `stop_worker` (subject: a worker) ends it: what it runs is interrupted, and runs again
-    elsewhere."""
+    elsewhere; `keys` -> how many connections end because their keys are not listed any more."""
     subject: str = ""
     filter: CallFilter | None = None
     after: int = 0

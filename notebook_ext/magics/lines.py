@@ -111,28 +111,28 @@ def remote_cancel(line: str) -> None:
 
 
 def remote_connect(line: str) -> None:
-    """Connect this notebook to a broker: so far, the one of this machine.
+    """Connect this notebook to a broker: that of this machine, or one on another machine.
 
         %remote_connect local
+        %remote_connect ~/gpu-box.json     # a connection file of that broker
 
-    Nobody needs it: the first call connects by itself. It starts the broker, so that the first call
-    does not have to.
+    Nobody needs it on one machine: the first call connects by itself. On the other machine,
+    `notebook-ext broker invite NAME` makes a connection file. Calls that are waited for on the
+    broker before end; spawned ones go on there.
     """
-    from notebook_ext import inquiry, process  # noqa: PLC0415  zmq, only where it is used
+    from notebook_ext import connecting  # noqa: PLC0415  zmq, only where it is used
 
-    (target,) = words("remote_connect", line, "`local`")
-    if target != "local":
+    (target,) = words("remote_connect", line, "`local` or a connection file")
+    if "://" in target:
         raise UsageError(
-            f"%remote_connect: {target}: other brokers and clusters are not in this version yet; "
-            "allowed is local"
+            f"%remote_connect: {target}: clusters are not in this version yet; allowed are local "
+            "and a connection file, which `notebook-ext broker invite` makes where the broker is"
         )
     try:
-        process.current()
-        found = inquiry.status()
+        said = connecting.connect(None if target == "local" else target)
     except Error as error:
         raise UsageError(f"%remote_connect: {_one_line(error)}") from error
-    if found is not None:
-        sys.stdout.write(f"Connected to the broker of this machine, pid {found.pid}.\n")
+    sys.stdout.write(f"{said}\n")
 
 
 def remote_attach(line: str) -> AttachedWorker:

@@ -67,7 +67,10 @@ class RunningBroker:
             "NOTEBOOK_EXT_DEBUG": "1",
         }
         with subprocess.Popen(
-            [*command, "--ready-fd", str(ready)], env=environment, pass_fds=[ready]
+            [*command, "--ready-fd", str(ready)],
+            env=environment,
+            pass_fds=[ready],
+            stderr=self.log(),
         ):
             os.close(ready)
         said = os.read(answer, 16)
@@ -77,6 +80,10 @@ class RunningBroker:
         assert found is not None
         self.connection = found
         return found
+
+    def log(self) -> int | None:
+        """Return where it writes its log; None: where the test does."""
+        return None
 
     def end(self, number: int = signal.SIGTERM) -> None:
         """Signal the broker and wait until it has ended."""

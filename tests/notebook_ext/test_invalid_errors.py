@@ -23,7 +23,7 @@ import notebook_ext as nb
 from kernel_worker import context
 from kernel_worker.model import FunctionKey, Outcome, WorkerId
 from kernel_worker.wire import instances
-from notebook_ext import cloud, console, entrypoint, metrics, process, script
+from notebook_ext import cloud, console, entrypoint, inviting, metrics, process, script
 from notebook_ext.exception import InvalidError
 from notebook_ext.feed import Feed, Gate
 from notebook_ext.refeed import Refeed
@@ -60,6 +60,11 @@ elsewhere = nb.Function.reference(FunctionKey("other/app/h"), "h", "m")
 stray = nb.App("stray")
 stray_refers = stray.function(name="stray_refers")(lambda: elsewhere)
 call = nb.FunctionCall.from_id("fc-nobody")
+
+
+def listening_twice() -> None:
+    f.remote()  # so that there is a broker
+    inviting.listen("tcp://127.0.0.1:1")
 
 
 class Method:
@@ -244,6 +249,9 @@ CASES = {
     "too many results": Case(lambda: left_by(forgot_values=1).resume(), ("f.map",)),
     "an iterable that raised": Case(taken_over, ("f.map", "LookupError: no more")),
     "an async iterable, read in part": Case(read_in_part, ("async",)),
+    # clients of other machines
+    "a broker that listens elsewhere": Case(listening_twice, ("--listen tcp://127.0.0.1:1",)),
+    "an invitation to nowhere": Case(lambda: inviting.invite("x"), ("--listen", "--address")),
     "no address for metrics": Case(lambda: metrics.parse_address("x"), ("--metrics 'x'",)),
     "metrics that are not installed": Case(without_prometheus, ("prometheus-client",)),
     "events of no call": Case(lambda: nb.events("in-1"), ("'in-1'",)),

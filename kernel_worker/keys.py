@@ -1,0 +1,197 @@
+"""Who may reach a broker over TCP: its own key pair, and the public keys of its clients.
+
+Keys are those of CURVE (CurveZMQ, RFC 26): 32 bytes, in files as 40 characters of Z85. They lie
+beside the journal, in a directory of mode 0700, each a file of mode 0600:
+
+    tcp/server.key      the broker's secret key, made once
+    tcp/clients/NAME    the public key of a client that is let in
+
+One file a client: it is there whole or not at all, and removing it revokes the key. The client's
+secret key is in its *connection file* alone, which `invite` gives and nobody keeps.
+
+Guarantees: whose key is not listed is not let in; with an empty list that is everybody.
+Not guaranteed: anything against who can read these files, or a connection file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from kernel_worker.directories import DATA, make_private, refusing
+from kernel_worker.errors import InvalidError, NotFoundError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+_KEY_TEXT: Final = re.compile(r"[!-~]{40}")
+_FORMAT: Final = 1
+
+
+class KeyPair(msgspec.Struct, frozen=True):
+    """One side's keys, as Z85 text."""
+
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"KeyPair({self.public!r}, secret=…)"
+
+
+class Invitation(msgspec.Struct, frozen=True):
+    """The content of a connection file: where a broker listens, and the keys to reach it."""
+
+    address: str
+    server: str
+    """The broker's public key: who has another one is not that broker."""
+    client: KeyPair
+    name: str = ""
+    format: int = _FORMAT
+
+
+class Keys:
+    """The keys of one broker."""
+
+    def __init__(self, data: Path) -> None:
+        """Take those in `data`, where the journal lies; nothing is made yet."""
+        self._root = data / "tcp"
+        self._clients = self._root / "clients"
+
+    def server(self) -> KeyPair:
+        """Return the broker's own pair; it is made where there is none."""
+        self._prepare()
+        place = self._root / "server.key"
+        with refusing(self._root, DATA):
+            if not place.exists():
+                _write_once(place, _made().secret)
+            secret = place.read_text(encoding="ascii").strip()
+        if not _KEY_TEXT.fullmatch(secret):
+            message = f"{place} holds no key; remove it, and invite all clients again"
+            raise InvalidError(message)
+        return KeyPair(_public(secret), secret)
+
+    def invite(self, name: str, address: str) -> Invitation:
+        """Let a new client in; return what it needs, of which nothing is kept but the public key.
+
+        Raises:
+            InvalidError: the name is not allowed, or taken.
+        """
+        _check(name)
+        server = self.server()
+        pair = _made()
+        place = self._clients / name
+        with refusing(self._clients, DATA):
+            if not _write_once(place, pair.public):
+                message = (
+                    f"a client {name!r} is listed already; choose another name, or remove it "
+                    f"first: notebook-ext broker revoke {name}"
+                )
+                raise InvalidError(message)
+        return Invitation(address, server.public, pair, name)
+
+    def revoke(self, name: str) -> None:
+        """Let a client in no more.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        _check(name)
+        try:
+            (self._clients / name).unlink()
+        except FileNotFoundError:
+            listed = ", ".join(sorted(self.listed().values())) or "nobody"
+            message = f"no client {name!r} is listed; there is: {listed}"
+            raise NotFoundError(message) from None
+
+    def listed(self) -> dict[str, str]:
+        """Return the names of the clients that are let in, by their public keys."""
+        try:
+            places = [each for each in self._clients.iterdir() if NAME.fullmatch(each.name)]
+        except FileNotFoundError:
+            return {}
+        found = {}
+        for place in places:
+            try:
+                found[place.read_text(encoding="ascii").strip()] = place.name
+            except (FileNotFoundError, UnicodeDecodeError):
+                continue  # it was removed meanwhile, or is none of ours
+        return found
+
+    def _prepare(self) -> None:
+        with refusing(self._root, DATA):
+            make_private(self._root, DATA)
+            make_private(self._clients, DATA)
+
+
+def read(path: Path) -> Invitation:
+    """Return what a connection file says.
+
+    Raises:
+        InvalidError: it is not there, is none, or others can read it.
+    """
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            found = msgspec.json.decode(file.read(), type=Invitation)
+    except OSError as error:
+        message = f"connection file {path}: {error.strerror or error}"
+        raise InvalidError(message) from error
+    except msgspec.DecodeError:
+        message = (
+            f"{path} is no connection file; `notebook-ext broker invite NAME` on the broker's "
+            "machine makes one"
+        )
+        raise InvalidError(message) from None  # what it says could be a key
+    if status.st_mode & 0o077 or status.st_uid not in {os.getuid(), 0}:
+        message = (
+            f"{path} holds a secret key and is not yours alone; do `chmod 600 {path}`, as its owner"
+        )
+        raise InvalidError(message)
+    keys = (found.server, found.client.public, found.client.secret)
+    if found.format != _FORMAT or not all(map(_KEY_TEXT.fullmatch, keys)):
+        message = f"{path} was made by another version of notebook-ext, or is damaged; invite anew"
+        raise InvalidError(message)
+    return found
+
+
+def _check(name: str) -> None:
+    if not NAME.fullmatch(name):
+        message = (
+            f"a client cannot be called {name!r}; allowed are 1 to 64 letters, digits, '_', '.', "
+            "'@' and '-', beginning with a letter, a digit or '_'"
+        )
+        raise InvalidError(message)
+
+
+def _made() -> KeyPair:
+    import zmq  # noqa: PLC0415  only where keys are made
+
+    public, secret = zmq.curve_keypair()
+    return KeyPair(public.decode(), secret.decode())
+
+
+def _public(secret: str) -> str:
+    import zmq  # noqa: PLC0415  only where there is a key
+
+    return zmq.curve_public(secret.encode()).decode()
+
+
+def _write_once(place: Path, text: str) -> bool:
+    """Write a file that only this user can read, whole and on disk; False where it is there."""
+    half = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        place.hardlink_to(half)
+    except FileExistsError:
+        return False
+    finally:
+        half.unlink()
+    return True

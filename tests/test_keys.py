@@ -1,0 +1,110 @@
+"""Keys lie in files of their user alone, and what is no key, or not his alone, is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kernel_worker import keys
+from kernel_worker.errors import InvalidError, NotFoundError
+from kernel_worker.keys import Keys
+
+ADDRESS = "tcp://127.0.0.1:9465"
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Keys:
+    return Keys(tmp_path)
+
+
+def test_the_broker_keeps_its_key_and_nobody_elses(known: Keys, tmp_path: Path) -> None:
+    assert known.listed() == {}
+    made = known.server()
+    assert known.server() == made == Keys(tmp_path).server()
+    given = known.invite("laptop", ADDRESS)
+    assert given.server == made.public
+    assert known.listed() == {given.client.public: "laptop"}
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"server.key", "laptop"}
+    assert all(given.client.secret not in path.read_text() for path in files)
+    modes = {path.stat().st_mode & 0o777 for path in files}
+    assert modes == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_dir()} == {0o700}
+    for secret in (made.secret, given.client.secret):
+        assert secret not in repr((made, given))
+
+
+def test_a_client_is_listed_once_and_revoked(known: Keys) -> None:
+    first = known.invite("a", ADDRESS)
+    with pytest.raises(InvalidError, match="revoke a"):
+        known.invite("a", ADDRESS)
+    known.invite("b", ADDRESS)
+    known.revoke("a")
+    assert list(known.listed().values()) == ["b"]
+    with pytest.raises(NotFoundError, match="no client 'a' is listed; there is: b"):
+        known.revoke("a")
+    assert known.invite("a", ADDRESS).client != first.client
+
+
+@pytest.mark.parametrize("name", ["", "../server.key", ".hidden", "a/b", "-x", "x" * 65, "a b"])
+def test_names_that_are_no_file_names_are_refused(known: Keys, name: str) -> None:
+    for act in (lambda: known.invite(name, ADDRESS), lambda: known.revoke(name)):
+        with pytest.raises(InvalidError, match="allowed are"):
+            act()
+
+
+def test_a_key_that_is_damaged_is_not_used(known: Keys, tmp_path: Path) -> None:
+    known.server()
+    (tmp_path / "tcp" / "server.key").write_text("nonsense")
+    with pytest.raises(InvalidError, match="holds no key"):
+        known.server()
+    (tmp_path / "tcp" / "clients" / "odd").write_bytes(b"\xff")
+    assert known.listed() == {}
+
+
+def test_a_directory_that_others_can_enter_is_refused(known: Keys, tmp_path: Path) -> None:
+    known.server()
+    (tmp_path / "tcp").chmod(0o755)
+    with pytest.raises(InvalidError, match="chmod 700"):
+        known.invite("a", ADDRESS)
+
+
+def test_a_connection_file_is_read_as_it_was_written(known: Keys, tmp_path: Path) -> None:
+    given = known.invite("a", ADDRESS)
+    file = tmp_path / "a.json"
+    file.write_bytes(msgspec.json.encode(given))
+    file.chmod(0o600)
+    assert keys.read(file) == given
+    file.chmod(0o640)
+    with pytest.raises(InvalidError, match="chmod 600"):
+        keys.read(file)
+
+
+def test_what_is_no_connection_file_is_refused_and_not_shown(known: Keys, tmp_path: Path) -> None:
+    given = known.invite("a", ADDRESS)
+    file = tmp_path / "a.json"
+    with pytest.raises(InvalidError, match="No such file"):
+        keys.read(file)
+    file.touch(0o600)
+    for text, says in (
+        (given.client.secret.encode(), "no connection file"),
+        (msgspec.json.encode(msgspec.structs.replace(given, format=2)), "another version"),
+        (msgspec.json.encode(msgspec.structs.replace(given, server="short")), "damaged"),
+    ):
+        file.write_bytes(text)
+        with pytest.raises(InvalidError, match=says) as raised:
+            keys.read(file)
+        assert given.client.secret not in repr(raised.getrepr(showlocals=False))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_a_connection_file_of_somebody_else_is_refused(known: Keys, tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(msgspec.json.encode(known.invite("a", ADDRESS)))
+    file.chmod(0o600)
+    os.chown(file, 65534, 65534)
+    with pytest.raises(InvalidError, match="not yours alone"):
+        keys.read(file)
