@@ -34,7 +34,6 @@ from kernel_worker.model import (
 )
 from kernel_worker.wire import instances
 from notebook_ext import process
-from notebook_ext.capture.surroundings import at_start
 from notebook_ext.submission import Package
 
 if TYPE_CHECKING:
@@ -352,7 +351,11 @@ class Surroundings:
         """Read an encoded `Environment` and add the variables of the options."""
         self.source = source
         environment = msgspec.msgpack.decode(encoded, type=Environment)
-        self._started_with = environment.variables if environment.python else at_start()
+        self._started_with = environment.variables
+        if not environment.python:
+            from notebook_ext.capture.surroundings import at_start  # noqa: PLC0415  rarely
+
+            self._started_with = at_start()
         self._wanted = dict(env)
         self.digest = source
         self.encoded = encoded

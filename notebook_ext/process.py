@@ -11,9 +11,6 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from kernel_worker import context
-from notebook_ext.config import current as settings_in_force
-
 if TYPE_CHECKING:
     from notebook_ext.session import Session
 
@@ -49,6 +46,9 @@ def is_far() -> bool:
     session = connected()
     if session is not None:
         return session.is_far
+    from kernel_worker import context  # noqa: PLC0415  not for an import alone
+    from notebook_ext.config import current as settings_in_force  # noqa: PLC0415  likewise
+
     return settings_in_force().connection_file is not None and context.worker_identity is None
 
 

@@ -34,6 +34,8 @@ HERE = CallContext("/here")
 class Session:
     """What lines need of a session, which writes down what it is told."""
 
+    is_far = False
+
     def __init__(self) -> None:
         self.printer = Printer()
         self.shown: list[tuple[Any, ...]] = []
@@ -238,6 +240,11 @@ def test_another_version_other_surroundings_and_large_arguments_go_by_the_broker
     assert talk.worker is not None
     assert talk.worker.recv(10) == b""
     assert talk.call() == NO_LINE  # it was of little use: it rests
+
+
+def test_nobody_asks_for_a_line_across_machines(talk: Talk) -> None:
+    talk.session.is_far = True
+    assert [talk.call() for _ in range(3)] == [NO_LINE] * 3
 
 
 def test_what_got_no_line_does_not_ask_again_at_once(talk: Talk) -> None:
