@@ -42,9 +42,16 @@ function pictureElement() {
   }
 
   class PictureElement extends HTMLElement {
+    /** Show what `render` draws in front of every picture with this mark; return what ends that. */
     static show(mark, render) {
-      render ? widgets.set(mark, render) : widgets.delete(mark);
-      [...shown.keys()].forEach(settle);
+      const settleAll = () => [...shown.keys()].forEach(settle);
+      widgets.set(mark, render);
+      settleAll();
+      return () => {
+        if (widgets.get(mark) !== render) return; // the notebook was opened again meanwhile
+        widgets.delete(mark);
+        settleAll();
+      };
     }
 
     connectedCallback() {
@@ -94,11 +101,12 @@ function overPicture(make) {
       initialize({ model }) {
         widget.initialize({ model });
         const mark = model.get("mark");
-        pictureElement().show(mark, (el) => widget.render({ model, el }));
         model.on("msg:custom", ({ op, html }) => {
           if (op === "picture") keepInNotebook(model.widget_manager, mark, html);
         });
-        return () => pictureElement().show(mark, undefined);
+        const end = pictureElement().show(mark, (el) => widget.render({ model, el }));
+        model.on("comm_live_update", end); // the kernel restarts: nobody hears its buttons any more
+        return end;
       },
 
       render({ model, el }) {

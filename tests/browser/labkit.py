@@ -214,6 +214,12 @@ class NotebookPage:
         self.page.reload()
         self._attach()
 
+    def restart_kernel(self) -> None:
+        """Restart the kernel, without the question that the menu asks."""
+        self.page.evaluate(
+            "async () => { await window.panel.sessionContext.session.kernel.restart() }"
+        )
+
     def use_theme(self, name: str) -> None:
         """Change to a theme, `JupyterLab Dark` for example."""
         self.page.evaluate(

@@ -79,6 +79,9 @@ def test_it_shows_pictures_and_no_error(  # noqa: PLR0917  fixtures
     gate.touch()
     wait_until(partial(is_picture, notebook, 3, "400 / 400"), 60, "the last progress, ended")
     expect(notebook.cell(3).locator(".nbx-progress")).to_have_count(1)
+    notebook.restart_kernel()
+    expect(notebook.page.locator(".nbx")).to_have_count(0)
+    notebook.cell(3).get_by_text("400 / 400").wait_for()
     notebook.page.close()
     notebook.server.end_kernels()
 
