@@ -15,6 +15,7 @@ Not guaranteed: anything against who can read these files, or a connection file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import TYPE_CHECKING, Final
@@ -109,16 +110,12 @@ class Keys:
 
     def listed(self) -> dict[str, str]:
         """Return the names of the clients that are let in, by their public keys."""
-        try:
-            places = [each for each in self._clients.iterdir() if NAME.fullmatch(each.name)]
-        except FileNotFoundError:
-            return {}
         found = {}
-        for place in places:
-            try:
-                found[place.read_text(encoding="ascii").strip()] = place.name
-            except (FileNotFoundError, UnicodeDecodeError):
-                continue  # it was removed meanwhile, or is none of ours
+        with contextlib.suppress(OSError):  # whoever cannot be read is not let in
+            for place in self._clients.iterdir():
+                with contextlib.suppress(OSError, UnicodeDecodeError):
+                    if NAME.fullmatch(place.name):
+                        found[place.read_text(encoding="ascii").strip()] = place.name
         return found
 
     def _prepare(self) -> None:

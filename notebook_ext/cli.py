@@ -167,12 +167,13 @@ def broker_status() -> None:
 def broker_invite(name: str, address: str | None) -> None:
     """Print a connection file that lets a client on another machine in; call it NAME.
 
-    It holds a secret key: `notebook-ext broker invite NAME > FILE` (with `umask 077`), carry FILE
-    there by a way that you trust, and say `%remote_connect FILE` in the notebook.
+    It holds a secret key: carry FILE of `notebook-ext broker invite NAME > FILE`, which is made
+    yours alone, there by a way that you trust, and say `%remote_connect FILE` in the notebook.
     """
     from notebook_ext import inviting  # noqa: PLC0415  only where it is asked for
 
     invitation = inviting.invite(name, address)
+    inviting.make_private(sys.stdout)
     click.echo(msgspec.json.format(msgspec.json.encode(invitation)).decode())
     click.echo(f"{name} will find this broker at {invitation.address}.", err=True)
 

@@ -106,9 +106,9 @@ class Far:
         """Return the message in what the socket gave; empty where there is none that is new."""
         try:
             mark = resuming.decode(frames[0])
+            message: list[Any] = mark.joined(frames[1:])
         except ProtocolError:
-            return []
-        message: list[Any] = mark.joined(frames[1:])
+            return []  # from no broker of ours, then
         if mark.number in {resuming.GREETING, resuming.FRESH} and message:
             return self._answered(mark, message)
         if not self._stream.takes(mark, message):

@@ -38,12 +38,14 @@ class Inquiry:
         self._requests = 0
         self._context = zmq.Context()
         self._far: Far | None = None
+        self._whose = "the broker"
         peer = f"cl-{secrets.token_hex(8)}"
         hello = messages.Hello("client", peer, pid=os.getpid(), machine=rendezvous.machine_id())
         if connection.keys is not None:
             from notebook_ext.far import Far  # noqa: PLC0415  only where there is one
 
             self._far = Far(self._context, connection, hello)
+            self._whose = f"the broker at {connection.address}"
             return
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 200)
@@ -169,7 +171,7 @@ class Inquiry:
                     raise errors.ConnectionError(f"the broker refused: {reason}")
                 case _:
                     pass
-        raise errors.ConnectionError(f"the broker did not answer within {self._limit:g} s")
+        raise errors.ConnectionError(f"{self._whose} did not answer within {self._limit:g} s")
 
     def _send(self, message: messages.Message) -> None:
         if self._far is not None:

@@ -10,7 +10,8 @@ import contextlib
 import dataclasses
 import os
 import socket
-from typing import TYPE_CHECKING
+import stat
+from typing import TYPE_CHECKING, TextIO
 
 from kernel_worker import directories, rendezvous, settings
 from kernel_worker.errors import InvalidError
@@ -58,6 +59,14 @@ def invite(name: str, address: str | None = None) -> Invitation:
     """
     address = _reachable(address)
     return _keys().invite(name, address)
+
+
+def make_private(output: TextIO) -> None:
+    """Let nobody else read the file that `output` goes to, if it is one."""
+    with contextlib.suppress(OSError):  # it is none
+        file = output.fileno()
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            os.fchmod(file, 0o600)
 
 
 def revoke(name: str) -> int:

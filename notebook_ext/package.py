@@ -402,4 +402,11 @@ class Surroundings:
         return tuple(sorted([*changed, *((name, None) for name in gone)]))
 
 
-_NOT_SENT = frozenset({"JPY_PARENT_PID", "JPY_SESSION_NAME", "NOTEBOOK_EXT_SESSION"})
+_NOT_SENT = frozenset(
+    {
+        "JPY_PARENT_PID",
+        "JPY_SESSION_NAME",
+        "NOTEBOOK_EXT_CONNECTION_FILE",
+        "NOTEBOOK_EXT_SESSION",
+    }
+)

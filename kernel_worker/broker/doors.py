@@ -142,6 +142,8 @@ class Doors(Sockets):
         self.door = router.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def _shut(self) -> None:
+        if self._far_router.closed:
+            return  # it could not be opened again
         sources = (self._far_router, self._zap, self._events)
         self._far_router.disable_monitor()
         for source in sources:
@@ -292,7 +294,7 @@ class Doors(Sockets):
 
     def _receive_far(self) -> list[Frame] | None:
         receive = self._far_router.recv
-        while True:
+        while not self._far_router.closed:
             try:
                 frame = receive(NOBLOCK, False)
             except zmq.Again:
@@ -308,6 +310,7 @@ class Doors(Sockets):
                 continue
             if found:
                 return found
+        return None
 
     def _taken(self, connection: bytes, parts: list[Frame], key: str) -> list[Frame] | None:
         """Return a message, or None where it is for the stream alone, or comes twice."""

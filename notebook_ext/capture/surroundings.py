@@ -13,7 +13,14 @@ import msgspec
 from kernel_worker.model import ELSEWHERE, Digest, Environment, digest_of, is_text
 from notebook_ext import process
 
-_NOT_SENT = frozenset({"JPY_PARENT_PID", "JPY_SESSION_NAME", "NOTEBOOK_EXT_SESSION"})
+_NOT_SENT = frozenset(
+    {
+        "JPY_PARENT_PID",
+        "JPY_SESSION_NAME",
+        "NOTEBOOK_EXT_CONNECTION_FILE",
+        "NOTEBOOK_EXT_SESSION",
+    }
+)
 
 
 class Surroundings(NamedTuple):

@@ -5,6 +5,7 @@ Here that is another process with directories of its own, which finds no broker 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -47,21 +48,24 @@ class Site:
         self.address = f"tcp://127.0.0.1:{free_port()}"
         self._variables = os.environ | place.variables | {"HOME": str(home), "ONLY_THERE": "yes"}
 
-    def types(self, *words: str) -> str:
-        done = subprocess.run(
-            [*COMMAND, *words],
-            env=self._variables,
-            capture_output=True,
-            text=True,
-            timeout=60 * PATIENCE,
-            check=False,
-        )
+    def types(self, *words: str, into: Path | None = None) -> str:
+        with contextlib.ExitStack() as stack:
+            output = subprocess.PIPE if into is None else stack.enter_context(into.open("w"))
+            done = subprocess.run(
+                [*COMMAND, *words],
+                env=self._variables,
+                stdout=output,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60 * PATIENCE,
+                check=False,
+            )
         assert not done.returncode, done.stderr
-        return done.stdout
+        return done.stdout or ""
 
     def invite(self, name: str, file: Path, *options: str) -> Path:
-        file.touch(0o600)
-        file.write_text(self.types("broker", "invite", name, *options))
+        self.types("broker", "invite", name, *options, into=file)
+        assert file.stat().st_mode & 0o777 == 0o600
         return file
 
 
