@@ -203,13 +203,13 @@ def test_who_does_not_prove_the_brokers_key_is_refused(
     broker: RunningBroker, invitation: Invitation, log: Callable[[], str], client: Client
 ) -> None:
     before = resident_bytes(broker.connection.pid)
+    noted = 0
 
     def is_noted() -> bool:
         nonlocal noted
         known, noted = noted, log().count("is refused: it proves no listed key")
         return noted > known
 
-    noted = 0
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     dealer = context.socket(zmq.DEALER)  # without any keys
     dealer.routing_id = b"cl-plain"
