@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING, TextIO
 
 from kernel_worker import directories, rendezvous, settings
-from kernel_worker.errors import InvalidError
+from kernel_worker.errors import ConnectionError, InvalidError  # noqa: A004  ours
 from kernel_worker.keys import Keys
 from notebook_ext import inquiry
 from notebook_ext.config import reload
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kernel_worker.keys import Invitation
     from kernel_worker.rendezvous import Connection
 
+LIMIT_SECONDS = 5.0
+"""How long a broker may take to end connections."""
 _EVERYWHERE = ("*", "0.0.0.0", "[::]")  # noqa: S104  looked for, not bound
 
 
@@ -80,8 +82,14 @@ def revoke(name: str) -> int:
     running = inquiry.find_here()
     if running is None or not running.door:
         return 0
-    with inquiry.Inquiry(running) as asking:
-        return asking.check_keys()
+    try:
+        with inquiry.Inquiry(running, LIMIT_SECONDS) as asking:
+            return asking.check_keys()
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{name} is not listed any more, but connections that it has may go on: {error}; end "
+            f"the process {running.pid} if it hangs"
+        ) from error
 
 
 def clients() -> dict[str, str]:

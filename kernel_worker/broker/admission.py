@@ -136,8 +136,12 @@ class Admission:
             )
         if hello.peer.encode() != routing:
             return f"{hello.peer!r} dialled as {routing!r}"
-        if hello.role != "client" and self._broker.sockets.is_far(routing):
-            return f"{hello.peer} would be a {hello.role}: only clients come over TCP"
+        if self._broker.sockets.is_far(routing):
+            if hello.role != "client":
+                return f"{hello.peer} would be a {hello.role}: only clients come over TCP"
+            known = self._peers.speaking.get(routing)
+            if isinstance(known, Client) and not known.is_far:
+                return f"{hello.peer} is a client of this machine"
         if hello.role == "worker" and hello.peer not in self._peers.workers:
             return f"nobody asked for worker {hello.peer}"
         if hello.role == "host" and hello.resources is None:
@@ -163,7 +167,7 @@ class Admission:
             return events.HostJoined(host.id, host.resources)
         self._broker.timers.cancel("idle")
         far = self._broker.sockets.is_far(routing)
-        client = Client(ClientId(hello.peer), routing, 0 if far else hello.pid)
+        client = Client(ClientId(hello.peer), routing, 0 if far else hello.pid, far)
         self._peers.add_client(client)
         client.watch = None if far else self._watch(hello, client)
         return events.ClientConnected(client.id, is_nested=bool(hello.worker) and not far)

@@ -305,7 +305,7 @@ class Doors(Sockets):
                 parts.append(frame.bytes if len(frame) < FEW_BYTES else frame.buffer)
             try:
                 found = self._taken(bytes(parts[0]), parts[1:], str(frame.get("User-Id")))
-            except ProtocolError as error:
+            except (ProtocolError, zmq.ZMQError) as error:  # the second where there is no key
                 _log.warning("something that was said over TCP is dropped: %s", error)
                 continue
             if found:

@@ -26,6 +26,8 @@ class Client:
     id: ClientId
     routing: bytes
     pid: int = 0
+    is_far: bool = False
+    """Whether it came over TCP."""
     watch: ProcessWatch | None = None
     instances: dict[PoolId, FunctionKey] = field(default_factory=dict)
     """The pools that are defined in its name for instances of deployed classes, and their keys."""

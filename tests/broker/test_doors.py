@@ -322,10 +322,13 @@ def test_what_was_recorded_and_is_sent_again_is_refused(  # noqa: PLR0917  fixtu
     assert client.ask("status", "", messages.Status).clients == 2
 
 
-def test_who_is_no_client_is_refused(invitation: Invitation) -> None:
+def test_who_is_no_client_is_refused(invitation: Invitation, client: Client) -> None:
     for role in ("host", "worker"):
         with pytest.raises(AssertionError, match="only clients come over TCP"):
             FarClient(to(invitation), role=role)
+    with pytest.raises(AssertionError, match="cl-1 is a client of this machine"):
+        FarClient(to(invitation), client.peer)
+    assert client.ask("status", "", messages.Status).clients == 1
 
 
 def test_nobody_takes_an_id_that_is_not_his(  # noqa: PLR0917  fixtures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -71,6 +72,24 @@ def test_without_a_broker_the_setting_says_where_it_will_be(
     assert inviting.revoke("laptop") == 0
     with pytest.raises(NotFoundError):
         inviting.revoke("laptop")
+
+
+def test_a_broker_that_hangs_is_named_where_a_key_is_revoked(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("broker", "start", "--listen", "tcp://127.0.0.1:0")
+    invited(run("broker", "invite", "laptop"))
+    running = inquiry.find_here()
+    assert running is not None
+    monkeypatch.setattr(inviting, "LIMIT_SECONDS", 0.2)
+    os.kill(running.pid, signal.SIGSTOP)
+    try:
+        result = run("broker", "revoke", "laptop")
+    finally:
+        os.kill(running.pid, signal.SIGCONT)
+    assert "laptop is not listed any more, but connections" in result.output
+    assert f"end the process {running.pid} if it hangs" in result.output
+    assert inviting.clients() == {}
 
 
 def test_an_address_that_cannot_be_bound_is_one_line(run: Run) -> None:
