@@ -35,7 +35,7 @@ FunctionKey = NewType("FunctionKey", str)
 Digest = NewType("Digest", str)
 """The content address (BLAKE2b, 32 hex digits) of an object that travels once; `""` is "none"."""
 LeaseId = NewType("LeaseId", int)
-"""A worker's right to a range of inputs; unique within one broker's life."""
+"""A worker's right to a range of inputs; another broker of the same machine gives other ones."""
 
 
 def digest_of(*parts: bytes | memoryview) -> Digest:
@@ -300,3 +300,33 @@ class HostResources(msgspec.Struct, frozen=True, array_like=True):
     cpu: float
     memory_mib: int
     devices: tuple[Device, ...] = ()
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True):
+    """The lease that a worker runs, or ran last."""
+
+    lease: LeaseId
+    call: CallId
+    start: int
+    stop: int
+    """The end of what it runs of it; 0: nobody but the broker that gave it can go on with it."""
+    attempt: int
+    index: int
+    """The input after the last that it has taken up."""
+    runs: bool
+    """Whether it is not through with it."""
+
+
+class Survivor(msgspec.Struct, frozen=True, array_like=True):
+    """A worker that lives on after its broker."""
+
+    worker: WorkerId
+    spec: FunctionSpec
+    devices: tuple[int, ...]
+    pid: int
+    """0: its process is about to exist."""
+    start: str
+    number: int
+    """How many brokers it knew are gone: its `Hello` says so, on a connection that counts."""
+    held: Held | None = None
+    """None: it has had no lease yet."""

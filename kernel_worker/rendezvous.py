@@ -5,6 +5,8 @@ Everything meets in one directory, `<runtime_dir>/<profile>-<machine>-<protocol 
     lock             flocked by the living broker for as long as it lives: this, never a pid, says
                      whether there is one
     start.lock       flocked by whoever starts a broker: many clients that start at once get one
+    agent.lock       flocked by the host agent of this machine, which may outlive its broker; it
+                     holds the agent's pid
     connection.json  where the living broker listens; without the lock it is stale and ignored
     broker.sock      the socket (in a hashed directory below `/tmp` where the path is too long)
     broker.log       what brokers and host agents write on stdout and stderr
@@ -223,6 +225,36 @@ def claim(directory: Path) -> int | None:
             return None
         time.sleep(_PAUSE_SECONDS)
     return descriptor
+
+
+def claim_agent(connection_file: str) -> int | None:
+    """Become the host agent beside a broker's connection file; None where another one lives.
+
+    Returns:
+        The locked descriptor, which no child may inherit.
+    """
+    descriptor = _open_lock(Path(connection_file).with_name("agent.lock"))
+    if not _try_lock(descriptor, fcntl.LOCK_EX, Path(connection_file).parent):
+        os.close(descriptor)
+        return None
+    os.truncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def living_agent(connection_file: str) -> int:
+    """Return the pid of the host agent beside a broker's connection file; 0: none lives."""
+    path = Path(connection_file).with_name("agent.lock")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        if _try_lock(descriptor, fcntl.LOCK_SH, path.parent):
+            return 0
+        return int(os.read(descriptor, 32) or b"0")
+    finally:
+        os.close(descriptor)
 
 
 def publish(connection: Connection) -> None:

@@ -59,6 +59,8 @@ class Settings:
     """Indices of the devices that may be used; () for none, None for all that are found."""
     client_grace_seconds: float = 600.0
     """How long a silent client's attached calls are kept."""
+    broker_grace_seconds: float = 30.0
+    """How long workers live on without a broker, until another one is there; 0: not at all."""
     result_ttl_seconds: float = 7 * 24 * 3600.0
     """How long results of spawned calls are kept after they have ended."""
     progress: str = "auto"
@@ -297,6 +299,7 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "max_workers": _count,
     "gpus": _devices,
     "client_grace_seconds": _seconds,
+    "broker_grace_seconds": _seconds,
     "result_ttl_seconds": _seconds,
     "progress": _choice,
     "log_prefix": _flag,

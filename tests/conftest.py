@@ -61,7 +61,10 @@ def _tier(item: pytest.Item) -> int:
 def own_directories(request: pytest.FixtureRequest) -> Iterator[Path]:
     """Give this run directories of its own, and look at its end that nothing of it is left."""
     base = request.config.stash[BASE]
-    more = {"NOTEBOOK_EXT_IDLE_EXIT_SECONDS": str(IDLE_EXIT_SECONDS)}
+    more = {
+        "NOTEBOOK_EXT_IDLE_EXIT_SECONDS": str(IDLE_EXIT_SECONDS),
+        "NOTEBOOK_EXT_BROKER_GRACE_SECONDS": str(IDLE_EXIT_SECONDS),
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (variables(base) | more).items():
             patch.setenv(name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-KEPT = ("lock", "start.lock", "broker.log")
+KEPT = ("lock", "start.lock", "agent.lock", "broker.log")
 """Lock files stay (removing one under a waiting process would give two owners), and the log."""
 
 

@@ -10,10 +10,13 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from kernel_worker.broker.bounds import check_numbers
 from kernel_worker.broker.peers import Client, Host, Peer, Worker
 from kernel_worker.broker.watches import ProcessWatch
 from kernel_worker.core import events
+from kernel_worker.errors import ProtocolError
 from kernel_worker.model import PROTOCOL_MAJOR, ClientId, HostId, WorkerId
 from kernel_worker.wire import messages
 
@@ -43,14 +46,16 @@ class Admission:
         if reason:
             self.refuse(routing, reason)
             return
+        worker = self._peers.workers.get(WorkerId(hello.peer))
+        if worker is not None and hello.number < worker.number:
+            return
         broker = self._broker
-        welcome = messages.Welcome(broker.connection.incarnation, broker.connection.machine)
         if broker.sockets.goes_on(routing) and routing in self._peers.speaking:
             broker.timers.cancel(("grace", routing))
-            broker.sockets.greet(routing, messages.encode(welcome))
+            self._welcome(routing)
             return
         event = self._admit(routing, hello)
-        broker.sockets.greet(routing, messages.encode(welcome))
+        self._welcome(routing)
         broker.handle(event)
 
     def starting(self, routing: bytes, message: messages.ToBroker) -> Worker | None:
@@ -60,12 +65,45 @@ class Admission:
         return self._peers.workers.get(message.worker)
 
     def ignores(self, routing: bytes) -> bool:
-        """Whether this is what was on its way from a process that has ended: nobody hears of it.
+        """Whether nobody hears of this: what was on its way from a process that has ended, mostly.
 
         A death is seen at once, the last messages (that an input of a killed worker runs on, say)
         come through the socket a moment later.
         """
-        return routing in self._dead
+        return routing in self._dead or self._is_asked_for(routing)
+
+    def rejoin(self, routing: bytes, hello: messages.Hello) -> events.HostRejoined | None:
+        """Let a host agent in that has outlived another broker; its workers may speak then."""
+        reason = self._why_not(routing, msgspec.structs.replace(hello, survivors=()))
+        if not reason:
+            try:
+                check_numbers(hello.survivors)
+            except ProtocolError as error:
+                reason = str(error)
+        if reason or hello.resources is None:
+            self.refuse(routing, reason)
+            return None
+        self._admit(routing, hello)
+        for one in hello.survivors:
+            self._peers.expect_worker(one.worker, HostId(hello.peer), one.spec.pool, one.number)
+        self._welcome(routing)
+        _log.info("host %s is back, with %d workers", hello.peer, len(hello.survivors))
+        return events.HostRejoined(HostId(hello.peer), hello.resources, hello.survivors)
+
+    def _welcome(self, routing: bytes) -> None:
+        connection = self._broker.connection
+        welcome = messages.Welcome(connection.incarnation, connection.machine)
+        self._broker.sockets.greet(routing, messages.encode(welcome))
+
+    def _is_asked_for(self, routing: bytes) -> bool:
+        """Whether it is a worker that will say `Hello`.
+
+        One that has outlived a broker may be quicker to say what was on its way; it repeats that.
+        """
+        try:
+            return WorkerId(routing.decode()) in self._peers.workers
+        except UnicodeDecodeError:
+            return False
 
     def refuse(self, routing: bytes, reason: str) -> None:
         """Tell somebody who is not let in."""
@@ -146,6 +184,8 @@ class Admission:
             return f"nobody asked for worker {hello.peer}"
         if hello.role == "host" and hello.resources is None:
             return f"host {hello.peer} did not say what it has"
+        if hello.role == "host" and hello.survivors:
+            return f"host {hello.peer} is late: what its workers ran was given to others"
         if hello.role == "host":
             check_numbers(hello.resources)
         return ""

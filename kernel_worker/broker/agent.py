@@ -1,16 +1,22 @@
 """The host agent of the broker's own machine: started with the broker, kept alive, ended with it.
 
-Its standard input is a pipe whose other end is here: its end of file tells the agent that the
-broker is gone, however it went. An agent that dies is started again, later each time it dies young.
+An agent that dies is started again, later each time it dies young. One that is there already, since
+it has outlived another broker, is taken over: it is no child of this process, but it is watched and
+ended like one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import select
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from kernel_worker import rendezvous
 from kernel_worker.broker.watches import ProcessWatch
 
 if TYPE_CHECKING:
@@ -34,59 +40,76 @@ class LocalAgent:
     ) -> None:
         """Start nothing yet. `clock` is the one that `timers` goes by."""
         command = [sys.executable, "-P", "-m", "kernel_worker.host"]
+        self._connection_file = connection_file
         self._command = [*command, "--connection", connection_file]
         self._watches = watches
         self._timers = timers
         self._clock = clock
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self.pid = 0
+        """The process, or 0."""
         self._watch: ProcessWatch | None = None
         self._started_at = 0.0
         self._delay_seconds = _FIRST_DELAY_SECONDS
 
-    @property
-    def pid(self) -> int:
-        """The process, or 0."""
-        return self._process.pid if self._process is not None else 0
-
     def start(self) -> None:
-        """Start the process; it is watched from now on."""
+        """Start the process, unless one is there; it is watched from now on."""
         self._started_at = self._clock()
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, cwd="/", start_new_session=True
-        )
-        self._watch = ProcessWatch(self._watches, self._process.pid, self._died)
+        self.pid = rendezvous.living_agent(self._connection_file)
+        if not self.pid:
+            self._child = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, cwd="/", start_new_session=True
+            )
+            self.pid = self._child.pid
+        try:
+            self._watch = ProcessWatch(self._watches, self.pid, self._died)
+        except ProcessLookupError:
+            self._died()
 
     def stop(self) -> None:
-        """Close its standard input, wait for its end, and kill it if that takes too long."""
+        """Ask for its end, wait for that, and kill it if that takes too long."""
         self._timers.cancel("agent")
         if self._watch is not None:
             self._watch.close()
-        if self._process is None:
-            return
-        self._close_pipe()
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            _log.warning("the host agent (pid %d) did not end: killed", self._process.pid)
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        if self.pid and not end(self.pid, _STOP_SECONDS):
+            _log.warning("the host agent (pid %d) did not end: killed", self.pid)
+        if self._child is not None:
+            self._child.wait()
+        self._child, self.pid = None, 0
 
     def _died(self) -> None:
-        if self._process is None:
-            return
-        self._close_pipe()
-        code = self._process.wait()
-        self._process = None
+        code = "unknown" if self._child is None else str(self._child.wait())
+        self._child, self.pid = None, 0
         now = self._clock()
         if now - self._started_at > _YOUNG_SECONDS:
             self._delay_seconds = _FIRST_DELAY_SECONDS
         _log.error(
-            "the host agent ended (exit code %d); another one in %.1f s", code, self._delay_seconds
+            "the host agent ended (exit code %s); another one in %.1f s", code, self._delay_seconds
         )
         self._timers.set("agent", now + self._delay_seconds, self.start)
         self._delay_seconds = min(2 * self._delay_seconds, _MAX_DELAY_SECONDS)
 
-    def _close_pipe(self) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+
+def end(pid: int, patience_seconds: float) -> bool:
+    """Ask a process to end, and kill it where it does not; return whether it ended by itself."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            if patience_seconds > 0:
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+                if _has_ended(process, patience_seconds):
+                    return True
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        _has_ended(process, _STOP_SECONDS)
+    finally:
+        os.close(process)
+    return False
+
+
+def _has_ended(process: int, patience_seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(process, select.POLLIN)
+    return bool(poller.poll(patience_seconds * 1000))

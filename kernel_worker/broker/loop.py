@@ -23,6 +23,7 @@ import os
 import signal
 import socket
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,6 +32,7 @@ import zmq
 from kernel_worker import rendezvous
 from kernel_worker.broker import streams
 from kernel_worker.broker.admission import Admission
+from kernel_worker.broker.adopting import Arrivals
 from kernel_worker.broker.agent import LocalAgent
 from kernel_worker.broker.answers import Answers
 from kernel_worker.broker.commit import Commit
@@ -116,10 +118,12 @@ class Broker:
         """Spawned calls that are over, and whether their results have expired."""
         self._defined: set[PoolId] = set()
         self._exits: list[events.WorkerExited] = []
+        self._early: deque[list[Frame]] = deque()
+        """What has come while this broker waited for a host agent."""
         self._appetite = 1
         """How many messages a turn takes: to find that there is no other costs more than a poll."""
 
-        self.scheduler = Scheduler(connection.incarnation)
+        self.scheduler = Scheduler(connection.incarnation, int(self.started_at * 16) << 24)
         self._commit = Commit(journal, self.objects)
         self._admission = Admission(self, settings.client_grace_seconds)
         self.sockets = self._opened()
@@ -174,6 +178,8 @@ class Broker:
         self.watches.add(refusals, self.sockets.note_refusals)
         signals = _Signals(self)
         self._upkeep()
+        while self._early:
+            self._guarded(self._receive)
         if self._agent is not None:
             self._agent.start()
         gc.collect()
@@ -223,7 +229,7 @@ class Broker:
         appetite, taken = self._appetite, 0
         self._appetite = min(2 * appetite, MESSAGES_PER_TURN)
         while taken < (MESSAGES_PER_TURN if self._exits else appetite):
-            parts = self.sockets.receive()
+            parts = self._early.popleft() if self._early else self.sockets.receive()
             if parts is None:
                 self._appetite = 1
                 break
@@ -506,6 +512,9 @@ class Broker:
     # ---- beginning and end ------------------------------------------------------------------
 
     def _restore(self) -> None:
+        early = Arrivals(self.sockets, self.connection.path)
+        survivor = early.survivor()
+        self._early.extend(early.others)
         restored = self.journal.restored()
         self.ended_calls.update(restored.ended)
         keeper = "the journal"
@@ -516,7 +525,9 @@ class Broker:
         for record in facts:
             if isinstance(record, CallSubmitted):
                 self.hook_tables.keep(record.spec, record.table, record.requires)
-        self._do(self.scheduler.restore(facts, self.now()), events.TimePassed(), ())
+        rejoined = None if survivor is None else self._admission.rejoin(*survivor)
+        wanted = self.scheduler.restore(facts, self.now(), rejoined)
+        self._do(wanted, events.TimePassed(), ())
         self._deployments.restore(restored.deployments)
         self.objects.forget(keeper)
         self._commit.flush()

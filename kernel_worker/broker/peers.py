@@ -55,6 +55,8 @@ class Worker:
     routing: bytes
     host: HostId
     pool: PoolId
+    number: int = 0
+    """What its `Hello` says at least (see there): one that says less is about to dial anew."""
     is_connected: bool = False
     pid: int = 0
     start: str = ""
@@ -87,9 +89,9 @@ class Peers:
         self.hosts[host.id] = host
         self.speaking[host.routing] = host
 
-    def expect_worker(self, worker: WorkerId, host: HostId, pool: PoolId) -> None:
-        """A host is asked for this worker."""
-        self.workers[worker] = Worker(worker, worker.encode(), host, pool)
+    def expect_worker(self, worker: WorkerId, host: HostId, pool: PoolId, number: int = 0) -> None:
+        """A host is asked for this worker, or has it still."""
+        self.workers[worker] = Worker(worker, worker.encode(), host, pool, number)
 
     def worker_spoke(self, worker: Worker) -> None:
         """A worker said `Hello`; it has no object that an earlier connection was sent."""

@@ -18,6 +18,7 @@ from kernel_worker.model import (
     Outcome,
     ParentInput,
     PoolId,
+    Survivor,
     WorkerId,
 )
 
@@ -46,6 +47,17 @@ class HostJoined(_Event):
 
     host: HostId
     resources: HostResources
+
+
+class HostRejoined(_Event):
+    """A host agent that another broker knew offers its resources and says who lives there still.
+
+    It goes into `Scheduler.restore`: nobody has inputs yet that a survivor may run.
+    """
+
+    host: HostId
+    resources: HostResources
+    survivors: tuple[Survivor, ...]
 
 
 class HostLost(_Event):

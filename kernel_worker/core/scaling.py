@@ -28,7 +28,6 @@ STARVED_SECONDS: Final = 2.0
 """How long work waits for memory or a device that busy workers of other pools hold."""
 MAX_KEPT: Final = 1000
 """Beyond so many workers a pool grows by demand alone, whatever floor or buffer it was given."""
-_STARTUP_GRACE_SECONDS: Final = 1.0
 
 
 def scale_all(state: State) -> None:
@@ -117,9 +116,7 @@ def _start_one(state: State, pool: Pool) -> bool:
 
 def _start_on(state: State, pool: Pool, host: Host, devices: tuple[int, ...]) -> None:
     worker = state.add_worker(pool, host, devices)
-    host.templates.add(pool.id)
-    limit = pool.spec.startup_timeout_seconds + _STARTUP_GRACE_SECONDS
-    state.timers.set(("startup", worker.id), state.now + limit)
+    state.expect_ready(worker)
     state.emit(effects.StartWorker(worker.id, host.id, pool.spec, devices))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from kernel_worker.core import (
+    adopting,
     effects,
     events,
     exits,
@@ -41,14 +42,15 @@ if TYPE_CHECKING:
 class Scheduler:
     """Decides which worker runs which inputs, and how many workers there are."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, leases_from: int = 0) -> None:
         """Make a scheduler that knows nothing yet.
 
         Args:
             prefix: Goes into the worker ids (`ta-<prefix>-<n>`), so that those of a restarted
                 broker are new.
+            leases_from: Lease ids are above it: so that those of a restarted broker are new too.
         """
-        self._state = State(prefix)
+        self._state = State(prefix, leases_from)
 
     def handle(self, event: events.Event, now: float) -> list[Effect]:
         """Take one event in and return what is to be done about it, in order.
@@ -65,15 +67,24 @@ class Scheduler:
         """Return when a `TimePassed` is due at the latest, or None."""
         return self._state.timers.next_due()
 
-    def restore(self, facts: Iterable[records.Record], now: float) -> list[Effect]:
+    def restore(
+        self,
+        facts: Iterable[records.Record],
+        now: float,
+        rejoined: events.HostRejoined | None = None,
+    ) -> list[Effect]:
         """Know again what the journal holds: outcomes stay, everything else waits for a worker.
 
-        Call it once, before any event. Calls that were over are not known again.
+        Call it once, before any event. Calls that were over are not known again. What a worker of
+        the host that has `rejoined` runs goes on.
         """
         state = self._begin(now)
         for fact in facts:
             submitting.restore_record(state, fact)
+        if rejoined is not None:
+            adopting.adopt(state, rejoined)
         submitting.restore_backlogs(state)
+        submitting.end_misfits(state)
         return self._end(state)
 
     # -- views

@@ -7,7 +7,7 @@ conditions, backlogs and leases only through the methods here.
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
     )
 
 
+_STARTUP_GRACE_SECONDS: Final = 1.0
 _STARTING, _STOPPING = Condition.STARTING, Condition.STOPPING
 
 
 class State:
     """The facts, and the effects of the event in hand."""
 
-    def __init__(self, prefix: str) -> None:
-        """Make an empty state; worker ids are `ta-<prefix>-<n>`."""
+    def __init__(self, prefix: str, leases_from: int = 0) -> None:
+        """Make an empty state; worker ids are `ta-<prefix>-<n>`, leases are numbered from there."""
         self.prefix = prefix
         self.now = 0.0
         self.effects: list[effects.Effect] = []
@@ -74,7 +75,7 @@ class State:
         self.newly_waiting: list[Call] = []
         """Calls that began to wait in this turn, if they do so still."""
         self._worker_count = 0
-        self._lease_count = 0
+        self._last_lease = leases_from
         self._turn_count = 0
 
     # -- effects and ids
@@ -97,8 +98,8 @@ class State:
 
     def new_lease_id(self) -> LeaseId:
         """Return an id that no lease has had."""
-        self._lease_count += 1
-        return LeaseId(self._lease_count)
+        self._last_lease += 1
+        return LeaseId(self._last_lease)
 
     # -- pools
 
@@ -269,9 +270,12 @@ class State:
 
     # -- workers
 
-    def add_worker(self, pool: Pool, host: Host, devices: tuple[int, ...]) -> Worker:
-        """Make a worker that is about to be started."""
-        worker = Worker(self.new_worker_id(), pool, host, devices, self.now)
+    def add_worker(
+        self, pool: Pool, host: Host, devices: tuple[int, ...], known: WorkerId | None = None
+    ) -> Worker:
+        """Make a worker that is about to be started; `known`: that another broker has started."""
+        new = self.new_worker_id()
+        worker = Worker(known or new, pool, host, devices, self.now)
         worker.number = self._worker_count
         self.workers[worker.id] = worker
         pool.workers[worker.id] = worker
@@ -279,6 +283,12 @@ class State:
         pool.file(worker)
         self.touch(pool)
         return worker
+
+    def expect_ready(self, worker: Worker) -> None:
+        """Wait for a worker to be ready, but not for ever."""
+        worker.host.templates.add(worker.pool.id)
+        limit = worker.pool.spec.startup_timeout_seconds + _STARTUP_GRACE_SECONDS
+        self.timers.set(("startup", worker.id), self.now + limit)
 
     def remove_worker(self, worker: Worker) -> None:
         """Forget a worker that is gone; its leases are closed by then."""

@@ -16,7 +16,7 @@ from kernel_worker.core.hosts import describe
 from kernel_worker.core.lending import may_lend, reach_parent
 from kernel_worker.core.nesting import depth_of, impossible_chain
 from kernel_worker.core.tracing import place_in_tree
-from kernel_worker.core.transitions import CAUSE_OF, Cause
+from kernel_worker.core.transitions import CAUSE_OF, Cause, InputState
 from kernel_worker.model import CallId, ClientId, Outcome
 
 if TYPE_CHECKING:
@@ -378,12 +378,14 @@ def restore_backlogs(state: State) -> None:
 
 
 def _end_cut_short(state: State, call: Call) -> None:
-    """End what ran and must not run again: its worker went with the broker that is gone.
+    """End what ran and must not run again, where its worker went with the broker that is gone.
 
     Generators that had given items, and inputs that are executed at most once.
     """
     spec = call.pool.spec
     for index, life in sorted(call.lives.items()):
+        if call.states.at(index) is not InputState.PENDING:
+            continue  # its worker has outlived that broker
         if life.items:
             message = retries.cut_short_message(spec.name, life.items, "the broker died")
         elif life.leased == life.attempt:

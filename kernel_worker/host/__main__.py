@@ -1,7 +1,8 @@
 """`python -m kernel_worker.host --connection FILE`: the agent of this machine.
 
-It ends, with all of its workers, when its stdin does: that is the broker's life. It leads a session
-of its own, so that the signals of a terminal or a notebook kernel do not reach it.
+There is one beside a connection file. It ends, with all of its workers, when its broker says so, or
+some time after that is gone (`agent`). It leads a session of its own, so that the signals of a
+terminal or a notebook kernel do not reach it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import signal
 import sys
 from pathlib import Path
 
+from kernel_worker import settings
 from kernel_worker.errors import Error
 from kernel_worker.host import orphans, resources, templates
 from kernel_worker.host.agent import Agent
 from kernel_worker.model import HostId
-from kernel_worker.rendezvous import machine_id, read_connection
+from kernel_worker.rendezvous import claim_agent, machine_id, read_connection
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,15 +33,19 @@ def main(arguments: list[str] | None = None) -> int:
         if connection is None:
             raise FileNotFoundError(options.connection)
         offered = resources.measure(options.max_workers, options.gpus)
+        grace_seconds = settings.load(start="/").broker_grace_seconds
     except (Error, OSError) as error:
         sys.stderr.write(f"host agent: {error}\n")
         return 1
     orphans.become_subreaper()
     lifeline = os.pipe2(os.O_CLOEXEC)
     base = templates.fork_base(*lifeline)  # before there is a thread
-    host = HostId(f"ho-{os.urandom(8).hex()}")
     path = str(Path(options.connection).absolute())
-    agent = Agent(host, connection.address, path, offered, lifeline, machine_id())
+    if claim_agent(path) is None:  # behind the fork, which would have the lock too
+        sys.stderr.write(f"host agent: another one lives beside {path}\n")
+        return 1
+    host = HostId(f"ho-{os.urandom(8).hex()}")
+    agent = Agent(host, connection.address, path, offered, lifeline, machine_id(), grace_seconds)
     agent.templates.adopt_base(base, sys.executable, dict(os.environ))
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
     agent.run()

@@ -1,7 +1,7 @@
 """The host agent: it starts, watches, stops, kills and reaps the workers of one machine.
 
-Theory. One thread, one poll: the broker's socket, stdin (the broker's life), a socket per template,
-the pipe behind SIGCHLD, and the next timer. It wakes up for nothing else, so that an idle host
+Theory. One thread, one poll: the broker's connection, a socket per template, the pipe behind
+SIGCHLD, and the next timer. It wakes up for nothing else, so that an idle host
 costs no processor time. Workers are forked by templates (`templates`), which reap them and say how
 they ended; what the agent reaps itself are base templates, children of templates that died, and
 what users' functions left behind (`orphans`).
@@ -11,9 +11,10 @@ was started, so the next moment at which a worker can be over its limit is known
 looked at once per limit. Memory is looked at (`memory`) only of workers that have a limit.
 
 Guarantees: each `StartWorker` is answered by `WorkerStarted` or `StartFailed`, each `WorkerStarted`
-is followed by one `WorkerExited`; when the broker dies (end of file on stdin) or the agent is told
-to end, every process below it is killed and reaped; when the agent itself is killed, the kernel
-kills them (`worker.lifeline`).
+is followed by one `WorkerExited`; when the agent is told to end, every process below it is killed
+and reaped; when it is itself killed, the kernel kills them (`worker.lifeline`). When the broker
+dies, workers live on until the next one is there, which is told of them (`survival`), but no longer
+than `broker_grace_seconds`; an agent that has no worker ends at once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ import zmq
 
 from kernel_worker import rendezvous
 from kernel_worker.errors import DeserializationError, InternalFailure, TimeoutError  # noqa: A004  ours
-from kernel_worker.host import memory, orphans, workers
+from kernel_worker.host import memory, orphans, survival, workers
+from kernel_worker.host.connection import Connection
 from kernel_worker.host.templates import Failed, State, Template, Templates, contents_of
 from kernel_worker.host.timers import Timers
 from kernel_worker.host.workers import Worker
@@ -42,7 +44,7 @@ from kernel_worker.wire import page as pages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kernel_worker.model import FunctionSpec, HostResources
+    from kernel_worker.model import FunctionSpec, HostResources, Survivor
     from kernel_worker.wire.page import Place
 
 RETIRED_SECONDS = 30.0
@@ -59,6 +61,8 @@ _END_SECONDS = 5.0
 _LONGEST_POLL_MS = 3_600_000
 """A poll takes no more than 24 days; a timeout may be longer."""
 _MAX_STARTS = 3
+_FIRST_SECONDS = 10.0
+"""How long the broker that started us may take to answer."""
 _TEMPLATE_DIED = "its template died"
 
 
@@ -73,19 +77,17 @@ class Agent:
         resources: HostResources,
         lifeline: tuple[int, int],
         machine: str,
+        grace_seconds: float,
     ) -> None:
-        """Dial the broker at `address`; `lifeline` is the pipe whose write end only we hold."""
+        """Serve the broker at `address`; `lifeline` is the pipe whose write end only we hold."""
         self._host = host
         self._address = address
         self._connection_file = connection_file
         self._resources = resources
         self._machine = machine
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.ROUTING_ID, host.encode())
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.connect(address)
+        self._grace_seconds = grace_seconds
+        self._broker = Connection(host, address)
+        self._tell = self._broker.tell
         self._sources: dict[int, Callable[[], None]] = {}
         self._timers = Timers()
         self._objects: dict[Digest, bytes] = {}
@@ -94,6 +96,10 @@ class Agent:
         self._workers: dict[WorkerId, Worker] = {}
         self._pids: dict[int, Worker | Template] = {}
         self._is_ending = False
+        self._dialled = 0
+        """How often."""
+        self._gone_at = 0.0
+        """When the last broker died that had answered, by `time.monotonic`."""
         self._oom_kills = workers.oom_kills()
         self._retiring: dict[PoolId, None] = {}
         """Those whose template and objects go soon, the longest retired first."""
@@ -102,28 +108,25 @@ class Agent:
         self.templates = Templates(lifeline[0], self._watch, self._unwatch, self._allow)
 
     def run(self) -> None:
-        """Serve until the broker dies, refuses us or says goodbye."""
+        """Serve until the broker refuses us or says goodbye, or is gone and none follows."""
         self._watch_children()
         rendezvous.remove_kernels(self._connection_file)
-        os.set_blocking(0, False)
-        self._sources[0] = self._read_lifeline
-        hello = messages.Hello(
-            "host", self._host, pid=os.getpid(), machine=self._machine, resources=self._resources
-        )
-        self._tell(hello)
+        self._dial(max(self._grace_seconds, _FIRST_SECONDS))
         while not self._is_ending:
             self._turn()
         self._end()
 
     def _turn(self) -> None:
-        sources: list[Any] = [(self._socket, zmq.POLLIN)]
-        sources += [(file, zmq.POLLIN) for file in self._sources]
-        ready: list[Any] = zmq.zmq_poll(sources, self._patience_ms())
+        sources: list[Any] = [*self._broker.sources(), *self._sources]
+        polled: list[Any] = [(source, zmq.POLLIN) for source in sources]
+        ready: list[Any] = zmq.zmq_poll(polled, self._patience_ms())
         for source, _ in ready:
-            if source is self._socket:
+            if not isinstance(source, int):
                 self._hear()
             elif source in self._sources:
                 self._sources[source]()
+        if self._broker.is_broken and not self._is_ending:
+            self._broker_gone()
         self._timers.run(time.monotonic())
 
     def _patience_ms(self) -> int:
@@ -134,12 +137,45 @@ class Agent:
 
     # ---- the broker -------------------------------------------------------------------------
 
-    def _tell(self, message: messages.ToBroker, *frames: bytes) -> None:
-        self._socket.send_multipart([messages.encode(message), *frames])
+    def _dial(self, patience_seconds: float, survivors: tuple[Survivor, ...] = ()) -> None:
+        """Dial the broker; where none has answered by then, end."""
+        hello = messages.Hello(
+            "host",
+            self._host,
+            pid=os.getpid(),
+            machine=self._machine,
+            resources=self._resources,
+            survivors=survivors,
+        )
+        self._broker.dial(hello)
+        self._dialled += 1
+        until = time.monotonic() + patience_seconds
+        self._timers.at(until, partial(self._give_up_broker, self._dialled))
+
+    def _give_up_broker(self, dialled: int) -> None:
+        if dialled == self._dialled and not self._broker.is_welcome:
+            sys.stderr.write("host agent: there is no broker any more: everything ends\n")
+            self._is_ending = True
+
+    def _broker_gone(self) -> None:
+        """Look for the next broker, with the workers that can live on."""
+        self._hear()  # what it said before it died counts
+        if self._is_ending:
+            return
+        now = time.monotonic()
+        if self._broker.is_welcome:
+            self._gone_at = now
+        survivors = survival.survivors_of(self._workers.values())
+        patience_seconds = self._gone_at + self._grace_seconds - now
+        if not survivors or patience_seconds <= 0:
+            self._broker.hang_up()
+            self._is_ending = True
+            return
+        self._dial(patience_seconds, survivors)
+        survival.say_rejoin(self._workers.values())
 
     def _hear(self) -> None:
-        while self._socket.poll(0):
-            frames = self._socket.recv_multipart()
+        while (frames := self._broker.receive()) is not None:
             try:
                 self._obey(messages.decode_at_host(frames[0]), frames[1:])
             except Exception as error:  # noqa: BLE001  one bad message ends no host
@@ -170,7 +206,7 @@ class Agent:
             case messages.RetirePool():
                 self._retire_later(message.pool)
             case messages.Welcome():
-                pass
+                self._broker.is_welcome = True
             case messages.Refused():
                 sys.stderr.write(f"host agent: refused: {message.reason}\n")
                 self._is_ending = True
@@ -572,14 +608,6 @@ class Agent:
 
     # ---- the end ----------------------------------------------------------------------------
 
-    def _read_lifeline(self) -> None:
-        try:
-            data = os.read(0, 4096)
-        except BlockingIOError:
-            return
-        if not data:
-            self._is_ending = True
-
     def stop(self) -> None:
         """End at the next turn; for signal handlers."""
         self._is_ending = True
@@ -599,8 +627,7 @@ class Agent:
             except ChildProcessError:
                 break
         rendezvous.remove_kernels(self._connection_file)
-        self._socket.close()
-        self._context.term()
+        self._broker.close()
 
     def _let_clean_up(self) -> None:
         """Let idle workers with `exit` hooks run them; who is busy is not waited for."""
@@ -608,7 +635,6 @@ class Agent:
         cleaning = [worker for worker in cleaning if worker.page.running() is None]
         if not cleaning:
             return
-        self._sources.pop(0, None)  # at its end for ever, perhaps
         for worker in cleaning:
             worker.is_stopping = True
             worker.tell(local.Stop())

@@ -6,7 +6,7 @@ files beside it (`SCM_RIGHTS`) where a docstring lists some. A datagram is small
 
     agent -> template   ForkTemplate, Load, ForkWorker
     template -> agent   Forked, Loaded, Unsafe, LoadFailed, Exited
-    agent -> worker     Stop, TakeBack, Interrupt, Attach, ConsoleInput
+    agent -> worker     Stop, TakeBack, Interrupt, Attach, ConsoleInput, Rejoin
 
 Guaranteed: messages arrive whole and in order; end of file means that the other side is gone.
 Not guaranteed: that a worker is still where the agent saw it when it gets an `Interrupt`: it
@@ -129,6 +129,13 @@ class Attach(_Local, tag="attach"):
     """Become a Jupyter kernel too, beside what runs; the broker is told where it listens."""
 
 
+class Rejoin(_Local, tag="rejoin"):
+    """The broker is gone: dial the next one, and repeat what this one may not have kept."""
+
+    number: int
+    """How many brokers are gone that this worker knew: what the page says (`page.GONE`)."""
+
+
 class ConsoleInput(_Local, tag="console_input"):
     """For the console in the worker; see `messages.ConsoleInput`."""
 
@@ -138,7 +145,7 @@ class ConsoleInput(_Local, tag="console_input"):
 
 ToTemplate = ForkTemplate | Load | ForkWorker
 FromTemplate = Forked | Loaded | Unsafe | LoadFailed | Exited
-ToWorker = Stop | TakeBack | Interrupt | Attach | ConsoleInput
+ToWorker = Stop | TakeBack | Interrupt | Attach | ConsoleInput | Rejoin
 
 _encoder = msgspec.msgpack.Encoder()
 to_template: msgspec.msgpack.Decoder[ToTemplate] = msgspec.msgpack.Decoder(ToTemplate)

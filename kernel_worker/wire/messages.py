@@ -27,6 +27,7 @@ from kernel_worker.model import (
     PoolId,
     PoolSettings,
     StreamLimits,
+    Survivor,
     WorkerId,
 )
 
@@ -59,6 +60,11 @@ class Hello(_Message, tag="hello"):
     """Hosts only."""
     worker: WorkerId = WorkerId("")
     """Of a client that is made in a worker: which one. It keeps nothing alive by being there."""
+    survivors: tuple[Survivor, ...] = ()
+    """Of a host that another broker knew: its workers, and what they hold."""
+    number: int = 0
+    """Of a worker: how many brokers it has outlived. What is sent to one that says less than its
+    host has said is lost: it is about to dial anew."""
 
 
 class Welcome(_Message, tag="welcome"):

@@ -5,6 +5,9 @@ the worker died, also while C code holds the GIL. Slots are 64-bit words, writte
 the worker's main thread; `CLOCK_MONOTONIC` is one clock for all processes of a machine.
 A worker that runs several leases at once says so in a table behind these slots, of which each row
 is one input (`enter` and `leave`, under a lock of the worker's).
+What lease it runs, or ran last, can be read here too (`held`): for the next broker, where this one
+is gone. The host agent counts the brokers that are gone in GONE, before it reads that; a worker
+that takes a lease up looks there when it has written: so none that the agent has not seen runs on.
 
 Guaranteed: what `running` names is the input that runs, from before its arguments are unpickled
 until after its result is pickled. Not guaranteed: that two slots belong together while the worker
@@ -17,6 +20,8 @@ import mmap
 import os
 from dataclasses import dataclass
 
+from kernel_worker.model import CallId, Held, LeaseId
+
 SIZE_BYTES = 32 * 1024
 LEASE = 0
 """The lease that it runs; 0: none."""
@@ -26,11 +31,19 @@ STARTED = 2
 """When that input started, in nanoseconds of `time.monotonic_ns`; 0: it does not run."""
 READY = 3
 """1 once the function is loaded."""
+GONE = 6
+"""How many brokers are gone that knew this worker; written by the host agent."""
 _CALL_LENGTH = 4
 _ROWS = 5
 """How many rows of the table were ever used."""
 _CALL_START = 64
 _MAX_CALL_BYTES = 256
+_LAST = 40
+"""The lease that it runs or ran last, behind the three slots that say what it is."""
+_START = 41
+STOP = 42
+"""The end of what it runs of that lease; 0: no other broker can go on with it."""
+_ATTEMPT = 43
 _TABLE = 64
 _MAX_ROWS = (SIZE_BYTES // 8 - _TABLE) // 3
 
@@ -86,12 +99,41 @@ class Page:
         length = self.slots[_CALL_LENGTH]
         return bytes(self._bytes[_CALL_START : _CALL_START + length]).decode(errors="replace")
 
-    def enter_lease(self, lease: int, call: str, start: int) -> None:
-        """Say that `lease` runs from the input at `start` on, and that none of it does yet."""
+    def held(self) -> Held | None:
+        """Return which lease runs or ran last, in a worker that runs one at a time; None: none."""
+        while True:
+            last = self.slots[_LAST]
+            start, stop, attempt = self.slots[_START], self.slots[STOP], self.slots[_ATTEMPT]
+            call, runs = self.call, self.slots[LEASE] != 0
+            index = self.slots[POSITION] + 1
+            if last == self.slots[_LAST]:
+                break
+        if not last:
+            return None
+        return Held(LeaseId(last), CallId(call), start, stop, attempt, index, runs)
+
+    def enter_lease(
+        self, lease: int, call: str, start: int, stop: int = 0, attempt: int = 1
+    ) -> None:
+        """Say that `lease` runs from the input at `start` on, and that none of it does yet.
+
+        Args:
+            lease: its number.
+            call: whose inputs it holds.
+            start: the first of them.
+            stop: the end of them; 0: no other broker can go on with it.
+            attempt: which attempt of theirs it is.
+        """
+        slots = self.slots
+        slots[_LAST] = 0
         self._name(call)
-        self.slots[STARTED] = 0
-        self.slots[POSITION] = start - 1
-        self.slots[LEASE] = lease
+        slots[STARTED] = 0
+        slots[POSITION] = start - 1
+        slots[_START] = start
+        slots[STOP] = stop
+        slots[_ATTEMPT] = attempt
+        slots[LEASE] = lease
+        slots[_LAST] = lease
 
     def leave_lease(self) -> None:
         """Say that no lease runs."""

@@ -14,6 +14,8 @@ Not guaranteed: that what the function prints belongs to all callers: it goes to
 from __future__ import annotations
 
 import inspect
+import os
+import signal
 import threading
 import time
 from collections import deque
@@ -288,6 +290,12 @@ class Batching:
     def take_back(self, lease: LeaseId) -> None:
         """A lease of a group cannot be given back: it runs, or is about to."""
         self._channel.post(messages.Returned(lease, 0, 0))
+
+    def rejoin(self, hello: Callable[[int], messages.Hello | None], brokers_gone: int) -> None:
+        """Dial the next broker (see `Executor.rejoin`). What runs ends with it."""
+        if self.is_busy:
+            os.killpg(0, signal.SIGKILL)
+        self._executor.rejoin(hello, brokers_gone)
 
     def answer_waiting(self) -> None:
         """Nothing waits behind the group that runs."""

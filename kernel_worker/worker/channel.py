@@ -42,18 +42,24 @@ class Channel:
 
     def __init__(self, address: str, peer: str) -> None:
         """Dial the broker at `address` as `peer`."""
+        self._address = address
+        self._peer = peer
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.ROUTING_ID, peer.encode())
-        self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
-        self._socket.setsockopt(zmq.SNDHWM, _MAX_MESSAGES)
-        self._socket.connect(address)
-        # Without the method between, which looks at options of other kinds of sockets.
-        self._send_frame: Callable[..., object] = super(zmq.Socket, self._socket).send
         self._lock = threading.Lock()
         self._posted: deque[list[Frame]] = deque()
         self._received: deque[list[bytes]] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._socket: zmq.Socket[bytes]
+        self._dial()
+
+    def _dial(self) -> None:
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.ROUTING_ID, self._peer.encode())
+        self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
+        self._socket.setsockopt(zmq.SNDHWM, _MAX_MESSAGES)
+        self._socket.connect(self._address)
+        # Without the method between, which looks at options of other kinds of sockets.
+        self._send_frame: Callable[..., object] = super(zmq.Socket, self._socket).send
         self._sources: list[Any] = [(self._socket, zmq.POLLIN), (self._wake, zmq.POLLIN)]
 
     def send(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
@@ -133,6 +139,23 @@ class Channel:
                 os.eventfd_read(self._wake)
                 if not self._posted:
                     return None
+
+    def acquire(self) -> None:
+        """Take the lock, whatever the main thread does; `release` gives it back."""
+        while not (self._lock.acquire(blocking=False) or self._wake_and_acquire()):
+            pass
+
+    def redial_locked(self, hello: messages.Hello | None) -> None:
+        """Let go of a broker that is gone, with all that it said, and dial whoever follows it.
+
+        Another thread than the main one does, while it has the lock. What was sent and has not
+        arrived is lost; what is sent from now on waits for the next broker, behind `hello`.
+        """
+        self._socket.close(linger=0)
+        self._received.clear()
+        self._dial()
+        if hello is not None:
+            self._send_frames([messages.encode(hello)])
 
     def put_back(self, received: list[list[bytes]]) -> None:
         """Let `receive` return these messages first, in their order."""

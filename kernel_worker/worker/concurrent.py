@@ -18,7 +18,9 @@ inherit no context, is attributed to the right one of the inputs that run.
 from __future__ import annotations
 
 import contextvars
+import os
 import queue
+import signal
 import threading
 import time
 from collections import deque
@@ -306,6 +308,12 @@ class Concurrent:
             self._leave(one, answer)
         else:
             self._answer(answer)
+
+    def rejoin(self, hello: Callable[[int], messages.Hello | None], brokers_gone: int) -> None:
+        """Dial the next broker (see `Executor.rejoin`). What runs ends with it."""
+        if self.is_busy:
+            os.killpg(0, signal.SIGKILL)
+        self._executor.rejoin(hello, brokers_gone)
 
     def answer_waiting(self) -> None:
         """Nothing waits behind the inputs that run."""

@@ -1,7 +1,7 @@
 """The control thread: what must happen while the main thread is inside user code.
 
-It serves the host agent (`Stop`, `TakeBack`, `Interrupt`), reads the pipes behind stdout and
-stderr, and every now and then sends what lies finished. It sleeps without a timeout while the
+It serves the host agent (`Stop`, `TakeBack`, `Interrupt`, `Rejoin`), reads the pipes behind stdout
+and stderr, and every now and then sends what lies finished. It sleeps without a timeout while the
 worker has been idle for a second; a lease that begins then wakes it (`rouse`).
 
 Not guaranteed: that it gets to run while C code holds the GIL; the host agent's knowledge (the
@@ -47,8 +47,19 @@ class Control:
         pipes: tuple[Pipe, ...],
         attach: Callable[[], object],
         consoles: Consoles,
+        rejoin: Callable[[int], object],
     ) -> None:
-        """Serve the host agent on `end`; `attach` makes the process a Jupyter kernel."""
+        """Serve the host agent on `end`.
+
+        Args:
+            end: where it is heard.
+            channel: the connection to the broker.
+            executor: what runs leases.
+            pipes: behind stdout and stderr.
+            attach: makes the process a Jupyter kernel.
+            consoles: where somebody may look at an input.
+            rejoin: dials the broker that follows one that is gone.
+        """
         self.is_stopping = False
         """The host agent asked for the worker to end."""
         self._end = end
@@ -56,6 +67,7 @@ class Control:
         self._executor = executor
         self._attach = attach
         self._consoles = consoles
+        self._rejoin = rejoin
         self._pipes = {pipe.file: pipe for pipe in pipes}
         self._rouse = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._sleeps = False
@@ -129,6 +141,10 @@ class Control:
                 self._consoles.tell(message.what, message.text)
             case local.Attach():
                 self._attach()
+            case local.Rejoin():
+                for word in ("hangup", "release"):  # who looks did so through that broker
+                    self._consoles.tell(word)
+                self._rejoin(message.number)
             case local.Interrupt():
                 self._executor.interrupt(message.lease, message.index, message.kind)
             case _:

@@ -114,7 +114,8 @@ def run(
         runner = kind(executor, binding, page, channel, output)
     consoles = Consoles(start, channel, output, page, executor, keeps_failed=runner is executor)
     attach = partial(_attach, start, binding, executor, channel)
-    control = Control(end, channel, runner, pipes, attach, consoles)
+    rejoin = partial(runner.rejoin, partial(_hello, start, page))
+    control = Control(end, channel, runner, pipes, attach, consoles, rejoin)
     output.rouse = control.rouse
     executor.streamer.hurry, executor.is_stopping = control.hurry, lambda: control.is_stopping
     executor.interrupts.install()
@@ -132,9 +133,7 @@ def run(
         except BaseException as error:  # noqa: BLE001  the broker hears of it
             _fail(channel, start.worker, error)
         identity.entering = None
-    page.slots[pages.READY] = 1
-    gc.enable()
-    channel.send(messages.Hello("worker", start.worker, pid=os.getpid(), machine=start.machine))
+    _be_ready(start, page, channel, executor)
 
     serve = partial(_serve_to_the_end, channel, control, runner, objects, binding)
     if isinstance(runner, Concurrent) and runner.has_loop:
@@ -235,6 +234,28 @@ def _raise_threads(cpu: float, threads: dict[str, str | None]) -> None:
     threadpool_limits(limits=count)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(count)
+
+
+def _be_ready(
+    start: local.ForkWorker, page: pages.Page, channel: Channel, executor: Executor
+) -> None:
+    """Say hello: here, or in `rejoin`, if that comes in between (or in both, which does no harm).
+
+    It is said to be ready before it is seen which broker is dialled; `rejoin` does it the other way
+    round: so one of the two knows of the other.
+    """
+    page.slots[pages.READY] = 1
+    gc.enable()
+    if (hello := _hello(start, page, executor.brokers_gone)) is not None:
+        channel.send(hello)
+
+
+def _hello(start: local.ForkWorker, page: pages.Page, number: int) -> messages.Hello | None:
+    """Return what a worker says that is ready, which has outlived so many brokers."""
+    if not page.is_ready:
+        return None
+    pid, machine = os.getpid(), start.machine
+    return messages.Hello("worker", start.worker, pid=pid, machine=machine, number=number)
 
 
 def _attach(

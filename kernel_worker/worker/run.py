@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import signal
 import sys
 import threading
 import time
@@ -65,6 +66,9 @@ _FLUSH_BYTES = 1 << 20
 _MAX_READS = 16
 _NS = 1e-9
 _REMEMBERED = 1000
+_RECENT = 3
+"""As many leases may be over that the host agent said were held."""
+_EVERYTHING = 1 << 62
 _PLAIN_TYPES = payload.PLAIN_TYPES
 _WRITTEN_IN_PYTHON = frozenset({FunctionType, MethodType})
 """A bound method of an instance has a function of its class behind it."""
@@ -110,6 +114,10 @@ class Executor:
         self._finished: deque[LeaseId] = deque(maxlen=_REMEMBERED)
         self._returned: dict[LeaseId, bool] = {}
         self._wanted: dict[LeaseId, dict[int, interrupting.Kind]] = {}
+        self._last: Work | None = None
+        """The lease that ran last."""
+        self.brokers_gone = 0
+        """As many as the page said when this worker dialled."""
         self._is_fork = False
         self._timeout_text = (
             f"{spec.name} ran longer than its timeout of {spec.timeout_seconds:g} s"
@@ -219,8 +227,10 @@ class Executor:
             was_answered = self._returned.pop(lease.lease, None)
             if was_answered is None:
                 wanted = self._wanted.pop(lease.lease, {})
-                self.work = work = Work(lease, wanted)
-                self._page.enter_lease(lease.lease, lease.call, lease.start)
+                work = Work(lease, wanted)
+                if not self._enter_lease(work):
+                    return None
+                self.work = work
                 if self._output.is_holding:
                     self._output.release(self.running(lease, lease.start))
                 return work
@@ -229,6 +239,18 @@ class Executor:
         if not was_answered:
             self._channel.send(messages.Returned(lease.lease, lease.start, lease.stop))
         return None
+
+    def _enter_lease(self, work: Work) -> bool:
+        """Say on the page that a lease runs; False: whoever gave it is gone, and others know."""
+        slots, lease = self._slots, work.lease
+        if slots[pages.GONE] == self.brokers_gone:
+            stop = lease.stop if work.can_be_handed_on else 0
+            self._page.enter_lease(lease.lease, lease.call, lease.start, stop, lease.attempt)
+            if slots[pages.GONE] == self.brokers_gone:
+                return True
+            self._page.leave_lease()
+        self._finished.append(lease.lease)
+        return False
 
     def prepare(self, lease: messages.Lease) -> Callable[..., Any]:
         """Bind what a lease brings, and return the function to call."""
@@ -413,9 +435,11 @@ class Executor:
     def _finish(self, work: Work) -> None:
         self._flush(work, time.monotonic_ns())
         with self._lock:
-            self.work = None
+            self.work, self._last = None, work
             self._finished.append(work.id)
             self._page.leave_lease()
+        if work.is_adopted:
+            self._channel.send(messages.Returned(work.id, 0, _EVERYTHING))
 
     def _fail_all(self, work: Work, error: BaseException) -> None:
         frame = failures.capture(error)
@@ -539,6 +563,35 @@ class Executor:
                     self._channel.wake()
             elif lease not in self._finished and lease not in self._returned:
                 self._wanted.setdefault(lease, {})[index] = kind
+
+    def rejoin(self, hello: Callable[[int], messages.Hello | None], brokers_gone: int) -> None:
+        """Dial the broker that follows one that is gone, and repeat what that may not have kept.
+
+        What ran last is given up, as far as it is not repeated: the broker waits for it. What runs
+        is, when it has ended. Where that may run something twice that must not, it dies instead.
+
+        Args:
+            hello: returns what is said first; None: it is not ready, and will say it when it is.
+            brokers_gone: how many are, by the page.
+        """
+        self._channel.acquire()
+        try:
+            kept = [work for work in (self._last, self.work) if work is not None]
+            if not self._spec.rerun_on_crash and any(work.forgot for work in kept):
+                os.killpg(0, signal.SIGKILL)
+            self.brokers_gone = brokers_gone  # before a look whether it is ready: see `main`
+            self._channel.redial_locked(hello(brokers_gone))
+            for work in kept:
+                work.is_adopted = True
+                work.repeat_locked(self._channel)
+            with self._lock:
+                self._wanted.clear()
+                self._returned.clear()
+                over = [self._finished[-1 - at] for at in range(min(_RECENT, len(self._finished)))]
+            for lease in over:
+                self._channel.send_locked(messages.Returned(lease, 0, _EVERYTHING))
+        finally:
+            self._channel.release()
 
     def tick(self) -> None:
         """Send what lies finished while an input runs."""

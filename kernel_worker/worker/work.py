@@ -15,6 +15,8 @@ from kernel_worker.wire import page as pages
 from kernel_worker.wire.frames import FORM_VALUE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kernel_worker.wire.frames import Frame
     from kernel_worker.worker.channel import Channel
     from kernel_worker.worker.interrupts import Kind
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 _NS = 1e-9
 _MAX_COUNT = 1 << 20
+_KEPT_BYTES = 1 << 20
+"""So much of what was answered is kept for another broker; a lease that has more is forgotten."""
 
 
 class Results:
@@ -91,8 +95,22 @@ class Work(Results):
         """A generator's `finally` runs: it is not interrupted a second time."""
         self.mark_ns = time.monotonic_ns()
         """Until when time was reported."""
+        self.forgot = not self.can_be_handed_on
+        """Whether answers are not kept: they were too large, or nobody else could use them."""
+        self.is_adopted = False
+        """The broker that gave it is gone: what another one still misses at its end is given up."""
+        self._kept: list[tuple[messages.ToBroker, list[Frame]]] = []
+        """What was answered: a broker that dies may not have kept it."""
+        self._kept_bytes = 0
         self._start = lease.start
         self._gate = threading.Lock()
+
+    @property
+    def can_be_handed_on(self) -> bool:
+        """Whether another broker could go on with the lease, when the one that gave it is gone."""
+        lease = self.lease
+        by_others = lease.line or lease.streams is not None or lease.context.keep_failed_seconds
+        return not by_others
 
     def go_on(self, lease: messages.Lease, now_ns: int) -> None:
         """Take up a further input of a line, as a lease of one under the same id."""
@@ -114,6 +132,8 @@ class Work(Results):
                 return end, end
             self.stop = lowered
             self.stop = min(max(page.slots[pages.POSITION] + 1, lowered), end)
+            if page.slots[pages.STOP]:
+                page.slots[pages.STOP] = self.stop
             return self.stop, end
 
     def keeps(self, position: int) -> bool:
@@ -130,12 +150,27 @@ class Work(Results):
         self.mark_ns = max(until_ns, self.mark_ns)
         message = messages.Done(self.id, self._start, count, elapsed)
         self._start += count
+        self._keep(message, frames)
         channel.send_locked(message, frames)
 
     def end_locked(
         self, channel: Channel, message: messages.InputEnded, frames: list[bytes]
     ) -> None:
         """Send how an input ended that did not succeed, after everything before it."""
+        self._keep(message, frames)
         channel.send_locked(message, frames)
         self._start = message.index + 1
         self.mark_ns = time.monotonic_ns()
+
+    def repeat_locked(self, channel: Channel) -> None:
+        """Answer again to the broker that follows, which drops what the last one had kept."""
+        for message, frames in self._kept:
+            channel.send_locked(message, frames)
+
+    def _keep(self, message: messages.ToBroker, frames: Sequence[Frame]) -> None:
+        self._kept_bytes += sum(map(len, frames))
+        if self._kept_bytes > _KEPT_BYTES:
+            self.forgot = True
+            self._kept.clear()
+        elif not self.forgot:
+            self._kept.append((message, [bytes(frame) for frame in frames]))

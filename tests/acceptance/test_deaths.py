@@ -98,8 +98,9 @@ def test_results_of_spawned_calls_are_found_again_after_kill_9_of_the_broker(
     assert value(kernel, "waits_for.remote('/')") == "found "
 
 
+@pytest.mark.parametrize("dies", ["the broker", "the broker and the host agent"])
 def test_what_must_not_run_twice_does_not_when_the_broker_is_killed(
-    start_kernel: KernelStarter, own_place: Place, tmp_path: Path
+    start_kernel: KernelStarter, own_place: Place, tmp_path: Path, dies: str
 ) -> None:
     marks, gate = tmp_path / "marks", tmp_path / "gate"
     kernel = start_kernel(tmp_path, own_place.variables)
@@ -128,7 +129,10 @@ def once(mark, gate):
         """
     )
     wait_until(lambda: Path(spawned).exists() and Path(attached).exists(), what="both run")
+    agent = _agent_pid(own_place)
     os.kill(own_place.broker_pid(), signal.SIGKILL)
+    if "agent" in dies:
+        os.kill(agent, signal.SIGKILL)
     assert "rerun_on_crash=False says that it must not run twice" in kernel.finish(cell).stdout
     gate.touch()
     said = value(
@@ -141,7 +145,7 @@ def once(mark, gate):
         said
         """,
     )
-    assert "with the broker" in said
+    assert "with the broker" in said if "agent" in dies else said == "done"
     assert Path(spawned).read_text() == Path(attached).read_text() == "."
     assert value(kernel, f"once.remote({attached!r}, {str(gate)!r})") == "done"
 

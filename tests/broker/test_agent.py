@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import select
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from kernel_worker.broker.agent import LocalAgent
+from kernel_worker.broker.agent import LocalAgent, end
 from kernel_worker.broker.watches import Timers, Watches
 
-SLEEPER = "import sys; sys.stdin.read()"
+SLEEPER = "import signal; signal.pause()"
+DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)"
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def test_an_agent_that_dies_young_is_started_again_later_each_time(watches: Watc
     agent.stop()
 
 
-def test_the_end_of_its_input_ends_it(watches: Watches) -> None:
+def test_it_ends_with_the_broker(watches: Watches) -> None:
     timers = Timers()
     agent = agent_that_runs(SLEEPER, watches, timers)
     agent.start()
@@ -53,3 +57,49 @@ def test_the_end_of_its_input_ends_it(watches: Watches) -> None:
     assert agent.pid == 0
     assert timers.next_deadline() is None
     agent.stop()
+
+
+LOCKED = """
+import signal, sys
+from kernel_worker import rendezvous
+assert rendezvous.claim_agent(sys.argv[1])
+print(1, flush=True)
+signal.pause()
+"""
+
+
+def test_one_that_has_outlived_another_broker_is_watched_and_ended_like_its_own(
+    watches: Watches, tmp_path: Path
+) -> None:
+    connection, timers = str(tmp_path / "connection.json"), Timers()
+    command = [sys.executable, "-c", LOCKED, connection]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as there:
+        assert there.stdout is not None
+        there.stdout.readline()
+        agent = LocalAgent(connection, watches, timers, lambda: 100.0)
+        agent._command = [sys.executable, "-c", SLEEPER]
+        agent.start()
+        assert agent.pid == there.pid
+        there.kill()
+        there.wait()
+        assert select.select([watches], [], [], 20)[0]
+        watches.dispatch()
+        assert agent.pid == 0
+        assert timers.next_deadline() == pytest.approx(100.1)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as there:
+        assert there.stdout is not None
+        there.stdout.readline()
+        timers.run(101.0)
+        assert agent.pid == there.pid
+        agent.stop()
+        assert there.wait(20) == -signal.SIGTERM
+
+
+def test_what_does_not_end_when_it_is_asked_is_killed() -> None:
+    command = [sys.executable, "-c", f"{DEAF}; signal.pause()"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not end(process.pid, 0.2)
+        assert process.wait(20) == -signal.SIGKILL
+    assert end(process.pid, 0.2)

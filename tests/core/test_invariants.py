@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from kernel_worker.model import (
     CallId,
     ClientId,
     FunctionSpec,
+    Held,
     HostId,
     LeaseId,
     Outcome,
@@ -25,6 +28,7 @@ from kernel_worker.model import (
     PoolSettings,
     Resources,
     RetryPolicy,
+    Survivor,
     WorkerId,
 )
 from tests.core.simulation import make_resources, make_spec
@@ -45,6 +49,7 @@ SPECS = [
 picks = st.integers(0, 1_000_000)
 
 
+SPEC_OF = {spec.pool: spec for spec in SPECS}
 SHARED = {spec.pool: spec for spec in SPECS if spec.max_inputs > 1 or spec.max_batch_size}
 
 
@@ -57,6 +62,8 @@ class Lease:
         self.stop = grant.stop
         self.is_lent = grant.lends
         """The worker keeps it until it is asked back."""
+        self.is_adopted = False
+        """The broker that gave it is gone: at its end the worker gives all of it back."""
 
 
 class AnyHistory(RuleBasedStateMachine):
@@ -81,6 +88,8 @@ class AnyHistory(RuleBasedStateMachine):
         self.pool_of: dict[WorkerId, PoolId] = {}
         self.lingering: list[tuple[WorkerId, LeaseId]] = []
         self.records: list[Any] = []
+        self.restarts = 0
+        self.made = 0
 
     # -- what goes in and comes out
 
@@ -144,6 +153,10 @@ class AnyHistory(RuleBasedStateMachine):
 
     # -- clients
 
+    def new_call(self) -> CallId:
+        self.made += 1
+        return CallId(f"fc-{self.made}")
+
     @initialize()
     def begin(self) -> None:
         self.feed(events.ClientConnected(CLIENTS[0]))
@@ -173,7 +186,7 @@ class AnyHistory(RuleBasedStateMachine):
         closed: bool,
         pick: int | None,
     ) -> None:
-        call = CallId(f"fc-{len(self.submitted)}-{self.now}-{len(self.old)}")
+        call = self.new_call()
         found = None if pick is None else self.lease(pick)
         self.open[call] = count
         self.submitted[call] = attached
@@ -189,7 +202,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(client=st.sampled_from(CLIENTS), spec=st.sampled_from(SPECS), attached=st.booleans())
     def submit_generator(self, client: ClientId, spec: FunctionSpec, attached: bool) -> None:
-        call = CallId(f"fc-s{len(self.submitted)}-{self.now}-{len(self.old)}")
+        call = self.new_call()
         self.open[call] = 1
         self.submitted[call] = attached
         self.feed(
@@ -198,7 +211,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(client=st.sampled_from(CLIENTS), spec=st.sampled_from(SPECS), deaths=st.integers(0, 2))
     def submit_lending(self, client: ClientId, spec: FunctionSpec, deaths: int) -> None:
-        call = CallId(f"fc-l{len(self.submitted)}-{self.now}-{len(self.old)}")
+        call = self.new_call()
         self.open[call] = 1
         self.submitted[call] = True
         self.feed(
@@ -356,6 +369,7 @@ class AnyHistory(RuleBasedStateMachine):
         lease.next += count
         self.advance(worker)
         self.feed(events.RangeSucceeded(worker, lease.grant.lease, start, count, elapsed))
+        self.give_all_back(worker, lease)
 
     @rule(
         pick=picks,
@@ -378,6 +392,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.feed(
             events.InputEnded(worker, lease.grant.lease, index, outcome, 0.001, lingers=lingers)
         )
+        self.give_all_back(worker, lease)
 
     @precondition(lambda self: self.lingering)
     @rule(pick=picks)
@@ -402,6 +417,7 @@ class AnyHistory(RuleBasedStateMachine):
         elif lease.next >= lease.stop:
             leases.remove(lease)
         self.feed(events.InputsReturned(asked.worker, asked.lease, start, stop))
+        self.give_all_back(asked.worker, lease)
 
     @precondition(lambda self: self.interrupted)
     @rule(pick=picks)
@@ -417,6 +433,7 @@ class AnyHistory(RuleBasedStateMachine):
                 asked.worker, asked.lease, asked.index, Outcome.CANCELLED, 0.1
             )
             self.feed(ended)
+            self.give_all_back(asked.worker, lease)
 
     @rule(pick=picks, more=picks, halts=st.booleans())
     def block(self, pick: int, more: int, halts: bool) -> None:
@@ -450,6 +467,98 @@ class AnyHistory(RuleBasedStateMachine):
         if found is not None:
             kind = events.ProducerPaused if paused else events.ProducerResumed
             self.feed(kind(found[0], found[1].grant.lease))
+
+    def give_all_back(self, worker: WorkerId, lease: Lease) -> None:
+        """Say what a worker says at the end of a lease that another broker gave."""
+        if lease.is_adopted and lease.next >= lease.stop:
+            self.feed(events.InputsReturned(worker, lease.grant.lease, 0, 1 << 62))
+
+    # -- the broker is killed, and another one follows
+
+    @precondition(lambda self: any(self.ready.values()))
+    @rule(
+        ahead=st.integers(0, 9),
+        repeated=st.integers(0, 9),
+        is_through=st.booleans(),
+        dies=st.integers(0, 9),
+    )
+    def restart(self, ahead: int, repeated: int, is_through: bool, dies: int) -> None:
+        """Workers of the first host live on: with answers that no broker kept, some of them lost.
+
+        Args:
+            ahead: how much further workers are than the broker had heard.
+            repeated: how much of that they say again.
+            is_through: whether they have ended their leases by now.
+            dies: which of them does not live on.
+        """
+        self.restarts += 1
+        survivors = self.outlive(dies, is_through=is_through)
+        for call in [one for one, is_attached in self.submitted.items() if is_attached]:
+            del self.submitted[call]
+            self.open.pop(call, None)
+        self.core = Scheduler(f"h{self.restarts}", self.restarts << 32)
+        self.steadiness = Steadiness()
+        self.hosts = {HOSTS[0]}
+        facts = [one for one in self.records if one.call not in self.history.finished]
+        rejoined = events.HostRejoined(HOSTS[0], make_resources(2, 4000, 2), tuple(survivors))
+        turn = self.core.restore(facts, self.now, rejoined)
+        self.history.observe(turn)
+        for effect in turn:
+            self.perform(effect)
+        self.sentences_hold()
+        self.feed(events.ClientConnected(CLIENTS[0]))
+        for spec in SPECS:
+            self.feed(events.FunctionDefined(CLIENTS[0], spec))
+        for one in survivors:
+            if one.held is not None:
+                self.catch_up(one, one.held, ahead, repeated)
+
+    def outlive(self, dies: int, *, is_through: bool) -> list[Survivor]:
+        """Return those who live on; the others are gone."""
+        survivors = []
+        for at, worker in enumerate([*self.starting, *self.ready]):
+            leases, spec = self.ready.get(worker, []), SPEC_OF[self.pool_of[worker]]
+            is_odd = leases and (spec.pool in SHARED or leases[0].is_lent)
+            if self.host_of[worker] != HOSTS[0] or worker in self.leaving or is_odd or at == dies:
+                self.gone(worker)
+                continue
+            held = None
+            if leases:
+                grant, stop = leases[0].grant, leases[0].stop
+                index = stop if is_through else leases[0].next + 1
+                held = Held(
+                    grant.lease, grant.call, grant.start, stop, grant.attempt, index, not is_through
+                )
+            devices = self.core._state.workers[worker].devices
+            survivors.append(Survivor(worker, spec, devices, 1, "forked", 1, held))
+            if held is None:
+                self.ready.pop(worker, None)
+                self.starting[worker] = spec
+            else:
+                del leases[1:]
+        self.asked.clear()
+        self.interrupted.clear()
+        self.lingering.clear()
+        return survivors
+
+    def catch_up(self, survivor: Survivor, held: Held, ahead: int, repeated: int) -> None:
+        """Say what a worker says that has found the new broker."""
+        worker = survivor.worker
+        if worker in self.leaving:
+            return
+        (lease,) = self.ready[worker]
+        first, lease.is_adopted = lease.next, True
+        lease.next = min(first + ahead, lease.stop) if held.runs else lease.stop
+        is_over = lease.next == lease.stop
+        if is_over:
+            self.ready[worker].clear()
+        self.feed(events.WorkerReady(worker))
+        repeated = min(repeated, lease.next - first)
+        if repeated:
+            start = lease.next - repeated
+            self.feed(events.RangeSucceeded(worker, held.lease, start, repeated, 0.1))
+        if is_over:
+            self.feed(events.InputsReturned(worker, held.lease, 0, 1 << 62))
 
     # -- what the protocol does not allow, or only late
 
@@ -554,6 +663,7 @@ class AnyHistory(RuleBasedStateMachine):
                 lease.next = lease.stop
                 self.advance(worker)
                 self.feed(events.RangeSucceeded(worker, lease.grant.lease, start, count, 0.01))
+                self.give_all_back(worker, lease)
         while self.asked:
             self.hand_back(0, 0)
         while self.lingering:
@@ -574,8 +684,9 @@ class AnyHistory(RuleBasedStateMachine):
             assert getattr(about, "call", None) in cancelled
         spawned = {view.call for view in self.core.status().calls if not view.attached}
         spawned -= cancelled
-        assert {view.call for view in other.status().calls} == spawned
-        for view in other.status().calls:
+        open_there = [view for view in other.status().calls if view.call not in cancelled]
+        assert {view.call for view in open_there} == spawned
+        for view in open_there:
             mine = self.core.call_info(view.call)
             assert mine is not None
             assert (view.succeeded, view.failed, view.cancelled) == (
@@ -607,6 +718,56 @@ def test_what_a_worker_holds_runs_on_when_the_input_that_waited_for_a_call_ends(
     history.end_input(1, Outcome.FAILED, lingers=False)
     history.sentences_hold()
     history.teardown()
+
+
+def _walk(seed: int) -> AnyHistory:
+    """Return a history with many restarts, at all moments of what spawned calls run."""
+    chance, history = random.Random(seed), AnyHistory()
+    history.begin()
+
+    def pick() -> int:
+        return chance.randrange(1000)
+
+    steps: list[Callable[[], object]] = [
+        lambda: history.submit(
+            CLIENTS[0],
+            chance.choice(SPECS),
+            chance.randrange(30),
+            attached=chance.random() < 0.2,
+            closed=True,
+            pick=pick() if chance.random() < 0.2 else None,
+        ),
+        lambda: history.succeed(pick(), chance.randrange(1, 5), chance.choice([1e-5, 0.01, 3.0])),
+        lambda: history.end_input(
+            pick(), chance.choice([Outcome.FAILED, Outcome.TIMED_OUT]), lingers=False
+        ),
+        lambda: history.exit(pick(), started=True, timed_out=False, over=0),
+        lambda: history.pass_time(chance.choice([0.02, 0.3, 2.5])),
+        lambda: history.join_host(1, 0),
+        lambda: history.old and history.answer_late(pick(), chance.randrange(3), 3),
+        lambda: history.asked and history.hand_back(pick(), chance.randrange(3)),
+        lambda: history.submitted and chance.random() < 0.2 and history.cancel(pick(), False),
+    ]
+    for _ in range(60):
+        for _ in range(3):
+            if history.starting:
+                history.become_ready(pick())
+        chance.choice(steps)()
+        history.sentences_hold()
+        if any(history.ready.values()) and chance.random() < 0.2:
+            history.restart(
+                chance.randrange(6),
+                chance.randrange(6),
+                is_through=chance.random() < 0.3,
+                dies=chance.randrange(9),
+            )
+            history.sentences_hold()
+    return history
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_runs_when_brokers_die_ends_once(seed: int) -> None:
+    _walk(seed).teardown()
 
 
 def test_a_broken_sentence_is_named() -> None:

@@ -258,7 +258,7 @@ def commands(pid: int) -> set[str]:
     return found
 
 
-def test_end_of_file_on_stdin_ends_everything(broker: Broker) -> None:
+def test_an_agent_that_is_told_to_end_takes_all_with_it(broker: Broker) -> None:
     broker.start_worker(define("import subprocess\ndef f():\n    pass\n"))
     busy = broker.start_worker(
         define("""
@@ -273,13 +273,12 @@ def test_end_of_file_on_stdin_ends_everything(broker: Broker) -> None:
     wait_until(lambda: "sleep" in commands(broker.agent.pid))
     below = descendants(broker.agent.pid)
     assert len(below) >= 6
-    assert broker.agent.stdin is not None
-    broker.agent.stdin.close()
+    broker.agent.terminate()
     assert broker.agent.wait(20) == 0
     assert not [pid for pid in below if is_alive(pid)]
 
 
-def test_an_agent_that_is_killed_takes_all_with_it(broker: Broker) -> None:
+def test_one_that_is_killed_too(broker: Broker) -> None:
     busy = broker.start_worker(
         define("""
         import subprocess

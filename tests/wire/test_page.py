@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from kernel_worker.model import CallId, Held, LeaseId
 from kernel_worker.wire import page as pages
 
 
@@ -92,4 +93,45 @@ def test_what_changes_while_it_is_read_is_read_again() -> None:
     page.slots = Changing(real, {pages.LEASE: [6], pages._TABLE: [5]})  # type: ignore[assignment]
     assert page.all_running() == [pages.Place(8, 1, 60), pages.Place(7, 4, 50)]
     page.slots = real
+    page.close()
+
+
+def test_which_lease_it_runs_or_ran_last_can_be_read() -> None:
+    file = pages.create_file()
+    worker, agent = pages.Page(file), pages.Page(file)
+    os.close(file)
+    assert agent.held() is None
+    worker.enter_lease(7, "fc-a", 3, 9, 2)
+    assert agent.held() == Held(LeaseId(7), CallId("fc-a"), 3, 9, 2, index=3, runs=True)
+    worker.slots[pages.POSITION] = 5
+    worker.slots[pages.STOP] = 6
+    assert agent.held() == Held(LeaseId(7), CallId("fc-a"), 3, 6, 2, index=6, runs=True)
+    worker.leave_lease()
+    assert agent.held() == Held(LeaseId(7), CallId("fc-a"), 3, 6, 2, index=6, runs=False)
+    worker.close()
+    agent.close()
+
+
+def test_a_lease_that_is_being_taken_up_is_read_whole() -> None:
+    file = pages.create_file()
+    page = pages.Page(file)
+    os.close(file)
+    page.enter_lease(7, "fc-a", 3, 9, 2)
+
+    class Moving:
+        """The slots, of which another process writes the number of the lease in between."""
+
+        def __init__(self) -> None:
+            self.reads = 0
+
+        def __getitem__(self, at: int) -> int:
+            self.reads += at == pages._LAST
+            return 6 if at == pages._LAST and self.reads == 1 else slots[at]
+
+    slots, moving = page.slots, Moving()
+    page.slots = moving  # type: ignore[assignment]
+    found = page.held()
+    assert found is not None
+    assert (found.lease, moving.reads) == (7, 4)
+    page.slots = slots
     page.close()

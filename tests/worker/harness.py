@@ -90,7 +90,7 @@ class Worker:
         self.captured = captured
         self.pid = 0
         self.start = ""
-        self._sent: dict[str, str] = {}
+        self.sent: dict[str, str] = {}
 
     def lease(
         self,
@@ -123,9 +123,9 @@ class Worker:
                 digests[role] = digest_of(content)
                 objects[digests[role]] = content
         for role, digest in digests.items():
-            if digest and self._sent.get(role) != digest:
+            if digest and self.sent.get(role) != digest:
                 self.broker.send(self.id, messages.StoreObject(digest), objects[digest])
-                self._sent[role] = digest
+                self.sent[role] = digest
         lease = LeaseId(next(_numbers)) if number is None else number
         message = messages.Lease(
             lease=lease,
@@ -175,14 +175,13 @@ class Broker:
     def __init__(self, directory: Path, *arguments: str, **variables: str) -> None:
         self.directory = directory
         self.context = zmq.Context()
-        self.socket = self.context.socket(zmq.ROUTER)
-        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self.socket.setsockopt(zmq.LINGER, 0)
         self.address = f"ipc://{directory}/b.sock"
-        self.socket.bind(self.address)
+        self._bind()
         self.received: list[Received] = []
         self.host = ""
         self.workers: dict[str, Worker] = {}
+        self.survivors: dict[WorkerId, int] = {}
+        """The workers that have outlived another broker, and how many."""
         self._stored: set[Digest] = set()
         connection = directory / "connection.json"
         connection.write_text(
@@ -198,7 +197,7 @@ class Broker:
         )
         self.agent = subprocess.Popen(
             [sys.executable, *self.program, "--connection", connection, *arguments],
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             env={**os.environ, **variables},
         )
 
@@ -215,11 +214,38 @@ class Broker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self.agent.stdin is not None
-        self.agent.stdin.close()
+        self.agent.terminate()
         self.agent.wait(20 * PATIENCE)
         self.socket.close()
         self.context.term()
+
+    def _bind(self) -> None:
+        self.socket = self.context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.bind(self.address)
+
+    def die(self) -> None:
+        """Be gone, as a broker that was killed."""
+        self.socket.close()
+        self.received.clear()
+
+    def follow(self) -> messages.Hello:
+        """Be the next broker; return what the host agent says."""
+        self._bind()
+        hello: messages.Hello
+        hello = self.wait(messages.Hello, lambda m: m.role == "host").message
+        self.send(self.host, messages.Welcome("i2", "m"))
+        self.survivors = {one.worker: one.number for one in hello.survivors}
+        return hello
+
+    def back(self, worker: Worker) -> Worker:
+        """Wait until a worker has dialled the broker that this is now."""
+        number = self.survivors[worker.id]
+        self.wait(messages.Hello, lambda m: (m.peer, m.number) == (worker.id, number))
+        worker.sent.clear()
+        return worker
 
     def send(self, peer: str, message: Any, *frames: Any) -> None:
         self.socket.send_multipart([peer.encode(), messages.encode(message), *frames])

@@ -327,7 +327,7 @@ def _seconds_per_input(broker: Broker, worker: Worker) -> float:
 
 def test_a_lease_without_its_objects_fails_its_inputs_and_nothing_else(broker: Broker) -> None:
     worker = broker.start_worker(define(SQUARE))
-    worker._sent["shared"] = Digest("no such object")
+    worker.sent["shared"] = Digest("no such object")
     lease = worker.lease([(1,)], shared=b"")
     assert broker.outcomes(lease, 1) == {0: 1}
     message = messages.Lease(
