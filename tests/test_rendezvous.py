@@ -166,3 +166,14 @@ def test_a_damaged_connection_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match="no connection file"):
         rendezvous.read_connection(tmp_path / "connection.json")
     assert rendezvous.read_connection(tmp_path / "nothing") is None
+
+
+def test_one_agent_lives_beside_a_connection_file(tmp_path: Path) -> None:
+    file = str(tmp_path / "connection.json")
+    assert rendezvous.living_agent(file) == 0
+    lock = rendezvous.claim_agent(file)
+    assert lock is not None
+    assert rendezvous.claim_agent(file) is None
+    assert rendezvous.living_agent(file) == os.getpid()
+    os.close(lock)
+    assert rendezvous.living_agent(file) == 0

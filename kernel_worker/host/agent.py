@@ -163,7 +163,7 @@ class Agent:
         if self._is_ending:
             return
         now = time.monotonic()
-        if self._broker.is_welcome:
+        if self._broker.is_welcome or not self._gone_at:
             self._gone_at = now
         survivors = survival.survivors_of(self._workers.values())
         patience_seconds = self._gone_at + self._grace_seconds - now
