@@ -20,9 +20,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
+from kernel_worker import rendezvous
+from kernel_worker.rendezvous import Connection
 from tests import leftovers
 from tests.acceptance import journals
 from tests.acceptance.places import IDLE_EXIT_SECONDS, Place
@@ -52,7 +53,7 @@ class Killer:
         roles: dict[str, list[int]] = {}
         for pid in sorted(self._place.processes()):
             if pid != self._load:
-                roles.setdefault(_role(pid, broker.pid), []).append(pid)
+                roles.setdefault(_role(pid, broker), []).append(pid)
         role = self._chance.choice(sorted(roles))
         pid = self._chance.choice(roles[role])
         with contextlib.suppress(ProcessLookupError):
@@ -66,12 +67,10 @@ class Killer:
                 os.kill(pid, signal.SIGCONT)
 
 
-def _role(pid: int, broker: int) -> str:
-    if pid == broker:
+def _role(pid: int, broker: Connection) -> str:
+    if pid == broker.pid:
         return "broker"
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return "agent" if psutil.Process(pid).ppid() == broker else "template or worker"
-    return "gone"
+    return "agent" if pid == rendezvous.living_agent(broker.path) else "template or worker"
 
 
 @pytest.fixture
