@@ -244,7 +244,7 @@ class Executor:
         """Say on the page that a lease runs; False: whoever gave it is gone, and others know."""
         slots, lease = self._slots, work.lease
         if slots[pages.GONE] == self.brokers_gone:
-            stop = lease.stop if work.can_be_handed_on else 0
+            stop = 0 if work.forgot else lease.stop
             self._page.enter_lease(lease.lease, lease.call, lease.start, stop, lease.attempt)
             if slots[pages.GONE] == self.brokers_gone:
                 return True

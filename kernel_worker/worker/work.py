@@ -95,22 +95,17 @@ class Work(Results):
         """A generator's `finally` runs: it is not interrupted a second time."""
         self.mark_ns = time.monotonic_ns()
         """Until when time was reported."""
-        self.forgot = not self.can_be_handed_on
-        """Whether answers are not kept: they were too large, or nobody else could use them."""
+        self.forgot = bool(
+            lease.line or lease.streams is not None or lease.context.keep_failed_seconds
+        )
+        """Whether answers are not kept: no other broker could go on with it, or they are large."""
         self.is_adopted = False
         """The broker that gave it is gone: what another one still misses at its end is given up."""
-        self._kept: list[tuple[messages.ToBroker, list[Frame]]] = []
+        self._kept: list[tuple[messages.ToBroker, tuple[bytes, ...]]] = []
         """What was answered: a broker that dies may not have kept it."""
         self._kept_bytes = 0
         self._start = lease.start
         self._gate = threading.Lock()
-
-    @property
-    def can_be_handed_on(self) -> bool:
-        """Whether another broker could go on with the lease, when the one that gave it is gone."""
-        lease = self.lease
-        by_others = lease.line or lease.streams is not None or lease.context.keep_failed_seconds
-        return not by_others
 
     def go_on(self, lease: messages.Lease, now_ns: int) -> None:
         """Take up a further input of a line, as a lease of one under the same id."""
@@ -168,9 +163,11 @@ class Work(Results):
             channel.send_locked(message, frames)
 
     def _keep(self, message: messages.ToBroker, frames: Sequence[Frame]) -> None:
+        if self.forgot:
+            return
         self._kept_bytes += sum(map(len, frames))
         if self._kept_bytes > _KEPT_BYTES:
             self.forgot = True
             self._kept.clear()
-        elif not self.forgot:
-            self._kept.append((message, [bytes(frame) for frame in frames]))
+        else:
+            self._kept.append((message, tuple(map(bytes, frames))))
