@@ -23,7 +23,7 @@ from kernel_worker import errors, rendezvous
 from notebook_ext import inquiry
 from notebook_ext.call import FunctionCall
 from notebook_ext.call_status import STATES, call_filter
-from notebook_ext.config import reload
+from notebook_ext.config import afresh, reload
 from notebook_ext.widgets.status import NO_BROKER, CallsReport, StatusReport
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def broker_start(metrics: str | None, listen: str | None) -> None:
 
         connection = inviting.listen(listen)
     else:
-        connection = was_there or rendezvous.find_or_start(reload())
+        connection = was_there or rendezvous.find_or_start(afresh())
     click.echo(f"{'Already running' if was_there else 'Started'}: {_where(connection)}")
     if metrics is not None:
         from notebook_ext import metrics as serving  # noqa: PLC0415  only where it is asked for

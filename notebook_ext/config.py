@@ -34,6 +34,13 @@ def current() -> Settings:
     return _State.loaded
 
 
+def afresh() -> Settings:
+    """Return what the sources say now; what is in force stays as it is."""
+    from kernel_worker import settings  # noqa: PLC0415  not for an import alone
+
+    return settings.load(_State.chosen)
+
+
 def reload() -> Settings:
     """Read environment variables and `pyproject.toml` again."""
     _State.loaded = None

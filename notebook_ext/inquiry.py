@@ -17,7 +17,7 @@ import zmq
 from kernel_worker import directories, errors, rendezvous
 from kernel_worker.wire import messages
 from notebook_ext import exception
-from notebook_ext.config import reload
+from notebook_ext.config import afresh
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -185,7 +185,7 @@ def find() -> Connection | None:
 
     One on another machine is not dialled for that.
     """
-    configured = reload()
+    configured = afresh()
     if configured.connection_file is not None:
         return rendezvous.elsewhere(configured.connection_file)
     return rendezvous.find(configured)
@@ -193,7 +193,7 @@ def find() -> Connection | None:
 
 def find_here() -> Connection | None:
     """Return the broker of this machine, or None if none runs; whichever one calls go to."""
-    return rendezvous.find(reload())
+    return rendezvous.find(afresh())
 
 
 def status() -> messages.Status | None:
@@ -257,7 +257,7 @@ def _with_memory() -> Connection | None:
     """Return the broker that runs, or one that is started to read what an earlier one has left."""
     connection = find()
     if connection is None:
-        configured = directories.on_this_machine(reload())
+        configured = directories.on_this_machine(afresh())
         with directories.refusing(configured.data_dir, directories.DATA):
             if not rendezvous.journal_path(configured).exists():
                 return None

@@ -17,7 +17,7 @@ from kernel_worker import directories, rendezvous, settings
 from kernel_worker.errors import ConnectionError, InvalidError  # noqa: A004  ours
 from kernel_worker.keys import Keys
 from notebook_ext import inquiry
-from notebook_ext.config import reload
+from notebook_ext.config import afresh
 
 if TYPE_CHECKING:
     from kernel_worker.keys import Invitation
@@ -38,7 +38,7 @@ def listen(address: str) -> Connection:
     wanted = settings.load({"listen": address}).listen
     running = inquiry.find_here()
     if running is None:
-        configured = dataclasses.replace(reload(), listen=wanted)
+        configured = dataclasses.replace(afresh(), listen=wanted)
         running = rendezvous.find_or_start(configured)
     if not running.door or (wanted != running.door and not str(wanted).endswith(":0")):
         where = f"listens at {running.door}" if running.door else "listens for this machine alone"
@@ -99,7 +99,7 @@ def clients() -> dict[str, str]:
 
 
 def _keys() -> Keys:
-    configured = directories.on_this_machine(reload())
+    configured = directories.on_this_machine(afresh())
     return Keys(rendezvous.prepare_journal(configured).parent)
 
 
@@ -108,7 +108,7 @@ def _reachable(address: str | None) -> str:
     if address is not None:
         return str(settings.load({"listen": address}).listen)
     running = inquiry.find_here()
-    listens = (running.door if running is not None else "") or reload().listen
+    listens = (running.door if running is not None else "") or afresh().listen
     if not listens:
         raise InvalidError(
             "no broker of this machine listens for others; start it with `notebook-ext broker "

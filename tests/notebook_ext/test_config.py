@@ -4,7 +4,7 @@ import pytest
 
 import notebook_ext as nb
 from kernel_worker.errors import InvalidError
-from notebook_ext.config import _State
+from notebook_ext.config import _State, afresh
 from notebook_ext.config import config as shown
 
 
@@ -42,3 +42,11 @@ def test_what_cannot_be() -> None:
     with pytest.raises(AttributeError):
         _ = nb.config._private
     assert nb.config.progress == "auto"
+
+
+def test_a_look_at_the_sources_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    nb.config.progress = "off"
+    before = nb.config.profile
+    monkeypatch.setenv("NOTEBOOK_EXT_PROFILE", "another")
+    assert (afresh().profile, afresh().progress) == ("another", "off")
+    assert nb.config.profile == before

@@ -14,7 +14,6 @@ from kernel_worker.errors import ConnectionError, InvalidError, NotFoundError  #
 from kernel_worker.keys import Invitation
 from notebook_ext import inquiry, inviting
 from notebook_ext.cli import main
-from notebook_ext.config import reload
 
 Run = Callable[..., Result]
 
@@ -23,11 +22,8 @@ Run = Callable[..., Result]
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run the command line with a broker of its own."""
     monkeypatch.setenv("NOTEBOOK_EXT_PROFILE", f"inviting-{os.urandom(3).hex()}")
-    reload()
     yield lambda *arguments: CliRunner().invoke(main, arguments)
     inquiry.stop()
-    monkeypatch.undo()
-    reload()
 
 
 def invited(result: Result) -> Invitation:
