@@ -107,7 +107,13 @@ def test_an_interrupt_hits_the_console_alone_and_leaving_detaches(
         reply = console.client.get_shell_msg(timeout=20 * PATIENCE)
     assert reply["content"]["ename"] == "KeyboardInterrupt"
     # One that comes when no cell runs changes nothing.
-    console.client.control_channel.send(console.client.session.msg("interrupt_request"))
+    idle = console.client.session.msg("interrupt_request")
+    console.client.control_channel.send(idle)
+    while (
+        console.client.get_control_msg(timeout=20 * PATIENCE)["parent_header"]["msg_id"]
+        != idle["header"]["msg_id"]
+    ):
+        pass  # the answer to the first
     assert console.run("'there'") == ("ok", "'there'")
     left = console.client.execute("exit")
     reply = console.client.get_shell_msg(timeout=20 * PATIENCE)
