@@ -49,6 +49,9 @@ class Channel:
         self._posted: deque[list[Frame]] = deque()
         self._received: deque[list[bytes]] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._number = 0
+        self.heard = 0
+        """How many brokers were gone for the one whose message `receive` gave last."""
         self._socket: zmq.Socket[bytes]
         self._dial()
 
@@ -126,6 +129,7 @@ class Channel:
         None after `wake`, or where none has come in `timeout_ms` (-1: for ever).
         """
         with self._lock:
+            self.heard = self._number
             if self._received:
                 return self._received.popleft()
             while True:
@@ -145,7 +149,7 @@ class Channel:
         while not (self._lock.acquire(blocking=False) or self._wake_and_acquire()):
             pass
 
-    def redial_locked(self, hello: messages.Hello | None) -> None:
+    def redial_locked(self, hello: messages.Hello | None, brokers_gone: int) -> None:
         """Let go of a broker that is gone, with all that it said, and dial whoever follows it.
 
         Another thread than the main one does, while it has the lock. What was sent and has not
@@ -153,6 +157,7 @@ class Channel:
         """
         self._socket.close(linger=0)
         self._received.clear()
+        self._number = brokers_gone
         self._dial()
         if hello is not None:
             self._send_frames([messages.encode(hello)])

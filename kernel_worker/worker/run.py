@@ -241,12 +241,15 @@ class Executor:
         return None
 
     def _enter_lease(self, work: Work) -> bool:
-        """Say on the page that a lease runs; False: whoever gave it is gone, and others know."""
-        slots, lease = self._slots, work.lease
-        if slots[pages.GONE] == self.brokers_gone:
+        """Say on the page that a lease runs; False: whoever gave it is gone, and others know.
+
+        What counts is who gave it: it may have been received before another broker was dialled.
+        """
+        slots, lease, number = self._slots, work.lease, self._channel.heard
+        if slots[pages.GONE] == number:
             stop = 0 if work.forgot else lease.stop
             self._page.enter_lease(lease.lease, lease.call, lease.start, stop, lease.attempt)
-            if slots[pages.GONE] == self.brokers_gone:
+            if slots[pages.GONE] == number:
                 return True
             self._page.leave_lease()
         self._finished.append(lease.lease)
@@ -576,11 +579,12 @@ class Executor:
         """
         self._channel.acquire()
         try:
-            kept = [work for work in (self._last, self.work) if work is not None]
+            with self._lock:  # what ends now is one of the two
+                kept = [work for work in (self._last, self.work) if work is not None]
             if not self._spec.rerun_on_crash and any(work.forgot for work in kept):
                 os.killpg(0, signal.SIGKILL)
             self.brokers_gone = brokers_gone  # before a look whether it is ready: see `main`
-            self._channel.redial_locked(hello(brokers_gone))
+            self._channel.redial_locked(hello(brokers_gone), brokers_gone)
             for work in kept:
                 work.is_adopted = True
                 work.repeat_locked(self._channel)
