@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _KEY_TEXT: Final = re.compile(r"[!-~]{40}")
+_PLACE: Final = re.compile(r"tcp://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _FORMAT: Final = 1
 
 
@@ -149,7 +150,8 @@ def read(path: Path) -> Invitation:
         )
         raise InvalidError(message)
     keys = (found.server, found.client.public, found.client.secret)
-    if found.format != _FORMAT or not all(map(_KEY_TEXT.fullmatch, keys)):
+    is_whole = _PLACE.fullmatch(found.address) and all(map(_KEY_TEXT.fullmatch, keys))
+    if found.format != _FORMAT or not is_whole:
         message = f"{path} was made by another version of notebook-ext, or is damaged; invite anew"
         raise InvalidError(message)
     return found

@@ -93,6 +93,8 @@ def test_what_is_no_connection_file_is_refused_and_not_shown(known: Keys, tmp_pa
         (given.client.secret.encode(), "no connection file"),
         (msgspec.json.encode(msgspec.structs.replace(given, format=2)), "another version"),
         (msgspec.json.encode(msgspec.structs.replace(given, server="short")), "damaged"),
+        (msgspec.json.encode(msgspec.structs.replace(given, address="box")), "damaged"),
+        (msgspec.json.encode(msgspec.structs.replace(given, address="ipc:///tmp/b")), "damaged"),
     ):
         file.write_bytes(text)
         with pytest.raises(InvalidError, match=says) as raised:
