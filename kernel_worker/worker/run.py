@@ -581,7 +581,8 @@ class Executor:
         try:
             with self._lock:  # what ends now is one of the two
                 kept = [work for work in (self._last, self.work) if work is not None]
-            if not self._spec.rerun_on_crash and any(work.forgot for work in kept):
+            # What ran before is nothing that the next broker goes on with: see `survival`.
+            if kept and kept[-1].forgot and not self._spec.rerun_on_crash:
                 os.killpg(0, signal.SIGKILL)
             self.brokers_gone = brokers_gone  # before a look whether it is ready: see `main`
             self._channel.redial_locked(hello(brokers_gone), brokers_gone)

@@ -118,6 +118,23 @@ def test_a_worker_that_cannot_say_again_what_must_not_run_twice_dies(broker: Bro
     assert worker.exited().worker == worker.id
 
 
+def test_what_ended_before_is_no_reason_to_end_what_must_not_run_twice(
+    broker: Broker, tmp_path: Path
+) -> None:
+    gate, mark = tmp_path / "gate", tmp_path / "mark"
+    waits = GATED.replace("10 * x", "bytes(x)")
+    worker = broker.start_worker(define(waits), rerun_on_crash=False)
+    assert len(worker.call(1 << 21, "/")) == 1 << 21
+    lease = worker.lease([(3, str(gate), str(mark))])
+    wait_until(mark.exists, what="a small one runs behind a large one")
+    broker.die()
+    broker.follow()
+    broker.back(worker)
+    gate.touch()
+    assert broker.outcomes(lease, 1) == {0: bytes(3)}
+    assert mark.read_text() == "3 "
+
+
 def _generates(broker: Broker) -> Worker:
     worker = broker.start_worker(define("def f():\n    while True:\n        yield 1"))
     worker.lease([()], streams=StreamLimits(1, 100))
