@@ -49,7 +49,7 @@ SHOWN_BY = {
     "test_capture.py": "notebook_ext/capture: *",
     "acceptance/test_debug.py": "notebook_ext: console",
     "worker/test_consoles.py": "kernel_worker/worker: debugging",
-    "worker/test_run.py": "kernel_worker/worker: channel control coroutines main work",
+    "worker/test_run.py": "kernel_worker/worker: control coroutines main work",
 }
 """Source files without a test file of their own, by the test that shows what they do."""
 
