@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import linecache
@@ -259,7 +260,12 @@ class Broker:
             message = messages.decode_at_broker(header)
             self.received.append(Received(sender.decode(), message, frames, time.monotonic()))
             if isinstance(message, messages.Hello) and message.role == "worker":
-                self.send(message.peer, messages.Welcome("i", "m"))
+                try:
+                    self.send(message.peer, messages.Welcome("i", "m"))
+                except zmq.ZMQError as error:
+                    if error.errno != errno.EHOSTUNREACH:
+                        raise
+                    # It has dialled again since, and says `Hello` there too.
         return True
 
     def wait(
