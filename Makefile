@@ -5,10 +5,6 @@ BIN := .venv/bin
 # Not PYTHON: where that is set, it is the interpreter to make .venv with.
 VENV_PYTHON := $(BIN)/python
 
-# Deadlines of tests are for a machine that has nothing else to do; on others they are this much longer.
-NOTEBOOK_EXT_TEST_PATIENCE ?= 3
-export NOTEBOOK_EXT_TEST_PATIENCE
-
 COVERED := tests/core tests/wire tests/notebook_ext/test_conversation.py
 # Random histories, and simulations that take long where every line is counted.
 CHANCE := tests/core/test_invariants.py::TestAnyHistory \

@@ -24,13 +24,12 @@ from zmq.utils import z85
 
 from kernel_worker import rendezvous
 from kernel_worker.broker.sockets import (
-    FEW_BYTES,
     HIGH_WATER_MESSAGES,
     LINGER_MS,
-    NOBLOCK,
     QUEUE_LIMIT_BYTES,
     Sockets,
     attempt,
+    received,
 )
 from kernel_worker.errors import InvalidError, ProtocolError
 from kernel_worker.keys import Keys
@@ -293,18 +292,13 @@ class Doors(Sockets):
     # ---- what comes by the door -----------------------------------------------------------------
 
     def _receive_far(self) -> list[Frame] | None:
-        receive = self._far_router.recv
         while not self._far_router.closed:
-            try:
-                frame = receive(NOBLOCK, False)
-            except zmq.Again:
+            message = received(self._far_router.recv)
+            if message is None:
                 return None
-            parts: list[Frame] = [frame.bytes]
-            while frame.more:
-                frame = receive(NOBLOCK, False)
-                parts.append(frame.bytes if len(frame) < FEW_BYTES else frame.buffer)
+            parts, last = message
             try:
-                found = self._taken(bytes(parts[0]), parts[1:], str(frame.get("User-Id")))
+                found = self._taken(bytes(parts[0]), parts[1:], str(last.get("User-Id")))
             except (ProtocolError, zmq.ZMQError) as error:  # the second where there is no key
                 _log.warning("something that was said over TCP is dropped: %s", error)
                 continue

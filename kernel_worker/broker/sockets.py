@@ -119,17 +119,8 @@ class Sockets:
 
     def receive(self) -> list[Frame] | None:
         """Return the frames of the next message, the peer's id first, or None if there is none."""
-        receive = self.router.recv
-        try:
-            frame = receive(NOBLOCK, False)
-        except zmq.Again:
-            return None
-        parts: list[Frame] = [frame.bytes]
-        # A frame knows whether there are more: that is cheaper than to ask the socket.
-        while frame.more:
-            frame = receive(NOBLOCK, False)
-            parts.append(frame.bytes if len(frame) < FEW_BYTES else frame.buffer)
-        return parts
+        found = received(self.router.recv)
+        return None if found is None else found[0]
 
     def send(self, peer: bytes, header: bytes, frames: Sequence[Frame] = ()) -> None:
         """Send a message to `peer`, now or when it can take it."""
@@ -199,6 +190,20 @@ class Sockets:
         if queue is not None:
             queue.reachable = False
         self._on_unreachable(peer, "gone")
+
+
+def received(receive: Callable[..., zmq.Frame]) -> tuple[list[Frame], zmq.Frame] | None:
+    """Return the frames of the next message, and the last one as it came; None: there is none."""
+    try:
+        frame = receive(NOBLOCK, False)
+    except zmq.Again:
+        return None
+    parts: list[Frame] = [frame.bytes]
+    # A frame knows whether there are more: that is cheaper than to ask the socket.
+    while frame.more:
+        frame = receive(NOBLOCK, False)
+        parts.append(frame.bytes if len(frame) < FEW_BYTES else frame.buffer)
+    return parts, frame
 
 
 def attempt(send: Callable[..., object], message: Sequence[Frame | bytearray]) -> int:

@@ -154,16 +154,22 @@ def test_progress_bars_of_a_worker_are_seen_as_they_grow(notebook: PlainKernel) 
     assert cell.stderr == "\r20%\r40%\r60%\r80%\r100%\n"
 
 
-def test_lines_of_many_workers_stay_whole_and_in_order(notebook: PlainKernel) -> None:
+def test_lines_of_many_workers_stay_whole_and_in_order(
+    notebook: PlainKernel, tmp_path: Path
+) -> None:
     """Interleaving: whole lines, and the order of each worker."""
     typed(
         notebook,
-        """
-        import time
+        f"""
+        import pathlib, time
+        begun = pathlib.Path({str(tmp_path)!r})
         @app.function(min_containers=50, max_containers=50, cpu=0.02)
         def many(x):
             for n in range(60):
                 print('input', x, 'line', n, 'end')
+                (begun / str(x)).touch()
+                while len(list(begun.iterdir())) < 50:
+                    time.sleep(0.05)  # so that all of them write at once, however busy it is here
                 time.sleep(0.01)
         while many.get_current_stats().num_total_runners < 50:
             time.sleep(0.01)
@@ -176,7 +182,7 @@ def test_lines_of_many_workers_stay_whole_and_in_order(notebook: PlainKernel) ->
         mine = [line for line in lines if line.startswith(f"input {x} ")]
         assert mine == [f"input {x} line {n} end" for n in range(60)]
     first = [line.split()[1] for line in lines[:200]]
-    assert len(set(first)) > 2, "several write at once: a worker writes 60 lines in all"
+    assert len(set(first)) > 10, "they write at once"
 
 
 def test_lines_can_carry_the_function_and_the_input(notebook: PlainKernel) -> None:
