@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 MOST_CALLS: Final = 12
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _PIPED_COLUMNS: Final = 160
+_FIXED_LINES: Final = 9
+"""The heading, the title and the names of three tables, what is left out, and how to quit."""
 _BARS: Final = (BAR_CELLS, BAR_CELLS // 2, 0)
 _ANY_WIDTH: Final = 100_000
 _MAY_SHRINK: Final = frozenset({"function", "app", "devices", "waits for"})
@@ -70,8 +72,23 @@ class Looks:
         return {pool: count / seconds for pool, count in found.items()} if seconds > 0 else {}
 
 
-def drawn(status: Status | None, rates: dict[PoolId, float]) -> Group | Text:
-    """Return what is shown of a status."""
+def screen(status: Status | None, rates: dict[PoolId, float], lines: int) -> Group:
+    """Return what is shown of a status on a terminal: no more than fits, the last line included.
+
+    Args:
+        status: what is seen.
+        rates: inputs that end a second, by pool.
+        lines: how many the terminal has.
+    """
+    rows = 0 if status is None else len(status.hosts) + min(len(status.calls), MOST_CALLS)
+    most_pools = max(lines - _FIXED_LINES - rows, 1)
+    return Group(drawn(status, rates, most_pools), Text("q quits", style="dim"))
+
+
+def drawn(
+    status: Status | None, rates: dict[PoolId, float], most_pools: int | None = None
+) -> Group | Text:
+    """Return what is shown of a status: all pools, or so many, first those that have work."""
     if status is None:
         return Text(NO_BROKER)
     age = format_seconds(max(time.time() - status.started_at, 0.0))
@@ -79,7 +96,7 @@ def drawn(status: Status | None, rates: dict[PoolId, float]) -> Group | Text:
     return Group(
         Text(title, style="bold"),
         _WithBars(lambda cells: _hosts(status, cells)),
-        _pools(status, rates),
+        _pools(status, rates, most_pools),
         _WithBars(lambda cells: _calls(status, cells)),
     )
 
@@ -117,18 +134,18 @@ def run(*, once: bool, interval_seconds: float) -> int:
     looks = Looks()
     with _keys(), Live(screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_looked(looks), refresh=True)
+            live.update(_looked(looks, live.console.height), refresh=True)
             if select.select([sys.stdin], [], [], interval_seconds)[0] and _quits():
                 return 0
 
 
-def _looked(looks: Looks) -> Group:
+def _looked(looks: Looks, lines: int) -> Group:
     try:
         status = inquiry.status()
     except ConnectionError as error:
         return Group(Text(str(error)))
     rates = looks.rates(status, time.monotonic()) if status is not None else {}
-    return Group(drawn(status, rates), Text("q quits", style="dim"))
+    return screen(status, rates, lines)
 
 
 @contextlib.contextmanager
@@ -166,22 +183,26 @@ def _hosts(status: Status, cells: int) -> Table:
     return table
 
 
-def _pools(status: Status, rates: dict[PoolId, float]) -> Table:
+def _pools(status: Status, rates: dict[PoolId, float], most: int | None) -> Group:
     names = "function", "app", "pid", "warm", "busy", "starting", "backlog", "rate", "waits for"
     table = _table("Pools", *names)
-    for pool in status.pools:
-        if _matters(pool):
-            rate = rates.get(pool.pool, 0.0)
-            table.add_row(
-                pool.name + (" (older version)" if pool.superseded else ""),
-                app_of(FunctionKey(pool.key)),
-                _whose(pool),
-                *map(str, (pool.idle, pool.busy, pool.starting)),
-                f"{pool.backlog:,}",
-                format_rate(rate) if rate > 0 else "-",
-                pool.waiting_for or "-",
-            )
-    return table
+    pools = [pool for pool in status.pools if _matters(pool)]
+    shown, newest = pools, pools[::-1]
+    if most is not None and len(pools) > most:
+        shown = sorted(newest, key=_only_waits)[:most]
+    for pool in shown:
+        rate = rates.get(pool.pool, 0.0)
+        table.add_row(
+            pool.name + (" (older version)" if pool.superseded else ""),
+            app_of(FunctionKey(pool.key)),
+            _whose(pool),
+            *map(str, (pool.idle, pool.busy, pool.starting)),
+            f"{pool.backlog:,}",
+            format_rate(rate) if rate > 0 else "-",
+            pool.waiting_for or "-",
+        )
+    left = len(pools) - len(shown)
+    return Group(table, Text(f"… and {left:,} more", style="dim")) if left else Group(table)
 
 
 def _calls(status: Status, cells: int) -> Table:
@@ -226,6 +247,11 @@ def _whose(pool: PoolStatus) -> str:
 
 def _matters(pool: PoolStatus) -> bool:
     return bool(pool.backlog or pool.idle or pool.busy or pool.starting)
+
+
+def _only_waits(pool: PoolStatus) -> bool:
+    """Return whether it has warm workers and nothing to do."""
+    return not (pool.backlog or pool.busy or pool.starting)
 
 
 def _ended(call: CallInfo) -> int:

@@ -17,7 +17,7 @@ import notebook_ext as nb
 from kernel_worker import rendezvous
 from kernel_worker.model import CallId, Device, HostResources, PoolId, PoolSettings, WorkerId
 from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, Status, WorkerStatus
-from notebook_ext.top import Looks, drawn
+from notebook_ext.top import Looks, drawn, screen
 from notebook_ext.widgets.line import bar
 from tests.waiting import wait_until
 
@@ -184,6 +184,24 @@ class Terminal:
         while select.select([self.ends[0]], [], [], 0.05)[0]:
             self.shown += os.read(self.ends[0], 65_536)
         return self.shown
+
+
+@pytest.mark.parametrize("lines", [24, 40, 200])
+def test_pools_that_do_not_fit_on_the_terminal_are_counted(lines: int) -> None:
+    seen = status()
+    busy = seen.pools[0]
+    idle = [msgspec.structs.replace(seen.pools[1], name=f"warm{i}", idle=1) for i in range(60)]
+    crowded = msgspec.structs.replace(seen, pools=[*idle[:30], busy, *idle[30:]])
+    console = Console(width=160, height=lines, file=StringIO(), force_terminal=False)
+    console.print(screen(crowded, {}, lines))
+    shown = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(shown) == min(lines, 71)
+    assert shown[-1].strip() == "q quits"
+    text = "\n".join(shown)
+    assert "score" in text.partition("Open calls")[0]
+    assert "fc-7" in text
+    assert (f"… and {61 - (lines - 11)} more" in text) is (lines < 71)
+    assert "warm59" in text, "the newest"
 
 
 def test_on_a_terminal_it_is_live_until_q(add: nb.Function[..., int]) -> None:
