@@ -56,8 +56,9 @@ class Far:
         self.was_forgotten = False
         """Whether the broker that has just greeted knows nothing more of what it was told."""
         self.refusal = (
-            f"the broker at {to.address} does not let the key of {to.keys.name!r} in: it was "
-            "revoked there; `notebook-ext broker invite` on that machine makes another one"
+            f"the broker at {to.address} does not let the key of {to.keys.name!r} in: it is not "
+            "listed there, or was revoked; `notebook-ext broker invite` on that machine makes "
+            "another one"
         )
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         socket = self.socket
