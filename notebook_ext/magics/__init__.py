@@ -12,6 +12,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from kernel_worker.wire import cell as wire_cell
+from notebook_ext import shell_replies
 from notebook_ext.magics import arrival, cell, completion, running, table
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def load(ipython: InteractiveShell) -> None:
     ipython.Completer.custom_matchers.append(completion.complete)
     ipython.events.register("post_run_cell", _settle)
     wire_cell.receive_with(arrival.bring)
+    shell_replies.mend(getattr(ipython, "kernel", None))
     _warn_of_patched_loop()
 
 

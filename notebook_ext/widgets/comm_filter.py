@@ -28,6 +28,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from notebook_ext import shell_replies
 from notebook_ext.widgets import ticker
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def _installed() -> CommFilter | None:
             ipython = sys.modules.get("IPython")
             shell = ipython.get_ipython() if ipython is not None else None
             kernel = getattr(shell, "kernel", None)
+            shell_replies.mend(kernel)
             if not missing(kernel):
                 candidate = CommFilter(kernel, ticker.post)
                 _filter = candidate if candidate.install() else None

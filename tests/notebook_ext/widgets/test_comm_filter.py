@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import json
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from notebook_ext.widgets.comm_filter import HINT, missing
+from tests import ipykernels
 from tests.conftest import KernelStarter
 from tests.plain_kernel import Cell, PlainKernel
 from tests.waiting import PATIENCE, wait_until
 from tests.widget_page import WidgetPage
-
-KERNELS = Path(sys.prefix) / "kernels"
-INSTALLED = importlib.metadata.version("ipykernel")
-VERSIONS = sorted({"7.0.1", "7.2.0", "7.4.0", INSTALLED})
 
 SHOWN = """
 import json, threading
@@ -51,43 +44,14 @@ faulthandler.register(signal.SIGUSR1, file=open("stacks", "w"), all_threads=True
 BLOCKED = "heard.clear(); print('waits', flush=True); print(heard.wait(30))"
 
 
-LOST = "7.0.1"
-"""On a busy machine a kernel of this ipykernel, also one with nothing of ours in it, may stop
-reading its shell channel: both of its threads wait for an event, and it never answers again."""
-LOST_SECONDS = 40.0
-"""Longer than the cell blocks that nobody clicks."""
-TRIES = 5
-pytestmark = pytest.mark.timeout(600)
-
-
 class Blocked:
     """A kernel with a widget of ours and one of others, and the ids of their comms."""
 
-    def __init__(self, directory: Path, version: str) -> None:
-        self.version = version
-        self._directory = directory
-        self._path = "" if version == INSTALLED else str(KERNELS / version)
-        self.start()
-
-    def start(self) -> None:
-        """Start the kernel, and show the widgets."""
-        self.kernel = kernel = steady(self._directory, self._path)
-        assert kernel.run(STACKS).error is None
-        asked = kernel.run("import ipykernel; print(ipykernel.__version__)")
-        assert asked.stdout.strip() == self.version
+    def __init__(self, kernel: PlainKernel) -> None:
+        self.kernel = kernel
         shown = kernel.run(SHOWN)
         assert shown.error is None, shown.error
         self.ours, self.layout, self.theirs = json.loads(shown.stdout)
-
-    def is_lost(self) -> bool:
-        """Return whether the kernel is one that `LOST` speaks of."""
-        if self.version != LOST:
-            return False
-        try:
-            self.kernel.run("pass", LOST_SECONDS / PATIENCE)
-        except AssertionError:
-            return True
-        return False
 
     def block(self) -> Cell:
         """Run a cell that blocks until it is clicked; return it when it does."""
@@ -98,60 +62,24 @@ class Blocked:
         return cell
 
 
-def steady(directory: Path, path: str, tries: int = TRIES) -> PlainKernel:
-    """Start a kernel that has answered its first cells; see `LOST`."""
-    kernel = PlainKernel(directory, {"PYTHONPATH": path})
-    try:
-        for _ in range(8):
-            kernel.run("pass", 10)
-    except AssertionError:
-        kernel.kill()
-        kernel.close()
-        assert tries > 1, "no kernel answers"
-        return steady(directory, path, tries - 1)
-    return kernel
-
-
-def on_a_kernel_that_lives(test: Callable[..., None]) -> Callable[..., None]:
-    """Begin a test again, on another kernel, where it failed and its kernel is lost; see `LOST`."""
-
-    @functools.wraps(test)
-    def tried(blocked: Blocked, **parameters: object) -> None:
-        for left in reversed(range(TRIES)):
-            try:
-                test(blocked, **parameters)
-            except AssertionError:
-                if not left or not blocked.is_lost():
-                    raise
-                blocked.kernel.kill()
-                blocked.kernel.close()
-                blocked.start()
-            else:
-                return
-
-    return tried
-
-
-@pytest.fixture(scope="module", params=VERSIONS)
+@pytest.fixture(scope="module", params=ipykernels.VERSIONS)
 def blocked(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Blocked]:
-    version = request.param
-    assert version == INSTALLED or (KERNELS / version).is_dir(), "run `make setup`"
     directory, failures = tmp_path_factory.mktemp("kernel"), request.session.testsfailed
-    made = Blocked(directory, version)
+    kernel = ipykernels.start(request.param, directory)
     try:
-        yield made
+        assert kernel.run(STACKS).error is None
+        yield Blocked(kernel)
     finally:
         if request.session.testsfailed > failures:
-            os.kill(made.kernel.pid, signal.SIGUSR1)
+            os.kill(kernel.pid, signal.SIGUSR1)
             wait_until((directory / "stacks").read_text, what="the kernel's stacks")
             print((directory / "stacks").read_text())  # noqa: T201  where the kernel stands
-        made.kernel.close()
+        kernel.close()
 
 
 @pytest.mark.parametrize("subshell", [False, True], ids=["shell", "subshell"])
-@on_a_kernel_that_lives
 def test_a_click_acts_while_the_cell_blocks(blocked: Blocked, subshell: bool) -> None:
     page = WidgetPage(blocked.kernel, subshell=subshell)
     cell = blocked.block()
@@ -164,7 +92,6 @@ def test_a_click_acts_while_the_cell_blocks(blocked: Blocked, subshell: bool) ->
 
 
 @pytest.mark.parametrize("subshell", [False, True], ids=["shell", "subshell"])
-@on_a_kernel_that_lives
 def test_a_page_that_is_reloaded_finds_its_widgets(blocked: Blocked, subshell: bool) -> None:
     page = WidgetPage(blocked.kernel, subshell=subshell)
     cell = blocked.block()
@@ -183,7 +110,6 @@ def test_a_page_that_is_reloaded_finds_its_widgets(blocked: Blocked, subshell: b
     blocked.kernel.finish(cell, 10)
 
 
-@on_a_kernel_that_lives
 def test_a_click_that_fails_says_so(blocked: Blocked) -> None:
     page = WidgetPage(blocked.kernel)
     cell = blocked.block()
@@ -196,7 +122,6 @@ def test_a_click_that_fails_says_so(blocked: Blocked) -> None:
     assert cell.stderr == ""
 
 
-@on_a_kernel_that_lives
 def test_the_widgets_of_others_are_heard_as_ever(blocked: Blocked) -> None:
     page = WidgetPage(blocked.kernel)
     assert blocked.kernel.run("heard.clear(); theirs.value = 7").error is None
