@@ -15,7 +15,7 @@ CHANCE := tests/core/test_invariants.py::TestAnyHistory \
   tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns \
   tests/core/test_granting.py::test_equal_inputs_keep_both_workers_busy
 
-.PHONY: help setup quick demo lab test lint format pytest rest chaos fuzz large coverage docs screenshot bench wheel clean
+.PHONY: help setup quick demo lab test lint format pytest notebooks rest chaos fuzz large coverage docs screenshot bench wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -32,7 +32,11 @@ demo: quick ## run notebooks/quickstart.ipynb here, in the terminal
 lab: quick ## open the quickstart in JupyterLab
 	@$(VENV_PYTHON) -m jupyterlab notebooks/quickstart.ipynb
 
-test: setup lint coverage rest ## everything that CI checks
+# What computes little and what computes only take turns on two cores; `rest` is alone, its tests
+# watch the clock.
+test: setup ## everything that CI checks
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target notebooks lint coverage
+	@$(MAKE) --no-print-directory rest
 
 lint: setup ## ruff, mypy and the import contracts
 	$(BIN)/ruff check
@@ -47,9 +51,12 @@ format: setup ## let ruff mend what it can
 pytest: setup ## all tests, the quick ones first
 	$(VENV_PYTHON) -m pytest
 
-# What `coverage` has not run.
+notebooks: setup ## run every notebook, as its reader does
+	$(VENV_PYTHON) -m pytest tests/notebooks
+
+# What `coverage` and `notebooks` have not run.
 rest: setup
-	$(VENV_PYTHON) -m pytest $(COVERED:%=--ignore=%)
+	$(VENV_PYTHON) -m pytest $(COVERED:%=--ignore=%) --ignore=tests/notebooks
 	$(VENV_PYTHON) -m pytest $(CHANCE)
 
 large: setup ## the tests' largest sizes, for some minutes
