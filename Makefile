@@ -15,10 +15,10 @@ CHANCE := tests/core/test_invariants.py::TestAnyHistory \
   tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns \
   tests/core/test_granting.py::test_equal_inputs_keep_both_workers_busy
 
-.PHONY: help setup quick demo lab test lint format pytest notebooks rest chaos fuzz large coverage docs screenshot bench wheel clean
+.PHONY: help setup quick demo lab test lint format pytest notebooks rest chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## make .venv with everything in it (quick when nothing has changed)
 	@tools/setup.sh
@@ -78,14 +78,17 @@ docs: setup ## build the documentation into docs/_build/html
 screenshot: setup ## take the pictures of all notebooks anew
 	$(VENV_PYTHON) -m tests.browser.screenshot
 
-bench: setup ## measure against the peers: a table and a JSON
+bench: setup ## measure against the peers, into benchmarks/results: a table, a JSON, a plot
 	$(VENV_PYTHON) -m pip install --quiet --editable ".[bench]"
 	$(VENV_PYTHON) -m benchmarks
+
+bench-quick: setup ## the same beside the standard library and joblib alone, in 3 minutes
+	$(VENV_PYTHON) -m benchmarks --quick --rounds 2 --results .bench-quick
 
 wheel: setup ## build the wheel into dist/
 	$(VENV_PYTHON) -m pip install --quiet build
 	$(VENV_PYTHON) -m build --wheel
 
 clean: ## remove everything that the above made
-	rm -rf .venv dist build docs/_build docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .pictures
+	rm -rf .venv dist build docs/_build docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .pictures .bench-quick
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

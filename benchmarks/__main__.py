@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: this project beside its peers, in one run: a table and a JSON.
+"""`python -m benchmarks`: this project beside its peers, in one run: a table, a JSON, a plot.
 
 A run is a number of rounds; in a round every system is visited once, in an order that turns from
 round to round. In a visit only that system is alive: a process of its own imports it, starts it
@@ -15,6 +15,7 @@ Efficiency is (time that the tasks themselves took / workers) / time of the map.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import sys
 import tempfile
@@ -22,11 +23,21 @@ import time
 from pathlib import Path
 
 from benchmarks import report, work
-from benchmarks.processes import ROOT, Peer, PeerError, become_subreaper
+from benchmarks.processes import (
+    ROOT,
+    Peer,
+    PeerError,
+    become_subreaper,
+    cpu_seconds,
+    memory_mb,
+)
 from benchmarks.reference import Reference
 from benchmarks.systems import SYSTEMS
 
+QUICK = ("notebook-ext", "ProcessPoolExecutor", "multiprocessing.Pool", "joblib")
 CHUNK = 1_000
+FEWEST = 1_000
+"""What a map begins with; see `peer.map_noops`."""
 
 
 class Visit:
@@ -52,6 +63,9 @@ class Visit:
         self._map("10 k", 10_000, None)
         self._map("1 M", self._options.inputs, None)
         self._map("1 M chunked", self._options.inputs, CHUNK)
+        self._record.memory_mb.append(memory_mb(self._reference.pids))
+        self._echo()
+        self._first_of_many()
 
     def _start(self) -> None:
         loaded = self._peer.ask("load", 60)
@@ -65,7 +79,10 @@ class Visit:
         self._peer.ask("latency", 60, count=count)  # warm
         before = statistics.median(self._reference.measure(count))
         for _ in range(self._options.blocks):
+            spent = cpu_seconds(self._reference.pids)
             durations = self._peer.ask("latency", 120, count=count)["durations"]
+            spent = cpu_seconds(self._reference.pids) - spent
+            self._record.cpu_call_seconds.append(spent / count)
             after = statistics.median(self._reference.measure(count))
             ratio = statistics.median(durations) / ((before + after) / 2)
             self._record.latency_seconds.extend(durations)
@@ -79,12 +96,26 @@ class Visit:
 
     def _map(self, title: str, count: int, chunk: int | None) -> None:
         timeout = 60 + 10 * self._limit
+        spent = cpu_seconds(self._reference.pids)
         answer = self._peer.ask(
             "map_noops", timeout, count=count, limit_seconds=self._limit, chunk=chunk
         )
+        spent = cpu_seconds(self._reference.pids) - spent
         if answer["count"]:
-            entry = report.Map(count, answer["count"], answer["seconds"])
+            # It grew by tens from a thousand up to this count, and all of that was computed.
+            mapped = answer["count"] * 10 // 9 if answer["count"] > FEWEST else answer["count"]
+            entry = report.Map(count, answer["count"], answer["seconds"], spent / mapped)
             self._record.maps.setdefault(title, []).append(entry)
+
+    def _echo(self) -> None:
+        megabytes = self._options.megabytes
+        answer = self._peer.ask("echo", 120, megabytes=megabytes, times=5)
+        self._record.echo_rates.extend(answer["bytes"] / took for took in answer["durations"])
+
+    def _first_of_many(self) -> None:
+        answer = self._peer.ask("first_of_many", 120, count=self._options.many)
+        if answer["seconds"] is not None:
+            self._record.first_of_many_seconds.append(answer["seconds"])
 
 
 def visit(record: report.Record, reference: Reference, options: argparse.Namespace) -> None:
@@ -123,10 +154,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=200, help="per block")
     parser.add_argument("--tasks", type=int, default=2_000, help="of 1 ms")
     parser.add_argument("--inputs", type=int, default=1_000_000, help="of the large map")
+    parser.add_argument("--megabytes", type=int, default=100, help="of the array that is echoed")
+    parser.add_argument("--many", type=int, default=100_000, help="inputs before a first result")
+    parser.add_argument("--quick", action="store_true", help="the pools and us, in 3 minutes")
     parser.add_argument("--limit-seconds", type=float, default=10.0, help="per map")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results.json")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args(arguments)
-    options.systems = options.systems or list(SYSTEMS)
+    options.systems = options.systems or list(QUICK if options.quick else SYSTEMS)
     if unknown := set(options.systems) - set(SYSTEMS):
         parser.error(
             f"no such system: {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}"
@@ -139,13 +173,17 @@ def main(arguments: list[str]) -> None:
     options = parse(arguments)
     facts = report.machine()
     records = run(options)
-    report.write_json(options.json, records, facts)
+    options.results.mkdir(exist_ok=True)
+    report.write_json(options.results / "peers.json", records, facts)
+    (options.results / "peers.md").write_text(report.table(records) + "\n")
+    with contextlib.suppress(ImportError):
+        report.plot(records, options.results / "peers.png")
     print(report.table(records))
     print(f"\n{facts['processors']} processors, load before {facts['load_before']:.1f}; medians of")
     print(
         f"{options.rounds} rounds; of reference: a bare ZMQ round trip of three processes is 1.0;"
     )
-    print("* measured on fewer inputs. Details:", options.json)
+    print("* measured on fewer inputs. Details:", options.results)
     if failed := report.failures(records):
         print(failed)
 

@@ -92,6 +92,36 @@ def tasks(system: System, kind: str, lengths: list[float]) -> Answer:
     return {"seconds": seconds, "ideal_seconds": sum(executed) / WORKERS}
 
 
+def echo(system: System, megabytes: int, times: int) -> Answer:
+    """Send an array there and have it back; the seconds of each time, and its bytes both ways."""
+    import numpy as np  # noqa: PLC0415  a part of this measurement alone
+
+    sent = np.arange(megabytes * 125_000, dtype=np.float64)
+    system.call(work.echo, sent[:1000])
+    durations = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        found = system.call(work.echo, sent)
+        durations.append(time.perf_counter() - begun)
+        _expect((found.shape, found[-1]), (sent.shape, sent[-1]))
+    return {"durations": durations, "bytes": 2 * sent.nbytes}
+
+
+def first_of_many(system: System, count: int) -> Answer:
+    """Map over many inputs; the seconds until the first result. The rest is left behind."""
+    begun = time.perf_counter()
+    found = system.iterate(work.noop, range(count))
+    if found is None:
+        return {"seconds": None}
+    _expect(next(found), 0)
+    answer = {"seconds": time.perf_counter() - begun}
+    _kept.append(found)  # some end with all that they were given before they let go
+    return answer
+
+
+_kept: list[object] = []
+
+
 def close(system: System) -> Answer:
     """End what the system started."""
     system.close()
@@ -99,7 +129,8 @@ def close(system: System) -> Answer:
 
 
 ACTIONS: dict[str, Callable[..., Answer]] = {
-    action.__name__: action for action in (load, first_result, latency, map_noops, tasks, close)
+    action.__name__: action
+    for action in (load, first_result, latency, map_noops, tasks, echo, first_of_many, close)
 }
 
 

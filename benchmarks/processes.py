@@ -53,6 +53,31 @@ def sweep(keep: set[int]) -> int:
     return len(left)
 
 
+def cpu_seconds(keep: set[int]) -> float:
+    """Return the CPU time of all descendants of this process but `keep`, as the kernel counts it.
+
+    Not counted: threads and processes that have ended.
+    """
+    spent = 0
+    for child in psutil.Process().children(recursive=True):
+        if child.pid in keep:
+            continue
+        for path in Path(f"/proc/{child.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                spent += int(path.read_text().split()[0])
+    return spent / 1e9
+
+
+def memory_mb(keep: set[int]) -> float:
+    """Return the memory of the same processes: PSS, shared pages counted once."""
+    size = 0
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if child.pid not in keep:
+                size += child.memory_full_info().pss
+    return size / 1e6
+
+
 def _signal(process: psutil.Process, *, kill: bool) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         process.kill() if kill else process.terminate()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from benchmarks import work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 WORKERS = 2
 
@@ -39,6 +39,11 @@ class System(Protocol):
 
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
         """Map `work.noop` in chunks of `size` as the system offers it; None where it need not."""
+
+    def iterate(
+        self, function: Callable[[Any], Any], arguments: Sequence[Any]
+    ) -> Iterator[Any] | None:
+        """Map as `map` does, and give each result when it is there; None where it cannot."""
 
     def close(self) -> None:
         """End everything that `open` started."""
@@ -68,6 +73,9 @@ class NotebookExt:
     def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
         return list(self._remote(function).map(arguments))
 
+    def iterate(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        return iter(self._remote(function).map(arguments))
+
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:  # noqa: ARG002
         return None
 
@@ -93,6 +101,10 @@ class ProcessPool:
 
     def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
         return list(self._executor.map(function, arguments))
+
+    def iterate(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        found: Iterator[Any] = self._executor.map(function, arguments)
+        return found
 
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
         return list(self._executor.map(work.noop, arguments, chunksize=size))
@@ -130,6 +142,9 @@ class Pool:
     def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
         return self._pool.map(function, arguments)
 
+    def iterate(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        return self._pool.imap(function, arguments)
+
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
         return self._pool.map(work.noop, arguments, chunksize=size)
 
@@ -157,6 +172,12 @@ class Joblib:
     def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
         delayed = self._joblib.delayed(function)
         return list(self._parallel(delayed(argument) for argument in arguments))
+
+    def iterate(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        delayed = self._joblib.delayed(function)
+        parallel = self._joblib.Parallel(n_jobs=WORKERS, return_as="generator")
+        found: Iterator[Any] = parallel(delayed(argument) for argument in arguments)
+        return found
 
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
         delayed = self._joblib.delayed(work.noop)
@@ -189,6 +210,10 @@ class Mpire:
 
     def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
         return list(self._pool.map(function, arguments))
+
+    def iterate(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        found: Iterator[Any] = self._pool.imap(function, arguments)
+        return found
 
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
         return list(self._pool.map(work.noop, arguments, chunk_size=size))
@@ -248,6 +273,10 @@ class Parsl:
         app = self._app(function)
         return [future.result() for future in [app(argument) for argument in arguments]]
 
+    def iterate(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        app = self._app(function)
+        return (future.result() for future in [app(argument) for argument in arguments])
+
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
         chunks = [list(arguments[at : at + size]) for at in range(0, len(arguments), size)]
         return [value for chunk in self.map(work.noop_each, chunks) for value in chunk]
@@ -276,6 +305,9 @@ class IPyParallel:
 
     def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
         return list(self._view.map_sync(function, arguments))
+
+    def iterate(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        return iter(self._view.map_async(function, arguments))
 
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
         return list(self._view.map_sync(work.noop, arguments, chunksize=size))
@@ -310,6 +342,10 @@ class Dask:
     def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
         futures = self._client.map(function, arguments, pure=False)
         return list(self._client.gather(futures))
+
+    def iterate(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        futures = self._client.map(function, arguments, pure=False)
+        return (future.result() for future in futures)
 
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
         chunks = [list(arguments[at : at + size]) for at in range(0, len(arguments), size)]
@@ -353,6 +389,11 @@ class Ray:
     def map(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
         remote = self._remote(function)
         return list(self._ray.get([remote.remote(argument) for argument in arguments]))
+
+    def iterate(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        remote = self._remote(function)
+        refs = [remote.remote(argument) for argument in arguments]
+        return (self._ray.get(ref) for ref in refs)
 
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:
         chunks = [list(arguments[at : at + size]) for at in range(0, len(arguments), size)]

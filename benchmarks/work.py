@@ -7,10 +7,16 @@ with what was executed and not with what was asked for (a 1 ms sleep lasts longe
 from __future__ import annotations
 
 import time
+from typing import Any
 
 
 def noop(value: int) -> int:
     """Return `value`."""
+    return value
+
+
+def echo(value: Any) -> Any:
+    """Return `value`, a large array."""
     return value
 
 
