@@ -24,7 +24,7 @@ from tools.own_directories import PREFIX, stop_broker, variables
 
 IDLE_EXIT_SECONDS = 5.0
 BASE = pytest.StashKey[Path]()
-TIERS = ("", "acceptance", "documentation", "notebooks", "browser")
+TIERS = ("", "acceptance", "suites", "documentation", "notebooks", "browser")
 """Folders below tests/ by how long they take; every other one is a room's, and quick."""
 
 KernelStarter = Callable[..., PlainKernel]

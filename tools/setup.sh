@@ -100,6 +100,31 @@ install_kernels() {
     done
 }
 
+# CPython's own tests of executors, which tests/suites runs on ours. Many interpreters come without:
+# then those of the distribution's Python are taken, where it is of the same minor version.
+install_cpython_tests() {
+    tests=$venv/cpython/test
+    minor=$("$venv/bin/python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+    own=$("$venv/bin/python" -c 'import test; print(test.__path__[0])' 2>/dev/null) || return 0
+    for there in "$own" "$tests"; do
+        [ -e "$there/test_concurrent_futures.py" ] && return
+        [ -e "$there/test_concurrent_futures" ] && return
+    done
+    got=$venv/cpython.got
+    rm -rf "$got" && mkdir -p "$got" "$tests"
+    if (cd "$got" && apt-get download "lib$minor-testsuite" && dpkg-deb -x ./*.deb .) \
+        >"$venv/cpython.log" 2>&1
+    then
+        ln -sf "$own/__init__.py" "$tests/__init__.py"
+        ln -sfn "$own/support" "$tests/support"
+        cp -R "$got/usr/lib/$minor/test/test_concurrent_futures"* "$tests"
+    else
+        say "CPython's own tests of executors are not to be had ($venv/cpython.log): left out"
+        rm -rf "$venv/cpython"
+    fi
+    rm -rf "$got"
+}
+
 if ! complete; then
     usable_venv || make_venv
     say "installing notebook-ext and what its demo and tests need (a few minutes at first)"
@@ -107,6 +132,7 @@ if ! complete; then
     TMPDIR=$clone/$venv/tmp "$venv/bin/python" -m pip install --quiet --editable ".[docs,lab,test]"
     rm -rf "$venv/tmp"
     install_kernels
+    install_cpython_tests
     wanted >"$stamp.new"
     mv "$stamp.new" "$stamp"
     say "$venv is complete"

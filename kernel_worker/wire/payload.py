@@ -273,7 +273,7 @@ def too_large(what: str, size_bytes: int, limit_bytes: float) -> RequestSizeErro
 def _unpickled(data: Frame, buffers: Iterable[bytearray]) -> object:
     try:
         return pickle.loads(data, buffers=buffers)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a value must not end the process that reads it
         message = f"cannot be unpickled here: {type(error).__name__}: {error}"
         raise DeserializationError(message) from error
 

@@ -1,14 +1,16 @@
 """`nb.Executor`: a `concurrent.futures.Executor` whose workers are kernel workers.
 
-Theory. As many calls are under way as there are workers, and one ahead for each; what waits beyond
-that waits here, where it can still be cancelled. A thread submits, and completes the futures, so
-that their callbacks hold up no other call. It lives while there is something to do, and Python
+Theory. As many calls are under way as there are workers, and one ahead for each: a call is under
+way from `submit` on where there is room. What waits beyond that waits here, where it can still be
+cancelled. A thread submits, and completes the futures, so that their callbacks hold up no other
+call. It lives while there is something to do, and Python
 waits for it before it exits, as for the standard pools. An executor that nobody holds any more lets
 its workers go, as one that is shut down.
 
 Guarantees: those of remote functions. A worker that dies costs its own inputs a repetition, not the
 executor; what a function raises is the original exception; prints appear in the cell that
-submitted.
+submitted. What our own errors say is also said in the words of the standard executors, by which
+libraries catch it: `DeadWorkerError` and `UnpicklableError`.
 Not guaranteed: that a future can be cancelled once its call is under way (`running()`).
 """
 
@@ -22,6 +24,8 @@ import logging
 import os
 import pickle
 import queue
+import re
+import sys
 import threading
 import time
 from collections import deque
@@ -29,7 +33,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
-from kernel_worker.errors import InvalidError
+from kernel_worker.errors import Error, InternalFailure, InvalidError, SerializationError
 from kernel_worker.wire import byvalue
 from notebook_ext import dropping, process
 from notebook_ext.app import App
@@ -51,6 +55,14 @@ _log = logging.getLogger("concurrent.futures")
 
 class BrokenExecutor(concurrent.futures.BrokenExecutor):
     """The initializer of an executor has failed in a worker: nothing can run in it."""
+
+
+class DeadWorkerError(BrokenExecutor, InternalFailure):
+    """Workers died under a call. It alone has failed: the executor goes on with others."""
+
+
+class UnpicklableError(SerializationError, pickle.PicklingError):
+    """A function, an argument or a result cannot be pickled; the message has the path to it."""
 
 
 class InitializerError(Exception):
@@ -110,12 +122,16 @@ class Executor(concurrent.futures.Executor):
             max_containers=max_workers,
             scaledown_window=kept_seconds,
             **options,
-        )(partial(_called, number, initializer, tuple(initargs)))
+        )(partial(_called, number, _KeyOfManagers(), initializer, tuple(initargs)))
         self._function.says_why_it_waits = False  # for its own other calls
+        self._max_workers = max_workers  # dask and others look at that of any executor
         self._limit = 2 * max_workers
         self._lock = threading.Lock()
         self._waiting: deque[_Work] = deque()
+        self._starting: deque[_Work] = deque()
         self._under_way: dict[Future[Any], Waiting[Any]] = {}
+        self._taken = 0  # of these two together, and of what is on its way from one to the other
+        self._abandoned: set[Future[Any]] = set()  # before they had started
         self._inbox: queue.SimpleQueue[tuple[Future[Any], Waiting[Any]] | None]
         self._inbox = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -128,16 +144,21 @@ class Executor(concurrent.futures.Executor):
 
         Raises:
             BrokenExecutor: the initializer has failed.
-            RuntimeError: the executor was shut down.
+            RuntimeError: the executor was shut down, or Python is about to exit.
         """
         with self._lock:
             if self._broken:
                 raise BrokenExecutor(self._broken)
             if self._is_shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            if _is_exiting():
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             future: Future[T] = Future()
             work = _Work(future, contextvars.copy_context(), fn, args, kwargs)
-            self._waiting.append(work)
+            if self._taken < self._limit and not self._waiting:
+                self._take(work, self._starting)
+            else:
+                self._waiting.append(work)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="notebook-ext-executor")
                 self._thread.start()
@@ -205,8 +226,13 @@ class Executor(concurrent.futures.Executor):
     def abandon(self, futures: Iterable[Future[Any]]) -> None:
         """Cancel futures, those that run too: these end with a `CallCancelledError`."""
         for future in futures:
-            waiting = self._under_way.get(future)
-            if not future.cancel() and waiting is not None:
+            if future.cancel() or future.done():
+                continue
+            with self._lock:
+                waiting = self._under_way.get(future)
+                if waiting is None:
+                    self._abandoned.add(future)
+            if waiting is not None:
                 waiting.abandon()
 
     # ---- its thread -------------------------------------------------------------------------
@@ -215,34 +241,55 @@ class Executor(concurrent.futures.Executor):
         while True:
             self._fill()
             with self._lock:
-                if not self._under_way and not self._waiting:
+                if not self._taken and not self._waiting:
                     self._thread = None
                     if self._is_shut_down:
                         _let_go(self._function)
                     return
             done = self._inbox.get()
             if done is not None:
-                self._under_way.pop(done[0], None)
+                with self._lock:
+                    self._under_way.pop(done[0], None)
+                    self._abandoned.discard(done[0])
+                    self._taken -= 1
                 self._fill()  # before the callbacks of this one
                 self._complete(*done)
                 del done
 
+    def _take(self, work: _Work, into: deque[_Work]) -> None:
+        """Have a call be under way, unless its future was cancelled."""
+        if work.future.set_running_or_notify_cancel():
+            self._taken += 1
+            into.append(work)
+
     def _fill(self) -> None:
-        while len(self._under_way) < self._limit:
+        while True:
             with self._lock:
-                if not self._waiting:
+                while self._waiting and self._taken < self._limit:
+                    self._take(self._waiting.popleft(), self._starting)
+                if not self._starting:
                     return
-                work = self._waiting.popleft()
-            if not work.future.set_running_or_notify_cancel():
-                continue
-            start = self._function.remote.start
-            try:
-                waiting = work.context.run(start, work.function, work.args, work.kwargs)
-            except BaseException as error:  # noqa: BLE001  it is the future's outcome
-                work.future.set_exception(error)
-                continue
-            self._under_way[work.future] = waiting
-            waiting.add_callback(partial(self._inbox.put, (work.future, waiting)))
+                work = self._starting.popleft()
+            self._start(work)
+            del work
+
+    def _start(self, work: _Work) -> None:
+        future = work.future
+        start = self._function.remote.start
+        try:
+            waiting = work.context.run(start, work.function, work.args, work.kwargs)
+        except BaseException as error:  # noqa: BLE001  it is the future's outcome
+            with self._lock:
+                self._abandoned.discard(future)
+                self._taken -= 1
+            future.set_exception(_in_standard_words(error))
+            return
+        with self._lock:
+            self._under_way[future] = waiting
+            is_abandoned = future in self._abandoned
+        waiting.add_callback(partial(self._inbox.put, (future, waiting)))
+        if is_abandoned:
+            waiting.abandon()
 
     def _complete(self, future: Future[Any], waiting: Waiting[Any]) -> None:
         try:
@@ -251,7 +298,7 @@ class Executor(concurrent.futures.Executor):
             self._break(error)
             future.set_exception(BrokenExecutor(self._broken))
         except BaseException as error:  # noqa: BLE001  it is the future's outcome
-            future.set_exception(error)
+            future.set_exception(_in_standard_words(error))
         else:
             future.set_result(value)
 
@@ -274,6 +321,33 @@ def _let_go(function: Function[..., Any]) -> None:
         function.update_autoscaler.start(scaledown_window=2)
 
 
+def _is_exiting() -> bool:
+    """Say whether this is called at Python's exit, when nobody waits for threads any more."""
+    main = threading.main_thread()
+    return not main.is_alive() and threading.current_thread() is main
+
+
+STANDARD: dict[type[BaseException], type[Error]] = {
+    InternalFailure: DeadWorkerError,
+    SerializationError: UnpicklableError,
+}
+_PATHS = {"args[0]": "fn", "args[1]": "args", "args[2]": "kwargs"}
+"""What the arguments of `_called` are to whoever submitted."""
+
+
+def _in_standard_words(error: BaseException) -> BaseException:
+    """Return an error of ours as one that is of a standard kind too; others as they are."""
+    kind = STANDARD.get(type(error))
+    if kind is None:
+        return error
+    text = re.sub(r"^args\[[012]\]", lambda found: _PATHS[found[0]], str(error))
+    said = kind(text).with_traceback(error.__traceback__)
+    said.__cause__ = error.__cause__
+    for note in getattr(error, "__notes__", ()):
+        said.add_note(note)
+    return said
+
+
 def _taken(
     futures: deque[Future[list[T]]],
     chunks: Iterator[list[tuple[Any, ...]]],
@@ -290,7 +364,9 @@ def _taken(
                 future.cancel()
             futures.extend(submit(chunk) for chunk in itertools.islice(chunks, 1))
             del future
-            yield from values
+            values.reverse()
+            while values:
+                yield values.pop()  # and hold it no longer
     finally:
         for future in futures:
             future.cancel()
@@ -310,6 +386,7 @@ _initializing = threading.Lock()
 
 def _called(  # noqa: PLR0917  a call is this
     number: str,
+    _: object,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     function: Callable[..., Any],
@@ -322,6 +399,27 @@ def _called(  # noqa: PLR0917  a call is this
                 _assigned[number] = _initialize(initializer, initargs)
         _introduce(_loaded(args[0]) if function is _mapped else function, _assigned[number])
     return function(*args, **kwargs)
+
+
+class _KeyOfManagers:
+    """What lets a worker use the objects of `multiprocessing`'s managers, as children may.
+
+    It is accepted as it is unpickled: with the function, before any argument is.
+    """
+
+    def __init__(self) -> None:
+        loaded = sys.modules.get("multiprocessing.process")
+        self._key = b"" if loaded is None else bytes(loaded.current_process().authkey)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], None], tuple[bytes]]:
+        return _accept_key, (self._key,)
+
+
+def _accept_key(key: bytes) -> None:
+    if key:
+        import multiprocessing.process  # noqa: PLC0415  who submits has imported it
+
+        multiprocessing.process.current_process().authkey = key
 
 
 def _initialize(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import sys
 import threading
 import time
 from typing import Any
@@ -162,6 +163,16 @@ def test_what_cannot_be_loaded_says_why() -> None:
     parts = [frames.itemised_header(FORM_VALUE, [0, 23], [0, 0]), b"cno_such_module\nthing\n."]
     with pytest.raises(DeserializationError, match="no_such_module"):
         payload.loads(parts)
+
+
+class Leaving:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.exit, (3,)
+
+
+def test_a_value_cannot_end_the_process_that_loads_it() -> None:
+    with pytest.raises(DeserializationError, match="SystemExit: 3"):
+        payload.loads(payload.dumps(Leaving()))
 
 
 def test_a_whole_batch_that_is_no_list() -> None:

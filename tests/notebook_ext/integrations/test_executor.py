@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
 from pathlib import Path
@@ -35,6 +38,10 @@ def square(x: int) -> int:
     return x * x
 
 
+def ending() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def failing(x: Any) -> None:
     raise ValueError(x)
 
@@ -58,8 +65,10 @@ def test_values_and_exceptions_come_back(executor: nb.Executor) -> None:
     assert executor.submit(int, "11", base=2).result() == 3
     with pytest.raises(ValueError, match="odd"):
         executor.submit(failing, "odd").result()
-    with pytest.raises(nb.exception.SerializationError, match="lock"):
+    with pytest.raises(nb.exception.SerializationError, match=r"^args\[0\] \(a _thread.lock"):
         executor.submit(square, threading.Lock()).result()  # type: ignore[arg-type]
+    with pytest.raises(pickle.PicklingError, match=r"^kwargs\['base'\] "):
+        executor.submit(int, "1", base=threading.Lock()).result()  # type: ignore[arg-type]
     done = [each.result() for each in as_completed([executor.submit(square, x) for x in range(9)])]
     assert sorted(done) == [x * x for x in range(9)]
 
@@ -80,7 +89,7 @@ def test_wait_says_what_is_done(executor: nb.Executor, gate: Path) -> None:
 
 def test_what_is_not_under_way_can_be_cancelled(executor: nb.Executor, gate: Path) -> None:
     futures = [executor.submit(opened, gate, x) for x in range(9)]
-    wait_until(lambda: sum(each.running() for each in futures) == 4)
+    assert [each.running() for each in futures] == [True] * 4 + [False] * 5
     assert futures[-1].cancel()
     assert not futures[0].cancel()
     gate.touch()
@@ -139,7 +148,6 @@ def test_shutdown_can_cancel_what_waits(live: nb.App, gate: Path) -> None:
     assert live.name
     executor = nb.Executor(2)
     futures = [executor.submit(opened, gate, x) for x in range(9)]
-    wait_until(lambda: sum(each.running() for each in futures) == 4)
     executor.shutdown(wait=False, cancel_futures=True)
     assert [each.cancelled() for each in futures] == [False] * 4 + [True] * 5
     gate.touch()
@@ -240,6 +248,56 @@ def test_a_worker_that_dies_breaks_nothing(executor: nb.Executor, tmp_path: Path
     assert list(executor.map(fragile, range(8))) == list(range(8))
 
 
+def test_a_worker_that_dies_again_and_again_fails_its_own_future(executor: nb.Executor) -> None:
+    lost = executor.submit(ending)
+    other = executor.submit(square, 3)
+    with pytest.raises(concurrent.futures.BrokenExecutor, match="SIGKILL") as raised:
+        lost.result()
+    assert isinstance(raised.value, nb.exception.InternalFailure)
+    assert other.result() == 9
+    assert executor.submit(square, 4).result() == 16
+
+
+def test_what_has_not_started_yet_can_be_abandoned(executor: nb.Executor, gate: Path) -> None:
+    futures = [executor.submit(opened, gate, x) for x in range(9)]
+    executor.abandon(futures)
+    assert [each.cancelled() for each in futures] == [False] * 4 + [True] * 5
+    for each in futures[:4]:
+        with pytest.raises(nb.exception.CallCancelledError):
+            each.result()
+    assert not gate.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # it leaves no process
+def test_objects_of_managers_can_be_used(executor: nb.Executor) -> None:
+    with multiprocessing.get_context("fork").Manager() as manager:
+        shared = manager.list([1])
+        executor.submit(shared.append, 2).result()
+        assert list(shared) == [1, 2]
+
+
+def test_a_result_is_held_by_who_takes_it_alone(executor: nb.Executor) -> None:
+    made: set[int]
+    seen: weakref.ref[set[int]]
+    for made in executor.map(set, [(1,)] * 4, chunksize=2):
+        seen = weakref.ref(made)
+        del made
+        assert seen() is None
+
+
+def test_a_shutdown_while_something_cannot_be_pickled(live: nb.App) -> None:
+    assert live.name
+    with nb.Executor(2) as executor:
+        assert executor.submit(id, 42).result()
+        failed = executor.submit(square, threading.Lock())  # type: ignore[arg-type]
+        thread = executor._thread
+        executor.shutdown(wait=False)
+        with pytest.raises(pickle.PicklingError):
+            failed.result()
+    assert thread is not None
+    thread.join()
+
+
 def test_coroutines_wait_for_it(executor: nb.Executor) -> None:
     async def run() -> list[int]:
         loop = asyncio.get_running_loop()
@@ -294,3 +352,25 @@ def test_a_script_ends_when_everything_is_done(live: nb.App, tmp_path: Path) -> 
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert ended.stdout == "the end\ndone at the exit\n"
     assert ended.stderr == ""
+
+
+LATE = """
+import atexit
+import notebook_ext as nb
+
+@atexit.register
+def run_last():
+    try:
+        executor.submit(pow, 2, 3)
+    except RuntimeError as error:
+        print(error)
+
+executor = nb.Executor(1)
+"""
+
+
+def test_at_the_exit_nothing_is_taken_any_more(live: nb.App) -> None:
+    assert live.name
+    command = [sys.executable, "-c", LATE]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    assert ended.stdout == "cannot schedule new futures after interpreter shutdown\n"
