@@ -16,7 +16,7 @@ from kernel_worker.model import is_deployed
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import payload
 from notebook_ext import process
-from notebook_ext.arguments import copied, encoded, shared_object, weighed
+from notebook_ext.arguments import copied, encoded, plain, shared_object, weighed
 from notebook_ext.call import FunctionCall
 from notebook_ext.companions import Companions, gathering
 from notebook_ext.lines import NO_LINE, Refusal
@@ -24,7 +24,7 @@ from notebook_ext.looked_up import ask
 from notebook_ext.receivers import Acceptance, Outcomes, SingleAnswer
 from notebook_ext.source import Source
 from notebook_ext.submission import Submission
-from notebook_ext.twin import Ready, Waiting, blocks_thread, stream, twin
+from notebook_ext.twin import Waiting, blocks_thread, stream, twin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -73,13 +73,15 @@ class Callee(Source, Generic[P, R]):
         running = running_input()
         package = self._package(running)
         companions: Companions = {}
-        frames = weighed(self._name, gathering(companions, encoded, args, kwargs))
+        frames = plain(args, kwargs)
+        if frames is None:
+            frames = weighed(self._name, gathering(companions, encoded, args, kwargs))
         context, refusal = self._context(), NO_LINE
         is_plain = running is None and not companions and not package.table
-        if blocks and is_plain and not is_deployed(self._key):
-            direct = session.lines.call(package, context, frames, self._name)
+        if blocks and is_plain and (self._raw is not None or not is_deployed(self._key)):
+            direct = session.lines.call(package, context, frames)
             if not isinstance(direct, Refusal):
-                return Ready(direct)
+                return direct
             refusal = direct
         call = session.new_call()
         answer = SingleAnswer(session.output(self._name), self._name, self.says_why_it_waits)

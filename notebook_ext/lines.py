@@ -24,6 +24,7 @@ import os
 import socket
 import threading
 import time
+from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,9 +32,10 @@ from msgspec.structs import replace
 
 from kernel_worker.model import Outcome
 from kernel_worker.wire import line as wire_line
+from kernel_worker.wire import payload
 from notebook_ext.outcome import value_at
 from notebook_ext.receivers import open_result
-from notebook_ext.twin import LOOK_SECONDS, Waiting, shortened
+from notebook_ext.twin import LOOK_SECONDS, Ready, Waiting, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,12 +71,24 @@ NO_LINE = Refusal()
 class Line:
     """One line, from when it is asked for; hears by the broker what does not come by it."""
 
-    def __init__(self, said: Submission, on_over: Callable[[Line], object]) -> None:
-        """Wait for the worker of the call that `said` makes; `on_over` is called at its end."""
+    def __init__(
+        self,
+        said: Submission,
+        output_in: Callable[[Context], CallOutput],
+        on_over: Callable[[Line], object],
+    ) -> None:
+        """Wait for the worker of the call that `said` makes.
+
+        Args:
+            said: that call.
+            output_in: gives where the output of a call goes that was made in a context.
+            on_over: called when no further input runs by the line.
+        """
         self.said = said
         self.call = said.call
         self.package = said.package
         self.context = said.context
+        self._output_in = output_in
         self._on_over = on_over
         self.end: socket.socket | None = None
         self.next = 1
@@ -84,22 +98,30 @@ class Line:
         self._index = 0
         self._has_outcome = False
         self._waiting: Waiting[Any] | None = None
-        self._output: CallOutput | None = None
-        self._outputs: dict[int, CallOutput] = {}
-        """Of the last calls: what a thread of theirs prints late belongs to their cells."""
+        self._outputs: dict[int, CallOutput | Context] = {}
+        """Of the last calls: what a thread of theirs prints late belongs to their cells.
+
+        A context is all that most of them need.
+        """
         self._frames: Sequence[Frame] = ()
         self._name = said.package.spec.name
         self._lock = threading.Lock()
 
-    def expect(self, index: int, output: CallOutput, frames: Sequence[Frame]) -> Waiting[Any]:
-        """Return what the outcome at `index` completes, should it come by the broker."""
+    def expect(self, index: int, context: Context, frames: Sequence[Frame]) -> Waiting[Any]:
+        """Return what the outcome at `index` completes, should it come by the broker.
+
+        Args:
+            index: of the input.
+            context: of who calls; what the input writes is shown there.
+            frames: its arguments.
+        """
         with self._lock:
             waiting = self._waiting
             if waiting is None or waiting.done:
                 waiting = self._waiting = Waiting()
-            self._index, self._output = index, output
+            self._index = index
             self._frames, self._has_outcome = frames, False
-            self._outputs[index] = output
+            self._outputs[index] = context
             if len(self._outputs) > _KEPT:
                 del self._outputs[next(iter(self._outputs))]
             if self.is_over:
@@ -133,7 +155,7 @@ class Line:
 
     def offered(self, act: Callable[[bool], object]) -> bool:
         """Let the caller do it, who waits for the broker's word or is about to."""
-        waiting, output = self._waiting, self._output
+        waiting, output = self._waiting, self._output_at(self._index)
         if waiting is None or output is None or waiting.done:
             return False
         output.after(waiting.offer, act)
@@ -141,7 +163,7 @@ class Line:
 
     def wrote(self, index: int, stream: str, text: bytes, withheld: int = 0) -> None:
         """Show it in the cell whose call it is; there it is the call's only input."""
-        output = self._outputs.get(index)
+        output = self._output_at(index)
         if output is not None:
             output.write(0, stream, text, withheld)
 
@@ -159,12 +181,19 @@ class Line:
 
     def _settle(self, index: int, result: Callable[[], Any], *, failed: bool) -> None:
         with self._lock:
-            waiting, output = self._waiting, self._output
+            waiting, output = self._waiting, self._output_at(self._index)
             is_awaited = index == self._index
             self._has_outcome = self._has_outcome or is_awaited
         if waiting is not None and output is not None and is_awaited:
             output.finish()
             output.after(partial(waiting.complete, result, failed=failed))
+
+    def _output_at(self, index: int) -> CallOutput | None:
+        """Return where the output of an input goes; in the I/O thread."""
+        found = self._outputs.get(index)
+        if isinstance(found, Context):
+            found = self._outputs[index] = self._output_in(found)
+        return found
 
     def shut(self) -> None:
         """Let nothing go by it any more; an answer that has come can still be read."""
@@ -204,9 +233,9 @@ class Lines:
         return len(self._open)
 
     def call(
-        self, package: Package, context: CallContext, frames: Sequence[Frame], name: str
-    ) -> Any:
-        """Return the value of a call, or a `Refusal`; raise what the function raised.
+        self, package: Package, context: CallContext, frames: Sequence[Frame]
+    ) -> Waiting[Any] | Refusal:
+        """Return a call that is over, with its value or what it raised, or a `Refusal`.
 
         Raises:
             BaseException: also what a signal handler raises; the call is cancelled then.
@@ -228,14 +257,15 @@ class Lines:
                 return NO_LINE
             if sum(map(len, frames)) > wire_line.MOST_FRAME_BYTES:
                 return NO_LINE
-            return self._talk(line, frames, name)
+            return self._talk(line, frames)
         finally:
             line.in_use.release()
             self._called(pool, time.monotonic())
 
     def asked_by(self, said: Submission, address: str) -> Callable[[], None]:
         """Let a call ask for a line; call what is returned once it has its outcome."""
-        line = Line(said, self._over)
+        name = said.package.spec.name
+        line = Line(said, lambda context: self._session.output_in(context, name), self._over)
         said.line, said.line_receiver = address, line
         with self._lock:
             self._asked[line.call] = line
@@ -302,10 +332,10 @@ class Lines:
             known = self._last.copy()  # other threads may change it meanwhile
             self._last = {pool: at for pool, at in known.items() if now - at < _SOON_SECONDS}
 
-    def _talk(self, line: Line, frames: Sequence[Frame], name: str) -> Any:
+    def _talk(self, line: Line, frames: Sequence[Frame]) -> Waiting[Any] | Refusal:
         __tracebackhide__ = True
         index, end = line.next, line.end
-        waiting = line.expect(index, self._session.output(name), frames)
+        waiting = line.expect(index, copy_context(), frames)
         if end is None or waiting.done:
             self._discard(line)
             return NO_LINE
@@ -327,7 +357,12 @@ class Lines:
             self._session.cancel_line(line.call, index)
             shortened(interrupt)
             raise
-        return value_at(answer, 0) if answer else waiting.result()
+        if answer:
+            return Ready(payload.loads(answer))
+        if waiting.failed:
+            return waiting
+        found = waiting.result()
+        return found if isinstance(found, Refusal) else Ready(found)
 
     def _over(self, line: Line) -> None:
         """The broker has said that it is over; in the I/O thread."""

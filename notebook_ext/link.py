@@ -82,7 +82,8 @@ class Link:
         self._connection: Connection | None = None
         self._finding = False
         self._deadline: float | None = None
-        self._closing = False
+        self.is_alive = True
+        """Whether the thread takes wishes; its end says no, whatever ends it."""
         self._thread = threading.Thread(target=self._run, name="notebook-ext link", daemon=True)
         self._thread.start()
 
@@ -101,26 +102,21 @@ class Link:
 
     def close(self) -> None:
         """Say goodbye, end the thread and let go of the socket."""
-        if self._closing:
+        if not self.is_alive:
             return
-        self._closing = True
+        self.is_alive = False
         self._wake.up()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=_CLOSE_SECONDS)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread takes wishes."""
-        return not self._closing  # which is what the thread's end sets, whatever ends it
 
     # ---- the loop -------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            while not self._closing:
+            while self.is_alive:
                 self._turn(self._poller.poll(self._patience_ms()))
         finally:
-            self._closing = True  # before anybody hears of it: what is posted now is never done
+            self.is_alive = False  # before anybody hears of it: what is posted now is never done
             self._hang_up(farewell=True)
             self.conversation.fail("ClientClosed", _CLOSED)
             self._wake.close()

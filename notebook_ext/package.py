@@ -375,13 +375,13 @@ class Surroundings:
             directory = os.getcwd()  # noqa: PTH109  half the cost, at every call
         except OSError:
             directory = ""
-        if not is_text(directory):
+        last = self._last
+        if directory != last.directory and not is_text(directory):
             directory = ""
         raw = getattr(os.environ, "_data", None)  # comparing decoded copies costs 50 µs
         if raw is None or raw != self._seen:
             self._different = self._difference()
             self._seen = dict(raw) if raw is not None else None
-        last = self._last
         if last.directory != directory or last.variables is not self._different:
             self._last = last = CallContext(directory, self._different)
         return last

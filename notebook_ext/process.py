@@ -43,7 +43,7 @@ def connected() -> Session | None:
 
 def is_far() -> bool:
     """Return whether calls go, or will go, to a broker on another machine."""
-    session = connected()
+    session = _Current.session
     if session is not None:
         return session.is_far
     from kernel_worker import context  # noqa: PLC0415  not for an import alone

@@ -180,8 +180,11 @@ class Session:
             name: the function's, for people.
             call: the call's id, where its logs can be asked for.
         """
+        return self.output_in(contextvars.copy_context(), name, call)
+
+    def output_in(self, context: contextvars.Context, name: str, call: str = "") -> CallOutput:
+        """Return where the output of a call goes that was made in `context`; see `output`."""
         prefixed = current_settings().log_prefix
-        context = contextvars.copy_context()
         return CallOutput(self._printer, context, name, call, prefixed=prefixed)
 
     def announce(self, running: RunningInput, begins: bool, calls: tuple[CallId, ...]) -> None:  # noqa: FBT001  a callback

@@ -320,7 +320,7 @@ def _has_running_loop() -> bool:
 
 
 def shortened(interrupt: BaseException) -> None:
-    """Let IPython show the interrupt of a wait in one line.
+    """Let IPython show an interrupt of what we do in one line; other errors stay as they are.
 
     It always shows the last frame, hidden or not, and that would be one of ours.
     """
@@ -372,6 +372,9 @@ class BoundTwin(Generic[P, T]):
         blocks, _thread.blocks = _thread.blocks, True
         try:
             waiting = self._body(*args, **kwargs)
+        except BaseException as error:
+            shortened(error)  # what was interrupted is ours
+            raise
         finally:
             _thread.blocks = blocks
         if isinstance(waiting, Ready):
@@ -444,7 +447,11 @@ class BoundStream(Generic[P, T]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what to iterate."""
         __tracebackhide__ = True
-        return self._body(*args, **kwargs)
+        try:
+            return self._body(*args, **kwargs)
+        except BaseException as error:
+            shortened(error)  # as in `BoundTwin`
+            raise
 
     def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what to iterate, with `async for`."""

@@ -274,6 +274,8 @@ class Pipe:
         self._output = output
         self._stream: StreamName = stream
         self._lock = threading.Lock()
+        self.is_read = self._lock.locked
+        """Whether another thread is taking some of it in."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         os.set_blocking(file, False)
 

@@ -36,7 +36,7 @@ from kernel_worker.model import LeaseId, NoValue, Outcome
 from kernel_worker.wire import failures, messages, payload
 from kernel_worker.wire import line as lines
 from kernel_worker.wire import page as pages
-from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL
+from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, ONE_HEADERS
 from kernel_worker.worker import interrupts as interrupting
 from kernel_worker.worker import memory
 from kernel_worker.worker.coroutines import Coroutines
@@ -64,6 +64,7 @@ _SILENT_NS = 50_000
 What they write below Python may then be attributed to a later input of the same lease."""
 _FLUSH_BYTES = 1 << 20
 _MAX_READS = 16
+_ONE_INPUT = ONE_HEADERS[FORM_ARGS]
 _NS = 1e-9
 _REMEMBERED = 1000
 _RECENT = 3
@@ -198,11 +199,17 @@ class Executor:
         lease, sent = work.lease, self._output.sent
         try:
             self._surroundings.enter(lease.context)
-            reader = payload.BatchReader(frames)
+            is_one = len(frames) == 2 and frames[0] == _ONE_INPUT and not self._is_special(lease)  # noqa: PLR2004  header and pickle
+            asked: Any = payload.loads(frames) if is_one else payload.BatchReader(frames)
         except Exception as error:  # noqa: BLE001  the input is answered with it
             self._fail_all(work, error)
         else:
-            self._run_all(work, function, reader)
+            if isinstance(asked, payload.BatchReader):
+                self._run_all(work, function, asked)
+            else:
+                position, failure = self._run_plain(work, function, iter((asked,)), lease.start)
+                if failure is not None:
+                    self._end(work, position, failure)
         self._slots[pages.STARTED] = 0
         self.drain()
         self._output.pause()
@@ -272,8 +279,7 @@ class Executor:
     ) -> None:
         lease, header = work.lease, reader.header
         is_plain = header.whole and header.form == FORM_ARGS
-        special = lease.shared or lease.streams is not None or self._binding.is_async
-        if is_plain and not special:
+        if is_plain and not self._is_special(lease):
             first = lease.start - lease.first
             items = iter(reader.plain_items(first, first + lease.stop - lease.start))
             outcomes = self._plain_outcomes(work, function, items)
@@ -281,6 +287,10 @@ class Executor:
             outcomes = self._each_outcome(work, function, reader)
         for position, error in outcomes:
             self._end(work, position, error)
+
+    def _is_special(self, lease: messages.Lease) -> bool:
+        """Whether more is to be done with an input than to call the function with it."""
+        return bool(lease.shared) or lease.streams is not None or self._binding.is_async
 
     def _plain_outcomes(
         self, work: Work, function: Callable[..., Any], items: Iterator[Any]
@@ -495,7 +505,8 @@ class Executor:
             for file, _event in ready:
                 self._pipes[file].read()
         for pipe in self._pipes.values():
-            pipe.settle()
+            if pipe.is_read():
+                pipe.settle()
 
     def forked(self) -> None:
         """In a child that user code forked: it ends where the function does, and says nothing.

@@ -36,6 +36,8 @@ class Results:
         self.values: list[object] = []
         """Plain ones, newer than those in the writer; only the main thread appends."""
         self._writer = payload.BatchWriter(FORM_VALUE)
+        self._is_written = False
+        """Whether the writer may hold some."""
         self._results = threading.Lock()
 
     def add(self, value: object) -> None:
@@ -44,9 +46,12 @@ class Results:
         Raises:
             SerializationError: it cannot be pickled.
         """
-        with self._results:
-            self._settle()
-        self._writer.add(value)
+        try:
+            with self._results:
+                self._settle()
+            self._writer.add(value)
+        finally:
+            self._is_written = True  # not before: who takes would find it empty, and say so
 
     @property
     def pending_bytes(self) -> int:
@@ -61,11 +66,14 @@ class Results:
     def take(self) -> tuple[int, list[Frame]]:
         """Remove all that wait; return how many there are, and their batch."""
         with self._results:
-            if len(self._writer):
+            if self._is_written:
                 self._settle()
+                self._is_written = False
                 return self._writer.take(_MAX_COUNT)
             taken = self.values[:]
             del self.values[: len(taken)]
+            if len(taken) == 1:
+                return 1, payload.dumps(taken[0])
             return len(taken), payload.encode_batch(taken, FORM_VALUE) if taken else []
 
     def _settle(self) -> None:

@@ -21,8 +21,8 @@ from tests.core.simulation import Simulation, make_spec
 from tests.counting import counted
 from tests.waiting import PATIENCE
 
-LINE_CALLS = 95
-BROKER_CALLS = 115
+LINE_CALLS = 75
+BROKER_CALLS = 100
 MAPPED_INPUT_CALLS = 1.25
 """One is the step of the generator that gives the value."""
 CORE_CALLS = 190

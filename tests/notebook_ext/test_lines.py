@@ -7,7 +7,7 @@ import errno
 import socket
 import threading
 from collections.abc import Iterator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from notebook_ext import exception, process
 from notebook_ext.lines import NO_LINE, Line, Lines, Refusal
 from notebook_ext.output import CallOutput, Printer
 from notebook_ext.submission import Ended, Submission
-from notebook_ext.twin import Waiting
+from notebook_ext.twin import Ready, Waiting
 from tests.notebook_ext.talk import Heard, inputs, package, submission
 from tests.waiting import PATIENCE, wait_until
 
@@ -41,8 +41,8 @@ class Session:
         self.shown: list[tuple[Any, ...]] = []
         self.told: list[tuple[Any, ...]] = []
 
-    def output(self, name: str) -> CallOutput:
-        output = CallOutput(self.printer, copy_context(), name)
+    def output_in(self, context: Context, name: str) -> CallOutput:
+        output = CallOutput(self.printer, context, name)
         output.write = lambda *said: self.shown.append(said)  # type: ignore[method-assign]
         return output
 
@@ -70,7 +70,10 @@ class Talk:
         return line
 
     def call(self, value: int = 0, context: CallContext = HERE, of: Any = PACKAGE) -> Any:
-        return self.lines.call(of, context, inputs(value), "f")
+        found = self.lines.call(of, context, inputs(value))
+        if isinstance(found, Ready):
+            return found.value
+        return found.result() if isinstance(found, Waiting) else found
 
     def ask(self, call: str = "fc-1", *, dials: bool = True) -> None:
         """Make a call that asks for a line, which a worker gives if it `dials`."""
@@ -233,7 +236,7 @@ def test_another_version_other_surroundings_and_large_arguments_go_by_the_broker
 ) -> None:
     talk.ask()
     large = [b"x" * wire_line.MAX_BYTES]
-    assert talk.lines.call(PACKAGE, HERE, large, "f") == NO_LINE
+    assert talk.lines.call(PACKAGE, HERE, large) == NO_LINE
     assert talk.lines.count == 1
     assert talk.call(context=CallContext("/there")) == NO_LINE
     assert talk.lines.count == 0
@@ -255,11 +258,11 @@ def test_what_got_no_line_does_not_ask_again_at_once(talk: Talk) -> None:
 
 
 def test_an_interrupt_discards_the_line_and_cancels_what_runs(lined: Talk) -> None:
-    lined.session.output = lambda _: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    expect, lined.line.expect = lined.line.expect, lambda *_: 1 / 0  # type: ignore[method-assign, assignment]
     with pytest.raises(ZeroDivisionError):
         lined.call(6)
     assert lined.session.told == []  # nothing had been sent
-    lined.session.output = Session().output  # type: ignore[method-assign]
+    lined.line.expect = expect  # type: ignore[method-assign]
     (asked,) = lined.calling(7)
     lined.request()
     assert lined.worker is not None
@@ -321,7 +324,7 @@ def test_threads_that_ask_for_the_first_line_at_once_listen_once(
     asked: list[Any] = []
 
     def ask() -> None:  # the second one comes soon after
-        asked.extend(lines.call(PACKAGE, HERE, inputs(0), "f") for _ in range(2))
+        asked.extend(lines.call(PACKAGE, HERE, inputs(0)) for _ in range(2))
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for each in threads:
@@ -336,12 +339,13 @@ def test_threads_that_ask_for_the_first_line_at_once_listen_once(
 def test_functions_that_are_called_in_turn_ask_each(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = Talk().lines
     other = package("v2", "g")
-    asked = [lines.call(each, HERE, inputs(0), "f") for each in (PACKAGE, other) * 2]
-    assert [bool(each.address) for each in asked] == [False, False, True, True]
+    asked = [lines.call(each, HERE, inputs(0)) for each in (PACKAGE, other) * 2]
+    addresses = [isinstance(each, Refusal) and bool(each.address) for each in asked]
+    assert addresses == [False, False, True, True]
     for number in range(200):
-        lines.call(package(f"w{number}"), HERE, inputs(0), "f")
+        lines.call(package(f"w{number}"), HERE, inputs(0))
     monkeypatch.setattr("notebook_ext.lines._SOON_SECONDS", 0.0)
-    lines.call(PACKAGE, HERE, inputs(0), "f")
+    lines.call(PACKAGE, HERE, inputs(0))
     assert len(lines._last) < 10, "what was called long ago is forgotten"
     lines.close()
 
@@ -352,7 +356,7 @@ def test_where_nobody_can_listen_calls_go_by_the_broker(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(wire_line, "listen", listen)
     lines = Talk().lines
-    assert [lines.call(PACKAGE, HERE, inputs(0), "f") for _ in range(3)] == [NO_LINE] * 3
+    assert [lines.call(PACKAGE, HERE, inputs(0)) for _ in range(3)] == [NO_LINE] * 3
 
 
 def test_what_does_not_concern_a_line(lined: Talk) -> None:
@@ -361,7 +365,7 @@ def test_what_does_not_concern_a_line(lined: Talk) -> None:
     line.yielded(0, 1, [])
     line.progressed(messages.CallProgress(line.call, 1, 0, 1))
     for index in range(1, 100):
-        line.expect(index, lined.session.output("f"), [])
+        line.expect(index, copy_context(), [])
     assert len(line._outputs) == 64
     line.rejected("ClientClosed", "closed")
     assert line.is_over

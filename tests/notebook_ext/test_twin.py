@@ -174,6 +174,38 @@ def test_an_interrupt_abandons() -> None:
     assert caught.value._render_traceback_() == ["KeyboardInterrupt"]  # type: ignore[attr-defined]
 
 
+def test_an_interrupt_before_the_wait_begins_shows_nothing_of_ours() -> None:
+    class Busy:
+        @twin
+        def call(self) -> Waiting[int]:
+            raise KeyboardInterrupt
+
+        @stream
+        def items(self) -> Iterator[int]:
+            raise KeyboardInterrupt
+
+    for surface in (Busy().call, Busy().items):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            surface()
+        assert caught.value._render_traceback_() == ["KeyboardInterrupt"]  # type: ignore[attr-defined]
+
+
+def test_an_interrupt_that_a_function_raised_is_shown_whole() -> None:
+    def raised() -> int:
+        raise KeyboardInterrupt
+
+    class Ended:
+        @twin
+        def call(self) -> Waiting[int]:
+            waiting: Waiting[int] = Waiting()
+            waiting.complete(raised, failed=True)
+            return waiting
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        Ended().call()
+    assert not hasattr(caught.value, "_render_traceback_")
+
+
 class Gate:
     """A waiting's lock, around whose acquisition something happens."""
 
