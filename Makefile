@@ -9,6 +9,7 @@ COVERED := tests/core tests/wire tests/notebook_ext/test_conversation.py
 # Random histories, and simulations that take long where every line is counted.
 CHANCE := tests/core/test_invariants.py::TestAnyHistory \
   tests/core/test_virtual_day.py \
+  tests/core/test_virtual_week.py \
   tests/core/test_scaling.py::test_a_floor_beyond_all_measure_starts_a_thousand_workers \
   tests/core/test_scaling.py::test_an_hour_of_recorded_bursts_breaks_no_invariant \
   tests/core/test_scaling.py::test_many_functions_share_two_cores_and_none_starves \
@@ -66,7 +67,7 @@ chaos: setup ## press and kill at random moments, for about 7 minutes
 	$(VENV_PYTHON) -m pytest -m chaos -s
 
 fuzz: setup ## a million mutated messages, and thousands of cut journals
-	$(VENV_PYTHON) -m pytest -m fuzz
+	$(VENV_PYTHON) -m pytest -m fuzz -s
 
 # What is covered must not depend on chance.
 coverage: setup ## the pure rooms by their own test files, every branch

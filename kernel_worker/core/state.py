@@ -198,6 +198,7 @@ class State:
         if not pool.calls:
             del self.called[pool.id]
             pool.quiet_since = self.now
+            pool.turns.clear()  # or else the last ones would be kept there
         pool.nested.pop(call.id, None)
         self.touch(pool)
         self.timers.clear(("waiting", call.id))

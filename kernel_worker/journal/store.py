@@ -43,9 +43,6 @@ PIECE_BYTES = 256 * 1024 * 1024
 _OUTCOMES = ("range_succeeded", "input_ended")
 _GRAPH = (*_OUTCOMES, "inputs_added", "inputs_closed", "attempt_failed", "attached_call_ended")
 _ITEMS = "items_yielded"
-_TOMBSTONE_TTLS = 10
-"""A call that expired is remembered this many times as long as its results were kept."""
-
 _log = logging.getLogger(__name__)
 _decoder: msgspec.msgpack.Decoder[records.Record] = msgspec.msgpack.Decoder(records.Record)
 
@@ -176,7 +173,7 @@ class Store:
                     case _:
                         self._keep(entry)
 
-    def expire(self, before: float, ttl_seconds: float, limit: int = 200) -> list[CallId]:
+    def expire(self, before: float, limit: int = 200) -> list[CallId]:
         """Drop the records of up to `limit` calls that ended before `before` (Unix seconds).
 
         Returns:
@@ -191,11 +188,18 @@ class Store:
                 self._drop(call_id)
                 self._db.execute("UPDATE calls SET expired = 1 WHERE id = ?", (call_id,))
                 self._ids.pop(CallId(call), None)
-            self._db.execute(
-                "DELETE FROM calls WHERE expired = 1 AND finished_at < ?",
-                (before - _TOMBSTONE_TTLS * ttl_seconds,),
-            )
         return [CallId(call) for _, call in rows]
+
+    def forget(self, before: float) -> list[CallId]:
+        """Forget all calls that have expired and ended before `before` (Unix seconds).
+
+        Returns:
+            Which those are: nobody is told any more that they were there.
+        """
+        rows = self._db.execute(
+            "DELETE FROM calls WHERE expired = 1 AND finished_at < ? RETURNING call", (before,)
+        ).fetchall()
+        return [CallId(call) for (call,) in rows]
 
     def _keep(self, fact: Fact) -> None:
         record = fact.record

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from kernel_worker.model import CallId, Digest
 
 EXPIRY_SECONDS = 3600.0
+TOMBSTONE_TTLS = 10
+"""A call that expired is remembered this many times as long as its results were kept."""
 OUTCOME_BYTES = 4 * 1024 * 1024
 """About how much of a call's outcomes one answer holds."""
 _RETRY_SECONDS = 1.0
@@ -67,9 +69,10 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """The results of these calls are gone."""
+    """The results of these calls are gone, and others that had expired are forgotten."""
 
     calls: list[CallId]
+    forgotten: list[CallId] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,23 +238,25 @@ class Journal:
         while True:
             requests = self._wait(expire_at)
             if not requests:
-                if gone := self._expire(store):
-                    self._tell(Expired(gone))
+                gone = self._expire(store)
+                if gone.calls or gone.forgotten:
+                    self._tell(gone)
                 else:
                     expire_at = time.monotonic() + pause_seconds
             self._answer(store, requests)
             if None in requests:
                 return
 
-    def _expire(self, store: Store) -> list[CallId]:
+    def _expire(self, store: Store) -> Expired:
         """Drop what is too old; where even that finds no room on the disk, it stays for now."""
+        before = time.time() - self._ttl
         try:
-            return store.expire(time.time() - self._ttl, self._ttl)
+            return Expired(store.expire(before), store.forget(before - TOMBSTONE_TTLS * self._ttl))
         except Exception as error:
             if not _is_passing(error):
                 raise
             _log.error("what has expired stays in the journal for now: %s", error)
-            return []
+            return Expired([])
 
     def _wait(self, until: float) -> list[_Request]:
         """Return everything that has come, after waiting for something until `until`."""

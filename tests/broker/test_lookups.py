@@ -235,7 +235,7 @@ def test_what_became_of_a_call_expires(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "journal.db")
     call = broker.call.call
     store.write([submitted(call), succeeded(call, 0, b"v"), Finished(call, 100.0)])
-    assert store.expire(150.0, 1000.0) == [call]
+    assert store.expire(150.0) == [call]
     lookups.events(broker.client, messages.Ask(1, "events", call))
     lookups.ask_journal()
     number = broker.asked.pop()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 from kernel_worker.core import effects, events
@@ -207,7 +207,10 @@ class Simulation:
 
     def feed(self, event: events.Event) -> None:
         """Give the core an event and perform what it says."""
-        turn = self.core.handle(event, self.now)
+        self.take(self.core.handle(event, self.now))
+
+    def take(self, turn: Sequence[effects.Effect]) -> None:
+        """Look at what the core says, and perform it."""
         if self.checked:
             check(self.core)
             self.history.observe(turn)

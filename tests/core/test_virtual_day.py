@@ -15,6 +15,7 @@ from kernel_worker import records
 from kernel_worker.core import effects, events
 from kernel_worker.core.tracing import RECENT_CALLS
 from kernel_worker.journal.store import Entry, Fact, Finished, Store
+from kernel_worker.journal.thread import TOMBSTONE_TTLS
 from kernel_worker.model import CallId, ClientId, PoolId, PoolSettings, RetryPolicy, WorkerId
 from tests.core.simulation import Simulation, make_resources, make_spec
 
@@ -27,8 +28,9 @@ WINDOW_SECONDS = 30.0
 class Day(Simulation):
     """A broker with its journal, and what happens to it all day."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, ttl_seconds: float = KEPT_HOURS * HOUR) -> None:
         self.store = store
+        self.ttl_seconds = ttl_seconds
         self.said: list[Entry] = []
         self.nightly: list[CallId] = []
         self.expired: dict[CallId, float] = {}
@@ -63,7 +65,9 @@ class Day(Simulation):
         """Write down what was said, and let go what is older than the results are kept."""
         self.store.write(self.said)
         self.said.clear()
-        while gone := self.store.expire(self.now - KEPT_HOURS * HOUR, KEPT_HOURS * HOUR):
+        before = self.now - self.ttl_seconds
+        self.store.forget(before - TOMBSTONE_TTLS * self.ttl_seconds)
+        while gone := self.store.expire(before):
             self.expired.update(dict.fromkeys(gone, self.now))
         for worker in self.gone:  # dead for long: nobody looks at them any more
             del self.workers[worker]

@@ -116,7 +116,7 @@ def test_ended_calls_are_remembered_newest_first(store: Store) -> None:
     assert store.ended_call(ONE) == one
     assert list(store.recent_calls()) == list(store.recent_calls("a")) == [two, one]
     assert list(store.recent_calls("b")) == []
-    store.expire(95.0, 1000.0)
+    store.expire(95.0)
     expired = store.ended_call(TWO)
     assert expired is not None
     assert (expired.expired, expired.tally) == (True, two.tally)
@@ -169,7 +169,7 @@ def test_what_ended_below_is_kept_as_long_as_its_keeper_and_runs_nothing(store: 
     assert [fact.record for fact in store.open_facts()] == [submitted(ONE).record]
     assert len(store.tree_facts(ONE, 0, 9)[0]) == 1
     store.write([Finished(ONE, 100.0)])
-    store.expire(150.0, 1000.0)
+    store.expire(150.0)
     store.write([below])
     assert store.tree_facts(ONE, 0, 9) == ([], 0)
 
@@ -177,11 +177,13 @@ def test_what_ended_below_is_kept_as_long_as_its_keeper_and_runs_nothing(store: 
 def test_results_expire(store: Store) -> None:
     store.write([submitted(ONE), succeeded(ONE, 0, b"x" * 100_000), Finished(ONE, 100.0)])
     store.write([submitted(TWO), Finished(TWO, 200.0)])
-    assert store.expire(150.0, 1000.0) == [ONE]
+    assert store.expire(150.0) == [ONE]
     assert dict(store.ended_calls()) == {ONE: True, TWO: False}
     assert store.outcomes(ONE, 0, 1000) == ([], False)
-    assert store.expire(20_000.0, 1000.0) == [TWO]
-    assert dict(store.ended_calls()) == {}
+    assert store.expire(250.0) == [TWO]
+    assert store.forget(100.0) == []
+    assert store.forget(101.0) == [ONE]
+    assert dict(store.ended_calls()) == {TWO: True}
 
 
 def test_nothing_of_a_failed_write_is_kept(store: Store) -> None:
@@ -276,6 +278,6 @@ def test_logs_are_read_in_parts_and_go_with_their_call(store: Store) -> None:
     assert store.logs(CallId("fc-nobody"), 0, 3) == ([], 0, False)
     store.write([Finished(ONE, 100.0)])
     assert store.logs(ONE, 0, 99)[0] == [b"1", b"34", b"5"]
-    assert store.expire(101.0, 1.0) == [ONE]
+    assert store.expire(101.0) == [ONE]
     assert store.logs(ONE, 0, 99)[0] == []
     assert store.logs(TWO, 0, 99)[0] == [b"2"]

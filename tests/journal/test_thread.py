@@ -133,16 +133,31 @@ def test_a_disk_without_room_for_dropping_what_has_expired_ends_nothing(
     expire = Store.expire
     tried: list[float] = []
 
-    def find_no_room(store: Store, before: float, ttl_seconds: float) -> list[CallId]:
+    def find_no_room(store: Store, before: float) -> list[CallId]:
         tried.append(before)
         if len(tried) <= 2:
             disk_is_full()
-        return expire(store, before, ttl_seconds)
+        return expire(store, before)
 
     monkeypatch.setattr(Store, "expire", find_no_room)
     second = open_journal(ttl_seconds=1.0)
     assert second.restored().ended == {ONE: False}
-    assert collect(second, Expired) == [Expired([ONE])]
+    assert collect(second, Expired) == [Expired([ONE], [ONE])]
+
+
+def test_what_expired_long_ago_is_forgotten_and_that_is_told(open_journal: Open) -> None:
+    """Or else a broker would know the names of all calls that there ever were."""
+    journal = open_journal(ttl_seconds=0.01)
+    journal.restored()
+    journal.submit([submitted(ONE), Finished(ONE, time.time())])
+    expired: list[CallId] = []
+    forgotten: list[CallId] = []
+    while not forgotten:
+        for one in collect(journal, Expired):
+            if isinstance(one, Expired):
+                expired += one.calls
+                forgotten += one.forgotten
+    assert expired == forgotten == [ONE]
 
 
 def test_a_write_waits_for_room_on_the_disk(
