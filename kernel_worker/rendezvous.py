@@ -6,8 +6,9 @@ Everything meets in one directory, `<runtime_dir>/<profile>-<machine>-<protocol 
                      whether there is one
     start.lock       flocked by whoever starts a broker: many clients that start at once get one
     agent.lock       flocked by the host agent of this machine, which may outlive its broker; it
-                     holds the agent's pid
-    connection.json  where the living broker listens; without the lock it is stale and ignored
+                     holds the agent's pid, and when that process began
+    connection.json  where the living broker listens; without the lock it is of one that was killed,
+                     which the next one follows
     broker.sock      the socket (in a hashed directory below `/tmp` where the path is too long)
     broker.log       what brokers and host agents write on stdout and stderr
 
@@ -50,6 +51,7 @@ MAX_SOCKET_PATH_BYTES = 100
 _LOG_TAIL_BYTES = 4000
 _LOG_LIMIT_BYTES = 1_000_000
 _CLAIM_SECONDS = 0.25
+_HOLDER_BYTES = 64
 READY = b"ready"
 FAILED = b"failed"
 """What a broker says to whoever started it; behind FAILED, why, where one line can say it."""
@@ -74,6 +76,8 @@ class Connection(msgspec.Struct, frozen=True):
     """Where it listens for clients of other machines (`tcp://…`), if it does."""
     keys: Invitation | None = None
     """Those to reach it from another machine; never written into `connection.json`."""
+    leases_from: int = 0
+    """The ids of its leases are above it."""
 
 
 def find_or_start(settings: Settings) -> Connection:
@@ -237,24 +241,44 @@ def claim_agent(connection_file: str) -> int | None:
     if not _try_lock(descriptor, fcntl.LOCK_EX, Path(connection_file).parent):
         os.close(descriptor)
         return None
-    os.truncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
+    # In one write, over whatever an agent before this one has said.
+    said = f"{os.getpid()} {_birth(os.getpid())}".encode().ljust(_HOLDER_BYTES)
+    os.pwrite(descriptor, said, 0)
     return descriptor
 
 
 def living_agent(connection_file: str) -> int:
-    """Return the pid of the host agent beside a broker's connection file; 0: none lives."""
+    """Return the pid of the host agent beside a broker's connection file; 0: none lives.
+
+    Whoever has the lock has yet to say who it is, for a moment: what is there then is nobody's, or
+    of an agent that has ended, whose pid may be another process's by now.
+    """
     path = Path(connection_file).with_name("agent.lock")
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return 0
     try:
-        if _try_lock(descriptor, fcntl.LOCK_SH, path.parent):
-            return 0
-        return int(os.read(descriptor, 32) or b"0")
+        deadline = time.monotonic() + _CLAIM_SECONDS
+        while not _try_lock(descriptor, fcntl.LOCK_SH, path.parent):
+            pid, _, birth = os.pread(descriptor, _HOLDER_BYTES, 0).decode().strip().partition(" ")
+            if birth and birth == _birth(int(pid)):
+                return int(pid)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_PAUSE_SECONDS)
+        return 0
     finally:
         os.close(descriptor)
+
+
+def _birth(pid: int) -> str:
+    """Return when a process began, in ticks since the machine did; empty where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
 
 
 def publish(connection: Connection) -> None:
@@ -270,6 +294,27 @@ def publish(connection: Connection) -> None:
         temporary.unlink(missing_ok=True)
         raise
     temporary.rename(connection.path)
+
+
+def killed(directory: Path) -> Connection | None:
+    """Return how the broker was reached that was killed here since the machine began, if one was.
+
+    One that ends by itself withdraws its connection file. Whoever asks has claimed `directory`.
+    """
+    try:
+        found = read_connection(directory / "connection.json")
+    except ConnectionError:
+        return None
+    return found if found is not None and found.machine == machine_id() else None
+
+
+def forget_killed(settings: Settings) -> None:
+    """Have no broker follow one that was killed, where none lives."""
+    directory = prepare_directory(settings)
+    lock = claim(directory)
+    if lock is not None:
+        (directory / "connection.json").unlink(missing_ok=True)
+        os.close(lock)
 
 
 def withdraw(connection: Connection) -> None:

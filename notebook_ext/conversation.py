@@ -136,14 +136,16 @@ class Conversation:
         """There will be no broker: tell everybody who waits."""
         calls, self._calls = self._calls, OrderedDict()
         waiting, self._attached_to = self._attached_to, {}
+        lines, self._lines = self._lines, {}
         self._readings.forget_all()
-        self._end_lines()
         questions, self._questions = self._questions, {}
         for opened in calls.values():
             opened.said.receiver.rejected(error, message)
         for receivers in waiting.values():
             for receiver in receivers:
                 receiver.rejected(error, message)
+        for line in lines.values():
+            line.rejected(error, message)
         body = encode_body(message)
         for number, question in questions.items():
             question.answer(messages.Reply(number, body, error), [])
@@ -287,7 +289,7 @@ class Conversation:
     # ---- what the broker says -------------------------------------------------------------------
 
     def receive(self, message: messages.ToClient, frames: list[bytes]) -> None:
-        """Take an answer (but `Welcome` and `Refused`) and its payload frames."""
+        """Take an answer (but `Welcome`, `Refused` and `Bye`) and its payload frames."""
         match message:
             case messages.Results():
                 self._succeeded(message, frames)
@@ -324,7 +326,7 @@ class Conversation:
                     self.dropped_messages += 1
                 else:
                     question.answer(message, frames)
-            case messages.Welcome() | messages.Refused():
+            case messages.Welcome() | messages.Refused() | messages.Bye():
                 self.dropped_messages += 1
             case _:
                 assert_never(message)

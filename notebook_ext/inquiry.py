@@ -268,11 +268,14 @@ def _with_memory() -> Connection | None:
 def stop(limit_seconds: float = 15.0) -> int | None:
     """End this machine's broker and wait until it is gone; return its pid, or None if none ran.
 
+    Where it was killed, nobody listens on a network because it did, from then on.
+
     Raises:
         ConnectionError: It was still there after `limit_seconds`.
     """
     connection = find_here()
     if connection is None:
+        rendezvous.forget_killed(afresh())
         return None
     with Inquiry(connection) as inquiry:
         inquiry.stop()

@@ -34,7 +34,7 @@ from kernel_worker.model import Outcome
 from kernel_worker.wire import line as wire_line
 from kernel_worker.wire import payload
 from notebook_ext.outcome import value_at
-from notebook_ext.receivers import open_result
+from notebook_ext.receivers import open_result, raise_rejection
 from notebook_ext.twin import LOOK_SECONDS, Ready, Waiting, shortened
 
 if TYPE_CHECKING:
@@ -130,11 +130,14 @@ class Line:
 
     def over(self) -> None:
         """Nothing comes by it any more: what has no outcome is called anew. In the I/O thread."""
+        self._end(Refusal, failed=False)
+
+    def _end(self, result: Callable[[], Any], *, failed: bool) -> None:
         with self._lock:
             self.is_over = True
             waiting = None if self._has_outcome else self._waiting
         if waiting is not None:
-            waiting.complete(Refusal)
+            waiting.complete(result, failed=failed)
         self.shut()  # whoever waits for an answer there hears of it
         self._on_over(self)
 
@@ -143,9 +146,9 @@ class Line:
     def accepted(self) -> None:
         """Attached calls are not accepted."""
 
-    def rejected(self, error: str, message: str) -> None:  # noqa: ARG002  the call anew says it
-        """There will be no broker."""
-        self.over()
+    def rejected(self, error: str, message: str) -> None:
+        """There will be no broker: let the caller raise."""
+        self._end(partial(raise_rejection, error, message), failed=True)
 
     def yielded(self, start: int, count: int, frames: list[bytes]) -> None:
         """No generator is called by it."""

@@ -6,7 +6,8 @@ conversation needs no lock. Finding or starting a broker may take seconds and ru
 its own; until there is a welcome, what is wanted only changes the conversation, which then says it.
 
 Guarantees: no user code runs here; an idle link wakes nobody; the broker's death is seen within
-milliseconds on its own machine.
+milliseconds on its own machine. A broker that says goodbye was stopped by somebody: what is open
+fails, and nothing starts another one until it is called again.
 Not guaranteed: that messages were received; the conversation says them again to a new broker.
 """
 
@@ -40,6 +41,11 @@ _CLOSE_SECONDS = 2.0
 _CLOSED = (
     "This process closed its connection to the broker while the call waited. Calls that are waited "
     "for end with it: call again, which connects anew. Spawned calls go on: nb.calls() lists them."
+)
+_STOPPED = (
+    "The broker was stopped on purpose (`notebook-ext broker stop`), and its workers with it. What "
+    "was waited for ends with it: call again; on its own machine that starts another one. Spawned "
+    "calls go on with the next one: nb.calls() lists them."
 )
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
 _MOST_MESSAGES = 256
@@ -198,6 +204,9 @@ class Link:
         elif isinstance(message, messages.Refused):
             self._hang_up()
             self._fail("VersionError", message.reason)
+        elif isinstance(message, messages.Bye):
+            self._fail("ConnectionError", _STOPPED)  # before anything asks for another broker
+            self._hang_up()
         else:
             self.conversation.receive(message, frames[1:])
 

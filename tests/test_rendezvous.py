@@ -177,3 +177,44 @@ def test_one_agent_lives_beside_a_connection_file(tmp_path: Path) -> None:
     assert rendezvous.living_agent(file) == os.getpid()
     os.close(lock)
     assert rendezvous.living_agent(file) == 0
+
+
+def test_whoever_has_the_lock_is_known_when_it_has_said_who_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an agent before it had said is not taken for it: that pid may be anybody's by now."""
+    file = str(tmp_path / "connection.json")
+    lock = rendezvous.claim_agent(file)
+    assert lock is not None
+    true = os.pread(lock, 64, 0)
+    for untrue in (b"1 1".ljust(64), b"999999999 5".ljust(64), b"", b" " * 64):
+        os.truncate(lock, 0)
+        os.pwrite(lock, untrue, 0)
+        assert rendezvous.living_agent(file) == 0
+    monkeypatch.setattr(rendezvous, "_CLAIM_SECONDS", 60.0)
+    monkeypatch.setattr(rendezvous, "_PAUSE_SECONDS", 0.0)
+    looks = iter([b" " * 64, b"1 1".ljust(64), true])
+    monkeypatch.setattr(os, "pread", lambda *_: next(looks))
+    assert rendezvous.living_agent(file) == os.getpid()
+    os.close(lock)
+
+
+def test_one_that_was_killed_is_followed_until_somebody_says_stop(configure: Configure) -> None:
+    configured = configure()
+    directory = rendezvous.prepare_directory(configured)
+    assert rendezvous.killed(directory) is None
+    here, file = rendezvous.machine_id(), str(directory / "connection.json")
+    left = rendezvous.Connection("ipc://s", 1, "i", here, file, door="tcp://127.0.0.1:1")
+    rendezvous.publish(left)
+    assert rendezvous.killed(directory) == left
+    lock = rendezvous.claim(directory)
+    assert lock is not None
+    rendezvous.forget_killed(configured)
+    assert rendezvous.killed(directory) == left, "a broker lives"
+    os.close(lock)
+    rendezvous.forget_killed(configured)
+    assert rendezvous.killed(directory) is None
+    rendezvous.publish(rendezvous.Connection("ipc://s", 1, "i", "another boot", file))
+    assert rendezvous.killed(directory) is None
+    (directory / "connection.json").write_text("{")
+    assert rendezvous.killed(directory) is None

@@ -12,11 +12,18 @@ import contextlib
 import logging
 import os
 import sys
+import time
+from typing import TYPE_CHECKING
 
 from kernel_worker.broker.log_limit import LogLimit
 from kernel_worker.errors import Error
 
+if TYPE_CHECKING:
+    from kernel_worker.rendezvous import Connection
+
 _WHY_BYTES = 2000
+_MOST_LEASES = 1 << 44
+"""More than a broker gives in months."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,12 +70,15 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
 
     path = rendezvous.socket_path(directory)
     path.unlink(missing_ok=True)
+    former = rendezvous.killed(directory)
     connection = rendezvous.Connection(
         address=f"ipc://{path}",
         pid=os.getpid(),
         incarnation=os.urandom(4).hex(),
         machine=rendezvous.machine_id(),
         path=str(directory / "connection.json"),
+        door=former.door if former is not None else "",
+        leases_from=_leases_from(former),
     )
     try:
         broker = Broker(configured, connection, journal, with_agent=with_agent)
@@ -83,6 +93,16 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
         path.unlink(missing_ok=True)
         os.close(lock)
     return 0
+
+
+def _leases_from(former: Connection | None) -> int:
+    """Return what the ids of leases are to be above.
+
+    Those that a broker before this one gave, whose workers may live on, are below it: by the clock,
+    and by what that one began with where the clock was set back.
+    """
+    by_clock = int(time.time() * 16) << 24
+    return by_clock if former is None else max(by_clock, former.leases_from + _MOST_LEASES)
 
 
 class _Starter:

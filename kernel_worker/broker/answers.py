@@ -68,7 +68,7 @@ class Answers:
                 self._deployments.ask(client, ask)
             case "stop":
                 self._reply(client, messages.Reply(ask.request))
-                self._broker.stop(f"{client.id} asked for it")
+                self._broker.stop(f"{client.id} asked for it", is_wanted=True)
             case _:
                 self._at_once(client, ask)
 

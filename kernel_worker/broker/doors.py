@@ -9,13 +9,17 @@ while both ends live on; so what goes through is a `resuming.Stream` for each cl
 Guarantees: nothing comes through that is not encrypted by a listed key, and there is no way to
 configure that. Only clients come this way. A key that is revoked is cut at once: the door is closed
 and opened again, which the other clients do not notice but for a moment. Each refusal is logged.
-Not guaranteed: that the broker sees nothing (payloads are in its memory); anything about rates.
+Connections take no more than half of the descriptors that this process may have: when there are so
+many, proved or not, the door is closed for a while, and clients of this machine are served.
+Not guaranteed: that the broker sees nothing (payloads are in its memory); anything about rates, or
+that clients of other machines get in while somebody floods the door.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import resource
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +52,7 @@ _HEARTBEAT_MS: Final = 5_000
 _HEARTBEAT_TIMEOUT_MS: Final = 30_000
 _HANDSHAKE_MS: Final = 10_000
 _LOOK_SECONDS: Final = 15.0
+_CLOSED_SECONDS: Final = 5.0
 _ZAP: Final = "inproc://zeromq.zap.01"
 _MONITOR: Final = "inproc://door"
 # The event HANDSHAKE_FAILED_PROTOCOL is not among them: libzmq 4.3.5 raises it for a bad frame too,
@@ -124,7 +129,8 @@ class Doors(Sockets):
         router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
         router.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
         router.monitor(_MONITOR, _WATCHED)
-        self._unproved = 0
+        self._unproved = self._connections = 0
+        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._events: zmq.Socket[bytes] = context.socket(zmq.PAIR)
         self._events.connect(_MONITOR)
         self._send_far: Callable[..., object] = super(zmq.Socket, router).send
@@ -185,13 +191,40 @@ class Doors(Sockets):
             (event, _) = struct.unpack("=hi", self._events.recv_multipart()[0])
             if event == zmq.EVENT_ACCEPTED:
                 self._unproved += 1
-            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._connections += 1
+                if self._connections == self._most:
+                    self._timers.set("flood", self._now(), self._close_for_a_while)
+                continue
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._unproved -= 1
-            elif self._unproved > 0:
+                continue
+            self._connections -= 1
+            if self._unproved > 0:
                 self._unproved -= 1
                 _log.warning("a connection to %s is refused: it proves no listed key", self.door)
             else:
                 _log.info("a connection to %s has ended", self.door)
+
+    def _close_for_a_while(self) -> None:
+        """End all connections: so many would take the descriptors that others need."""
+        _log.error(
+            "%d connections to %s: it is closed for %g s; clients of other machines wait",
+            self._connections,
+            self.door,
+            _CLOSED_SECONDS,
+        )
+        self._shut()
+        for far in self._far.values():
+            far.reachable = False
+        self._timers.set("flood", self._now() + _CLOSED_SECONDS, self._open_again)
+
+    def _open_again(self) -> None:
+        if self._far_router.closed:
+            try:
+                self._open()
+            except InvalidError as error:
+                _log.error("%s; it is tried again", error)
+                self._timers.set("flood", self._now() + _CLOSED_SECONDS, self._open_again)
 
     # ---- what the loop asks ---------------------------------------------------------------------
 

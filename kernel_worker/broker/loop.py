@@ -16,6 +16,7 @@ the last client has left, and once an hour.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import math
@@ -53,7 +54,7 @@ from kernel_worker.broker.translate import Refusal, Repetition, Translator, in_p
 from kernel_worker.broker.watches import Timers, Watches
 from kernel_worker.core import effects, events
 from kernel_worker.core.scheduler import Scheduler
-from kernel_worker.errors import ProtocolError
+from kernel_worker.errors import InvalidError, ProtocolError
 from kernel_worker.journal import thread as journal_thread
 from kernel_worker.model import CallId, FunctionKey, PoolId, is_deployed
 from kernel_worker.records import CallSubmitted
@@ -106,6 +107,7 @@ class Broker:
         self._settings = settings
         self._raises = bool(os.environ.get("NOTEBOOK_EXT_DEBUG"))
         self._stop_reason = ""
+        self._is_wanted = False
         self.dropped_messages = 0
 
         self.watches = Watches()
@@ -123,7 +125,7 @@ class Broker:
         self._appetite = 1
         """How many messages a turn takes: to find that there is no other costs more than a poll."""
 
-        self.scheduler = Scheduler(connection.incarnation, int(self.started_at * 16) << 24)
+        self.scheduler = Scheduler(connection.incarnation, connection.leases_from)
         self._commit = Commit(journal, self.objects)
         self._admission = Admission(self, settings.client_grace_seconds)
         self.sockets = self._opened()
@@ -148,13 +150,26 @@ class Broker:
         self._restore()
 
     def _opened(self) -> Sockets:
-        """Bind what is configured, and say in `connection` where."""
-        settings = self._settings
-        if settings.listen is None:
-            return Sockets(self.connection.address, self._admission.unreachable)
+        """Bind what is configured, or what the broker listened at that was killed before this one.
+
+        `connection` says what that was, and from now on, where this one listens.
+        """
+        former, unreachable = self.connection.door, self._admission.unreachable
+        listen = self._settings.listen or former
+        if not listen:
+            return Sockets(self.connection.address, unreachable)
         from kernel_worker.broker.doors import Doors  # noqa: PLC0415  only where it is asked for
 
-        doors = Doors(self, settings, self._admission.unreachable)
+        try:
+            doors = Doors(self, dataclasses.replace(self._settings, listen=listen), unreachable)
+        except InvalidError as error:
+            if self._settings.listen is not None:
+                raise
+            _log.error("clients of other machines, which a broker before let in, wait: %s", error)
+            self.connection = msgspec.structs.replace(self.connection, door="")
+            return Sockets(self.connection.address, unreachable)
+        if self._settings.listen is None:
+            _log.info("listens at %s, as the broker did that was killed", doors.door)
         self.connection = msgspec.structs.replace(self.connection, door=doors.door)
         return doors
 
@@ -162,9 +177,16 @@ class Broker:
         """Return Unix seconds, by a clock that does not jump."""
         return time.monotonic() + self._clock_offset
 
-    def stop(self, reason: str) -> None:
-        """End the loop after this turn."""
+    def stop(self, reason: str, *, is_wanted: bool = False) -> None:
+        """End the loop after this turn.
+
+        Args:
+            reason: For the log.
+            is_wanted: Somebody has asked for that: clients start no other one for what they wait
+                for.
+        """
         self._stop_reason = self._stop_reason or reason
+        self._is_wanted = self._is_wanted or is_wanted
 
     # ---- poll -------------------------------------------------------------------------------
 
@@ -502,8 +524,10 @@ class Broker:
                     self._replays.on_outcomes(completion)
                 case journal_thread.Found():
                     self._lookups.on_found(completion)
-                case journal_thread.Expired(calls=calls):
+                case journal_thread.Expired(calls=calls, forgotten=forgotten):
                     self.ended_calls.update(dict.fromkeys(calls, True))
+                    for call in forgotten:
+                        self.ended_calls.pop(call, None)
 
     def _on_finished(self, call: OpenCall, tally: tuple[int, ...]) -> None:
         self.ended_calls[call.call] = False
@@ -577,8 +601,9 @@ class Broker:
 
     def _shut_down(self) -> None:
         rendezvous.withdraw(self.connection)
-        for host in self.peers.hosts.values():
-            self.send(host.routing, messages.encode(messages.Bye()))
+        clients = self.peers.clients.values() if self._is_wanted else ()
+        for peer in (*self.peers.hosts.values(), *clients):
+            self.send(peer.routing, messages.encode(messages.Bye()))
         if self._agent is not None:
             self._agent.stop()
         self._logs.flush()

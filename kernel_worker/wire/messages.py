@@ -82,7 +82,10 @@ class Refused(_Message, tag="refused"):
 
 
 class Bye(_Message, tag="bye"):
-    """The peer leaves on purpose; its attached calls are cancelled."""
+    """The peer leaves on purpose; its attached calls are cancelled.
+
+    Of a broker: somebody has stopped it. Who is a client starts no other one for what it waits for.
+    """
 
 
 class StoreObject(_Message, tag="store_object"):
@@ -921,6 +924,7 @@ ToClient = (
     | ConsoleSaid
     | ConsoleClosed
     | Reply
+    | Bye
 )
 ToHost = (
     Welcome

@@ -170,6 +170,8 @@ def test_calls_of_an_invited_client_run_there(site: Site, laptop: Callable[..., 
     pids = site.place.processes()
     listening = {pid: found for pid in pids if (found := ports(pid))}
     assert list(listening) == [site.place.broker_pid()], listening
+    (open_ports,) = listening.values()
+    assert sum(line.split()[4] == "0A" for line in open_ports) == 1, open_ports
     data = Path(site.place.variables["NOTEBOOK_EXT_DATA_DIR"])
     shown = [line.encode() for line in pids.values()]
     shown += [Path(f"/proc/{pid}/environ").read_bytes() for pid in pids]
@@ -223,7 +225,7 @@ print(json.dumps([done == list(range(400)), spawned]))
             relay.close()
             os.kill(site.place.broker_pid(), signal.SIGKILL)
             wait_until(lambda: site.place.broker() is None, what="the broker is gone")
-            site.types("broker", "start", "--listen", site.address)
+            assert site.address in site.types("broker", "start"), "it follows the one before it"
             relay.open()
             said, wrong = process.communicate(timeout=60 * PATIENCE)
         assert not process.returncode, wrong

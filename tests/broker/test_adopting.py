@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
@@ -25,7 +26,7 @@ from kernel_worker.model import (
     WorkerId,
 )
 from kernel_worker.wire import messages
-from tests.broker.speaking import Client, RunningBroker, Speaker, Worker
+from tests.broker.speaking import Client, Host, RunningBroker, Speaker, Worker
 
 AGENT = """
 import sys
@@ -202,6 +203,24 @@ def test_what_its_workers_run_goes_on_at_the_broker_that_follows(
     late = third.hello("host", resources=offered, survivors=lives)
     assert isinstance(late, messages.Refused)
     assert "is late" in late.reason
+
+
+def test_leases_are_numbered_on_though_the_clock_was_set_back(
+    running: Callable[..., RunningBroker], speakers: list[Speaker]
+) -> None:
+    """A worker that lives on may answer one of the broker before: no other one has its number."""
+    broker = running()
+    later = broker.connection.leases_from + (1 << 50)
+    broker.end(signal.SIGKILL)
+    left = msgspec.structs.replace(broker.connection, leases_from=later)
+    Path(left.path).write_bytes(msgspec.json.encode(left))
+    broker.start()
+    client, host = Client(broker), Host(broker)
+    speakers += [client, host]
+    client.define()
+    client.submit([1])
+    assert host.start_worker().lease().message.lease > later
+    assert broker.connection.leases_from > later
 
 
 def _asked(host: Returning) -> WorkerId:

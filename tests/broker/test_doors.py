@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import resource
+import signal
 import socket
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,7 @@ import msgspec
 import pytest
 import zmq
 
-from kernel_worker import rendezvous, settings
 from kernel_worker.broker import doors as doors_module
-from kernel_worker.broker.doors import Doors
-from kernel_worker.broker.watches import Timers
 from kernel_worker.errors import AuthError
 from kernel_worker.keys import Invitation, KeyPair, Keys
 from kernel_worker.model import CallId
@@ -26,63 +26,13 @@ from kernel_worker.rendezvous import Connection, journal_path
 from kernel_worker.wire import messages, resuming
 from notebook_ext.far import Far
 from notebook_ext.inquiry import Inquiry
-from tests.broker.speaking import Client, Heard, Host, RunningBroker, Speaker
+from tests.acceptance import test_intruders as intruders
+from tests.broker import intruder
+from tests.broker.far import LIMIT_SECONDS, Around, FarClient, Listening, to
+from tests.broker.speaking import Client, Host, RunningBroker, Speaker
 from tests.broker.test_sockets import resident_bytes
 from tests.relay import Relay
-from tests.waiting import PATIENCE, wait_until
-
-LIMIT_SECONDS = 20 * PATIENCE
-
-
-def to(invitation: Invitation, address: str = "") -> Connection:
-    """Return what a client is given that has the connection file."""
-    return Connection(address or invitation.address, 0, "", "", "", keys=invitation)
-
-
-class FarClient(Client):
-    """A client that has said hello over TCP."""
-
-    def __init__(self, connection: Connection, peer: str = "cl-far", **hello: Any) -> None:
-        self.peer = peer
-        self.requests = 0
-        self._context = zmq.Context()
-        said = messages.Hello(hello.pop("role", "client"), hello.pop("name", peer), **hello)
-        self.far = Far(self._context, connection, msgspec.structs.replace(said, peer=peer))
-        self.far._hello = messages.encode(said)
-        try:
-            self.welcome = self.hear(messages.Welcome, LIMIT_SECONDS)
-        except BaseException:
-            self.close()
-            raise
-
-    def say(self, message: messages.ToBroker, frames: Sequence[Any] = ()) -> None:
-        self.far.send([messages.encode(message), *frames])
-
-    def listen(self, limit_seconds: float = LIMIT_SECONDS) -> Heard:
-        while True:
-            heard = self.far.wait(limit_seconds)
-            assert heard is not None, "nothing is heard"
-            message = messages.decode_at_client(heard[0])
-            if not isinstance(message, messages.CallProgress | messages.Welcome) or not hasattr(
-                self, "welcome"
-            ):
-                return Heard(message, [bytes(frame) for frame in heard[1:]])
-
-    def close(self) -> None:
-        self.far.close(0)
-        self._context.term()
-
-
-class Listening(RunningBroker):
-    """A broker that listens on TCP; what it logs is kept."""
-
-    def log(self) -> int:
-        self.written = tempfile.TemporaryFile()  # noqa: SIM115  closed with the broker
-        return self.written.fileno()
-
-    def logged(self) -> str:
-        size = os.fstat(self.written.fileno()).st_size
-        return os.pread(self.written.fileno(), size, 0).decode()
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -91,7 +41,7 @@ def broker(short_dir: Path) -> Iterator[Listening]:
     yield made
     if made.is_alive():
         made.end()
-    made.written.close()
+    made.close_log()
 
 
 @pytest.fixture
@@ -446,51 +396,83 @@ def test_an_address_that_is_not_there_is_said(
     assert "Traceback" not in said
 
 
-class Around:
-    """What the doors need of a broker, in this process."""
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_another_user_of_this_machine_gets_in_by_what_was_given_to_him_alone(
+    short_dir: Path, broker: Listening, known: Keys, log: Callable[[], str], client: Client
+) -> None:
+    short_dir.chmod(0o711)  # so that nothing but our own modes keeps anybody out
+    invitation = known.invite("laptop", broker.connection.door)
+    secrets = journal_path(broker.settings).parent / "tcp"
+    paths = [secrets / "server.key", secrets / "clients" / "laptop"]
+    assert all(path.exists() for path in paths)
+    assert set(intruder.tries(paths).values()) == {"PermissionError"}
+    copied, unread, given = (short_dir / name for name in ("copied", "unread", "given"))
+    for path, mode in ((copied, 0o644), (unread, 0o600), (given, 0o600)):
+        path.write_bytes(msgspec.json.encode(invitation))
+        path.chmod(mode)
+    os.chown(given, intruder.NOBODY, intruder.NOBODY)
+    door, files = broker.connection.door, [copied, unread, given]
+    found = intruder.dials(door, invitation.server, files)
+    assert "holds a secret key and is not yours alone" in found.pop("copied")
+    assert "Permission denied" in found.pop("unread")
+    assert found == {"given": "Welcome", "its own": "AuthError"}, "who has the file is a client"
+    assert "its key" in log()
+    known.revoke("laptop")
+    found = intruder.dials(door, invitation.server, [given])
+    assert found == {"given": "AuthError", "its own": "AuthError"}
+    client.define()
+    assert client.ask("status", "", messages.Status).calls == []
 
-    def __init__(self, directory: Path) -> None:
-        (directory / "d").mkdir(mode=0o700)
-        self.settings = settings.load(
-            {"data_dir": directory / "d", "listen": "tcp://127.0.0.1:0"},
-            environ={"HOME": str(directory)},
-            start="/",
-        )
-        rendezvous.prepare_journal(self.settings)
-        self.connection = Connection(f"ipc://{directory}/s", 0, "", "", "")
-        self.timers = Timers()
-        self.losses: list[tuple[bytes, str]] = []
-        self.stopped: list[str] = []
-        self.doors = Doors(self, self.settings, self.lose)  # type: ignore[arg-type]
-        self.poller = zmq.Poller()
-        self.doors.register(self.poller)
-        self.keys = Keys(journal_path(self.settings).parent)
-        self.invitation = self.keys.invite("laptop", self.doors.door)
 
-    def now(self) -> float:
-        return 1000.0
+def listening(pid: int) -> list[str]:
+    """Return the local ends of the network sockets on which a process listens."""
+    lines = [line.split() for line in intruders.ports(pid)]
+    return [fields[2] for fields in lines if fields[4] == "0A"]
 
-    def stop(self, reason: str) -> None:
-        self.stopped.append(reason)
 
-    def lose(self, peer: bytes, why: str) -> None:
-        self.losses.append((peer, why))
+def test_no_port_is_open_but_the_one_that_was_asked_for(broker: Listening) -> None:
+    assert listening(broker.connection.pid) == [f"0100007F:{port(broker.connection.door):04X}"]
+    with tempfile.TemporaryDirectory(prefix="nx") as directory:
+        other = RunningBroker(Path(directory))
+        speaker = Client(other)
+        speaker.define()
+        assert intruders.ports(other.connection.pid) == []
+        speaker.close()
+        other.end()
 
-    def turn(self) -> list[list[bytes]]:
-        """Do what a turn of the loop does; return the messages that came, which are all Hello."""
-        found = []
-        for source, _ in self.poller.poll(10):
-            if self.doors.brings_messages(source):
-                while (parts := self.doors.receive()) is not None:
-                    found.append([bytes(part) for part in parts])
-                    self.doors.greet(found[-1][0], b"welcome")
-        self.doors.retry()
-        return found
 
-    def meets(self, far: Far) -> None:
-        """Let a client in, up to its greeting's answer."""
-        wait_until(lambda: self.turn() or far.wait(0.0) == [b"welcome"], what="it is welcome")
-        wait_until(lambda: far._is_greeted or far.wait(0.0), what="it knows")
+def test_who_follows_one_that_was_killed_listens_where_it_did(
+    broker: Listening, invitation: Invitation, dial: Callable[..., FarClient]
+) -> None:
+    door = broker.connection.door
+    broker.settings = dataclasses.replace(broker.settings, listen=None)
+    broker.end(signal.SIGKILL)
+    assert broker.start().door == door
+    client = dial(to(invitation))
+    assert client.ask("status", "", messages.Status).clients == 1
+    broker.end()
+    assert broker.start().door == "", "one that was told to end is not followed"
+
+
+def test_where_another_program_has_its_port_the_one_that_follows_serves_this_machine(
+    broker: Listening, log: Callable[[], str]
+) -> None:
+    broker.settings = dataclasses.replace(broker.settings, listen=None)
+    broker.end(signal.SIGKILL)
+    with socket.create_server(("127.0.0.1", port(broker.connection.door))):
+        assert broker.start().door == ""
+    assert "cannot be bound" in log()
+    assert "clients of other machines, which a broker before let in, wait" in log()
+
+
+def test_whoever_is_connected_hears_that_the_broker_was_stopped(
+    broker: Listening, invitation: Invitation, dial: Callable[..., FarClient], client: Client
+) -> None:
+    far = dial(to(invitation))
+    client.say(messages.Ask(1, "stop"))
+    assert client.hear(messages.Reply).request == 1
+    client.hear(messages.Bye)
+    far.hear(messages.Bye)
 
 
 @pytest.fixture
@@ -555,6 +537,66 @@ def test_who_reads_nothing_is_given_up(
         around.doors.send(b"cl-far", bytes(400))
     assert around.losses == [(b"cl-far", "full")]
     assert not around.doors.is_far(b"cl-far")
+
+
+def test_a_door_that_was_flooded_is_closed_and_who_had_come_goes_on(
+    around: Around, knock: Callable[..., Far]
+) -> None:
+    far = knock(to(around.invitation), "cl-far")
+    around.meets(far)
+    around.doors._most = 10
+    place = "127.0.0.1", port(around.doors.door)
+    flood = [socket.create_connection(place, LIMIT_SECONDS) for _ in range(10)]
+    wait_until(lambda: around.turn() or "flood" in around.timers, what="it is too much")
+    around.timers.run(around.now())
+    for each in flood:
+        with contextlib.suppress(ConnectionResetError):
+            while each.recv(256):
+                pass  # until it is cut
+        each.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(place, LIMIT_SECONDS)
+    around.doors.send(b"cl-far", b"meanwhile")
+    with socket.create_server(place):
+        around.timers.run(around.now() + 5)
+        assert around.stopped == [], "another program has the port for now"
+    around.timers.run(around.now() + 10)
+    heard: list[list[bytes]] = []
+
+    def is_back() -> bool:
+        around.turn()
+        heard.extend(filter(None, [far.wait(0.0)]))
+        return len(heard) == 2
+
+    wait_until(is_back, what="it is back")
+    assert heard == [[b"welcome"], [b"meanwhile"]]
+
+
+def test_a_flood_closes_the_door_and_who_is_on_this_machine_is_served(
+    broker: Listening, log: Callable[[], str], client: Client, speakers: list[Speaker]
+) -> None:
+    broker.end()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))  # which the broker inherits
+    try:
+        broker.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    near = Client(broker, "cl-near")
+    speakers.append(near)
+    flood: list[socket.socket] = []
+    with contextlib.ExitStack() as stack:
+        while "it is closed for" not in log():
+            with contextlib.suppress(OSError):
+                place = "127.0.0.1", port(broker.connection.door)
+                flood.append(stack.enter_context(socket.create_connection(place, LIMIT_SECONDS)))
+            assert len(flood) < 200, "it takes no notice"
+            assert near.ask("status", "", messages.Status).clients >= 1
+        others = [Client(broker, f"cl-{number}") for number in range(10)]
+        speakers += others
+        for other in others:
+            assert other.ask("status", "", messages.Status).pid == broker.connection.pid
+    assert broker.is_alive()
 
 
 def test_a_door_that_cannot_be_opened_again_ends_the_broker(

@@ -842,7 +842,7 @@ def test_lines_end_with_their_broker_and_with_the_conversation() -> None:
     assert line.other == ["over"]
     talk, line = lined()
     talk.fail("ClientClosed", "closed")
-    assert line.other == ["over"]
+    assert line.other == [("ClientClosed", "closed")]
 
 
 def test_a_call_that_got_no_line_is_forgotten() -> None:

@@ -194,6 +194,16 @@ def test_one_that_was_not_read_is_called_anew(lined: Talk) -> None:
     assert lined.call(8) == NO_LINE
 
 
+def test_one_for_which_there_will_be_no_broker_raises_why(lined: Talk) -> None:
+    (asked,) = lined.calling(7)
+    lined.request()
+    lined.line.rejected("ConnectionError", "it was stopped")
+    found = result(asked)
+    assert isinstance(found, exception.ConnectionError)
+    assert str(found) == "it was stopped"
+    assert lined.lines.count == 0
+
+
 def test_the_end_of_a_line_wakes_who_waits_whoever_else_holds_it_open(lined: Talk) -> None:
     assert lined.worker is not None
     held = lined.worker.dup()  # as a child that the worker has forked does

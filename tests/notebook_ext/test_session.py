@@ -12,7 +12,7 @@ import notebook_ext as nb
 from kernel_worker import rendezvous, settings
 from kernel_worker.wire import messages, payload
 from kernel_worker.wire.frames import FORM_ARGS
-from notebook_ext import process
+from notebook_ext import inquiry, process
 from notebook_ext.config import config
 from notebook_ext.cutting import cut
 from notebook_ext.exception import ClientClosed, ConnectionError, NotFoundError  # noqa: A004
@@ -85,6 +85,62 @@ def test_a_broker_that_dies_costs_nothing_but_time(live: nb.App) -> None:
     assert list(results) == list(range(1, 100))
     assert call.get() == 7
     assert work.remote(3) == 3
+
+
+def test_a_broker_that_was_stopped_ends_the_waits_and_none_is_started_for_them(
+    live: nb.App,
+) -> None:
+    @live.function
+    def work(seconds: float) -> float:
+        import time
+
+        time.sleep(seconds)
+        return seconds
+
+    call = work.spawn(0.2)
+    results = iter(work.map([0.0, 60.0]))
+    assert next(results) == 0.0
+    waiting = [work.remote.start(60), call.get.start(), process.current().ask("attach", "x", str)]
+    inquiry.stop()
+    with pytest.raises(ConnectionError, match="stopped on purpose"):
+        next(results)
+    for each in waiting:
+        with pytest.raises((ConnectionError, NotFoundError)):
+            each.join()
+    assert inquiry.find_here() is None
+    assert work.remote(0.0) == 0.0, "who calls again has another one"
+    assert nb.FunctionCall.from_id(call.object_id).get() == 0.2
+
+
+def test_what_goes_by_a_direct_line_ends_too_where_the_broker_was_stopped(live: nb.App) -> None:
+    @live.function
+    def work(seconds: float) -> float:
+        import time
+
+        time.sleep(seconds)
+        return seconds
+
+    def has_line() -> bool:
+        work.remote(0.0)
+        return process.current().lines.count == 1
+
+    found: list[Exception] = []
+
+    def call() -> None:
+        try:
+            work.remote(60.0)
+        except ConnectionError as error:
+            found.append(error)
+
+    wait_until(has_line, what="there is a line")
+    calling = threading.Thread(target=call)
+    calling.start()
+    line = next(iter(process.current().lines._open.values()))
+    wait_until(line.in_use.locked, what="it is called")
+    inquiry.stop()
+    calling.join(30 * PATIENCE)
+    assert "stopped on purpose" in str(found[0])
+    assert inquiry.find_here() is None
 
 
 def test_no_broker_within_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
