@@ -176,7 +176,7 @@ def mutate(said: list[Said], chance: random.Random) -> Said:
     if frames and chance.random() < 0.4:
         return header, _mutated_frames(frames, said, chance)
     if chance.random() < 0.3:
-        return _mutated_bytes(header, chance), frames
+        return mutated_bytes(header, chance), frames
     fields = msgspec.msgpack.decode(header)
     for _ in range(chance.choice((1, 1, 1, 2))):
         fields = _mutated_value(fields, said, chance)
@@ -216,7 +216,8 @@ def _mutated_value(value: Any, said: list[Said], chance: random.Random) -> Any:
     return chance.choice(_STRANGE)
 
 
-def _mutated_bytes(content: bytes, chance: random.Random) -> bytes:
+def mutated_bytes(content: bytes, chance: random.Random) -> bytes:
+    """Return `content` with bits flipped, cut, doubled or with something in between; or noise."""
     way = chance.randrange(5)
     at = chance.randrange(len(content) + 1)
     if way == 0 and content:
@@ -237,7 +238,7 @@ def _mutated_frames(frames: list[bytes], said: list[Said], chance: random.Random
     way = chance.randrange(5)
     at = chance.randrange(len(frames))
     if way == 0:
-        return [*frames[:at], _mutated_bytes(frames[at], chance), *frames[at + 1 :]]
+        return [*frames[:at], mutated_bytes(frames[at], chance), *frames[at + 1 :]]
     if way == 1:
         return [*frames[:at], *frames[at + 1 :]]
     if way == 2:
