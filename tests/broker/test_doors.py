@@ -29,7 +29,7 @@ from notebook_ext.inquiry import Inquiry
 from tests.acceptance import test_intruders as intruders
 from tests.broker import intruder
 from tests.broker.far import LIMIT_SECONDS, Around, FarClient, Listening, to
-from tests.broker.speaking import Client, Host, RunningBroker, Speaker
+from tests.broker.speaking import Client, Host, RunningBroker, Speaker, read
 from tests.broker.test_sockets import resident_bytes
 from tests.relay import Relay
 from tests.waiting import wait_until
@@ -469,10 +469,13 @@ def test_whoever_is_connected_hears_that_the_broker_was_stopped(
     broker: Listening, invitation: Invitation, dial: Callable[..., FarClient], client: Client
 ) -> None:
     far = dial(to(invitation))
+    process = os.pidfd_open(broker.connection.pid)
     client.say(messages.Ask(1, "stop"))
     assert client.hear(messages.Reply).request == 1
     client.hear(messages.Bye)
     far.hear(messages.Bye)
+    assert read(process)
+    os.close(process)
 
 
 @pytest.fixture

@@ -69,7 +69,6 @@ class Asked(NamedTuple):
 
     client: ClientId
     pool: PoolId
-    count: int
     attached: bool
     streams: bool
 
@@ -119,7 +118,7 @@ class Week(Day):
         """Make a call."""
         call = self._new_call()
         self.left[call] = count
-        self.open[call] = Asked(client, pool, count, attached, streams)
+        self.open[call] = Asked(client, pool, attached, streams)
         if not attached:
             self.spawned[call] = count
         self.feed(
@@ -166,7 +165,7 @@ class Week(Day):
         """Make a call whose inputs come in batches."""
         call, pool = self._new_call(), self.pool("quick")
         self.left[call] = 9
-        self.open[call] = Asked(CLIENT, pool, 9, attached=True, streams=False)
+        self.open[call] = Asked(CLIENT, pool, attached=True, streams=False)
         self.feed(events.CallSubmitted(CLIENT, call, pool, True, 3, closed=False))
         self.feed(events.InputsAdded(call, 3, 3, indivisible=True))
         self.feed(events.InputsAdded(call, 6, 3))
