@@ -286,9 +286,9 @@ class Callee(Source, Generic[P, R]):
         said = self.submission(session, None, shared)
         output = session.output(self._name, said.call)
         call: FunctionCall[R] = FunctionCall(said.call, self._name, count, self.is_generator)
-        acceptance = Acceptance(output, call)
+        waiting: Waiting[FunctionCall[R]] = Waiting()
         said.companions.update(companions)
-        said.receiver = acceptance
+        said.receiver = Acceptance(output, waiting, call)
         said.attached = False
         said.streams = self.is_generator
         said.parts = parts
@@ -297,7 +297,6 @@ class Callee(Source, Generic[P, R]):
         if not parts:
             outcomes = Outcomes(output, self._name, count, said, frames)
         call.follow(session, outcomes)
-        waiting: Waiting[FunctionCall[R]] = acceptance.waiting
         return waiting
 
     def _streamed(self, frames: Sequence[Frame], companions: Companions) -> AttachedRun:

@@ -119,21 +119,29 @@ class SingleAnswer(Answer):
 
 
 class Acceptance(Answer):
-    """The answer to `f.spawn(...)`: durable or not. Outcomes go to `Outcomes`."""
+    """The answer to `f.spawn(...)`: durable or not. Outcomes go to `Outcomes`.
 
-    def __init__(self, output: CallOutput, call: Any) -> None:
-        """Start without it; the caller gets `call`."""
+    Once it is there nothing here knows the caller's object: what made the call is kept for as long
+    as that object lives (`Outcomes`), and this is a part of it.
+    """
+
+    def __init__(self, output: CallOutput, waiting: Waiting[Any], call: Any) -> None:
+        """Start without it; `waiting` gets `call`."""
         super().__init__(output)
-        self._call = call
-        self.waiting: Waiting[Any] = Waiting()
+        self._given: tuple[Waiting[Any], Any] | None = (waiting, call)
 
     def accepted(self) -> None:
         """Let the caller go on."""
-        self.waiting.complete(lambda: self._call)
+        given, self._given = self._given, None
+        if given is not None:
+            waiting, call = given
+            waiting.complete(lambda: call)
 
     def rejected(self, error: str, message: str) -> None:
         """Let the caller raise."""
-        self.waiting.complete(partial(raise_rejection, error, message), failed=True)
+        given, self._given = self._given, None
+        if given is not None:
+            given[0].complete(partial(raise_rejection, error, message), failed=True)
 
     def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:
         """Outcomes are told to those who are attached."""
