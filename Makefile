@@ -16,7 +16,7 @@ CHANCE := tests/core/test_invariants.py::TestAnyHistory \
   tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns \
   tests/core/test_granting.py::test_equal_inputs_keep_both_workers_busy
 
-.PHONY: help setup quick demo lab test lint format pytest notebooks rest chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
+.PHONY: help setup quick demo lab test lint format pytest notebooks rest suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,11 @@ rest: setup
 
 large: setup ## the tests' largest sizes, for some minutes
 	$(VENV_PYTHON) -m pytest -m large
+
+suites: setup ## CPython's, dask's, joblib's and scikit-learn's own tests on our workers
+	$(VENV_PYTHON) -m pip install --quiet --editable ".[suites]"
+	$(VENV_PYTHON) -m pytest tests/suites
+	$(VENV_PYTHON) -m tests.suites
 
 chaos: setup ## press and kill at random moments, for about 7 minutes
 	$(VENV_PYTHON) -m pytest -m chaos -s

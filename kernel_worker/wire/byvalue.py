@@ -107,6 +107,10 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return code_of_file, ("".join(obj.co_filename), make, arguments)
         if kind is types.MethodType and _is_shell_getter(obj):
             return current_shell_getter, ()
+        if kind is types.TracebackType:
+            from kernel_worker.wire import failures  # noqa: PLC0415  which imports this
+
+            return failures.unpacked_traceback, (failures.packed_traceback(obj),)
         return super().reducer_override(obj)
 
 

@@ -104,6 +104,16 @@ def capture(exc: BaseException, called: object = None) -> bytes:
     return msgspec.msgpack.encode(described)
 
 
+def packed_traceback(traceback: types.TracebackType) -> bytes:
+    """Return a traceback that is itself a value, as `sys.exc_info()[2]`, as plain data."""
+    return msgspec.msgpack.encode(_frames(traceback))
+
+
+def unpacked_traceback(packed: bytes) -> types.TracebackType | None:
+    """Return the traceback with frames made anew; None where all its frames were ours."""
+    return _traceback(tuple(msgspec.msgpack.decode(packed, type=list[Frame])))
+
+
 def _linked(exc: BaseException) -> list[BaseException]:
     """Return `exc` and all exceptions that it leads to, each once."""
     found = [exc]

@@ -33,6 +33,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
+from kernel_worker.context import running_input
 from kernel_worker.errors import Error, InternalFailure, InvalidError, SerializationError
 from kernel_worker.wire import byvalue
 from notebook_ext import dropping, process
@@ -132,7 +133,7 @@ class Executor(concurrent.futures.Executor):
         self._under_way: dict[Future[Any], Waiting[Any]] = {}
         self._taken = 0  # of these two together, and of what is on its way from one to the other
         self._abandoned: set[Future[Any]] = set()  # before they had started
-        self._inbox: queue.SimpleQueue[tuple[Future[Any], Waiting[Any]] | None]
+        self._inbox: queue.SimpleQueue[tuple[_Work, Waiting[Any]] | None]
         self._inbox = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_shut_down = False
@@ -248,12 +249,15 @@ class Executor(concurrent.futures.Executor):
                     return
             done = self._inbox.get()
             if done is not None:
+                work, waiting = done
                 with self._lock:
-                    self._under_way.pop(done[0], None)
-                    self._abandoned.discard(done[0])
+                    self._under_way.pop(work.future, None)
+                    self._abandoned.discard(work.future)
                     self._taken -= 1
+                _announce(work.context, waiting, begins=False)
                 self._fill()  # before the callbacks of this one
-                self._complete(*done)
+                self._complete(work.future, waiting)
+                del work, waiting
                 del done
 
     def _take(self, work: _Work, into: deque[_Work]) -> None:
@@ -284,10 +288,11 @@ class Executor(concurrent.futures.Executor):
                 self._taken -= 1
             future.set_exception(_in_standard_words(error))
             return
+        _announce(work.context, waiting, begins=True)
         with self._lock:
             self._under_way[future] = waiting
             is_abandoned = future in self._abandoned
-        waiting.add_callback(partial(self._inbox.put, (future, waiting)))
+        waiting.add_callback(partial(self._inbox.put, (work, waiting)))
         if is_abandoned:
             waiting.abandon()
 
@@ -319,6 +324,18 @@ def _let_go(function: Function[..., Any]) -> None:
     """Have the idle workers of an executor end; nobody waits, and no session is made for that."""
     if process.connected() is not None:
         function.update_autoscaler.start(scaledown_window=2)
+
+
+def _announce(context: contextvars.Context, waiting: Waiting[Any], *, begins: bool) -> None:
+    """Have an input that submits give its place up as long as its call is under way.
+
+    However it waits, by `wait` or `as_completed` for example, or in a loop of joblib: where all
+    places are those of inputs that submit, none would ever end.
+    """
+    if waiting.announce is not None:
+        running = context.run(running_input)
+        if running is not None:
+            waiting.announce(running, begins)
 
 
 def _is_exiting() -> bool:

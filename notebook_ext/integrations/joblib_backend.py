@@ -15,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
@@ -25,7 +26,7 @@ NAME = "notebook_ext"
 KEPT_SECONDS = 60.0
 """How long a worker is kept that no loop uses."""
 
-_executors: dict[int, Executor] = {}
+_executors: list[tuple[tuple[Any, ...], Executor]] = []
 _lock = threading.Lock()
 
 
@@ -38,15 +39,21 @@ def register() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def executor_of(jobs: int) -> Executor:
-    """Return the executor that all loops with so many jobs use."""
+def executor_of(
+    jobs: int, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
+) -> Executor:
+    """Return the executor that all loops with so many jobs, and this initializer, use."""
     from notebook_ext.integrations.executor import Executor  # noqa: PLC0415  when a loop runs
 
     with _lock:
-        found = _executors.get(jobs)
-        if found is None:
-            found = _executors[jobs] = Executor(jobs, kept_seconds=KEPT_SECONDS)
-        return found
+        for known, executor in _executors:
+            if known == (jobs, initializer, initargs):
+                return executor
+        made = Executor(jobs, None, initializer, initargs, kept_seconds=KEPT_SECONDS)
+        if initializer is not None:  # the last one stays: another's workers are of no use any more
+            _executors[:] = [each for each in _executors if each[0][1] is None]
+        _executors.append(((jobs, initializer, initargs), made))
+        return made
 
 
 def _after_fork() -> None:
@@ -59,11 +66,12 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _register(joblib: ModuleType) -> None:
-    joblib.register_parallel_backend(NAME, _made)
+    joblib.register_parallel_backend(NAME, _backend())
 
 
-def _made(**options: Any) -> Any:
-    """Return a backend; its class needs joblib, which is loaded when this is called."""
+def _backend() -> type:
+    """Return the backend's class, which needs joblib's."""
+    from joblib._parallel_backends import FallbackToBackend, SequentialBackend  # noqa: PLC0415  backends raise it
     from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, cpu_count  # noqa: PLC0415
 
     class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
@@ -71,6 +79,7 @@ def _made(**options: Any) -> Any:
         supports_sharedmem = False
         uses_threads = False
         default_n_jobs = -1
+        _workers: Executor | None = None
 
         def effective_n_jobs(self, n_jobs: int | None) -> int:
             if n_jobs == 0:
@@ -79,14 +88,21 @@ def _made(**options: Any) -> Any:
                 return 1
             return int(n_jobs if n_jobs > 0 else max(cpu_count() + 1 + n_jobs, 1))
 
-        def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:
+        def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+            jobs = self.effective_n_jobs(n_jobs)
+            if jobs == 1:
+                raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+            options = {**self.backend_kwargs, **options}
             self.parallel = parallel
-            self.jobs = self.effective_n_jobs(n_jobs)
             self.futures: set[Any] = set()
-            return self.jobs
+            self._workers = executor_of(
+                jobs, options.get("initializer"), tuple(options.get("initargs", ()))
+            )
+            return jobs
 
         def submit(self, func: Any, callback: Any = None) -> Any:
-            future = executor_of(self.jobs).submit(func)
+            assert self._workers is not None  # noqa: S101  joblib has called `configure`
+            future = self._workers.submit(func)
             self.futures.add(future)
             future.add_done_callback(self.futures.discard)
             if callback is not None:
@@ -97,12 +113,14 @@ def _made(**options: Any) -> Any:
             return out.result()
 
         def terminate(self) -> None:
+            self._workers = None  # others use it, and the next loop
             self.reset_batch_stats()
 
         def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: FBT001, FBT002, ARG002  joblib's
-            executor_of(self.jobs).abandon(list(self.futures))
+            if self._workers is not None:
+                self._workers.abandon(list(self.futures))
 
-    return Backend(**options)
+    return Backend
 
 
 class _Finder:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_worker.errors import ExecutionError, InvalidError
-from kernel_worker.wire import failures
+from kernel_worker.wire import failures, payload
 from tests.capture_kit import Notebook
 
 
@@ -273,6 +273,15 @@ def test_our_frames_and_the_loops_between_are_hidden() -> None:
     found = sent(raised(scope["go"]))
     names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(found.__traceback__)]
     assert names == ["raised", "f", "wait_for", "g"]
+
+
+def test_a_traceback_is_a_value_too() -> None:
+    notebook = Notebook(pid=80)
+    notebook.run("def risky():\n    raise ValueError(1)\n")
+    here = raised(notebook["risky"]).__traceback__
+    there: Any = payload.loads(payload.dumps([here]))
+    *_, below = traceback.extract_tb(there[0])
+    assert (below.name, below.line) == ("risky", "raise ValueError(1)")
 
 
 def test_runaway_recursion_shows_its_ends() -> None:

@@ -76,6 +76,19 @@ def test_loops_inside_of_what_runs() -> None:
     ]
 
 
+def nested_on_workers(x: int) -> list[int]:
+    found: list[int] = Parallel(n_jobs=2, backend="notebook_ext")(
+        delayed(square)(y) for y in range(x)
+    )
+    return found
+
+
+def test_loops_on_workers_inside_of_what_runs_on_all_workers() -> None:
+    assert Parallel(n_jobs=joblib.cpu_count())(
+        delayed(nested_on_workers)(x) for x in range(2 * joblib.cpu_count())
+    ) == [[y * y for y in range(x)] for x in range(2 * joblib.cpu_count())]
+
+
 @pytest.mark.parametrize(("asked", "jobs"), [(1, 1), (3, 3), (-1, joblib.cpu_count()), (None, 1)])
 def test_how_many_jobs_there_are(asked: int | None, jobs: int) -> None:
     backend = joblib.parallel.BACKENDS["notebook_ext"]()

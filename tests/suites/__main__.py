@@ -1,0 +1,93 @@
+"""Other projects' own tests on our workers: `make suites`, or `python -m tests.suites [NAME ...]`.
+
+Each suite is a run of pytest over the modules that the project has installed; the table at the end
+says what passed, what failed and what was left out. Why is above it, in each run's own summary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tests import leftovers
+from tests.suites.hosting import BASE, FIGURES
+from tests.waiting import wait_until
+from tools.own_directories import own_directories, stop_broker
+
+ROOT = Path(__file__).parents[2]
+
+
+class Suite(NamedTuple):
+    """A run of pytest: whose tests, which of them, and the plugin that brings them to workers."""
+
+    name: str
+    project: str
+    modules: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+SUITES = (
+    Suite(
+        "dask",
+        "dask",
+        tuple(
+            f"dask.tests.test_{each}"
+            for each in ("threaded", "multiprocessing", "local", "delayed")
+        ),
+    ),
+    Suite("joblib", "joblib", ("joblib.test.test_parallel",)),
+)
+
+
+FIRST = """import sys
+if not any("kernel_worker" in word for word in sys.orig_argv):
+    import notebook_ext
+"""
+"""What scripts and processes of the tests begin with: they know our backend then."""
+
+
+def run(suite: Suite) -> dict[str, float]:
+    """Run it; return how many tests passed, failed, … and the seconds."""
+    started = time.monotonic()
+    with own_directories() as base:
+        figures = base / "figures"
+        first = base / "first"
+        first.mkdir()
+        (first / "sitecustomize.py").write_text(FIRST)
+        plugins = ("-p", "tests.suites.hosting", "-p", f"tests.suites.on_{suite.project}")
+        quiet = ("-p", "no:randomly", "-p", "no:cacheprovider", "-q", "-rsfExX", "--timeout=300")
+        command = [sys.executable, "-m", "pytest", "-c", os.devnull, *plugins, *quiet]
+        names = {FIGURES: str(figures), BASE: str(base), "PYTHONPATH": f"{first}:{ROOT}"}
+        subprocess.run(
+            [*command, f"--rootdir={base}", *suite.options, "--pyargs", *suite.modules],
+            cwd=base,
+            env=os.environ | names,
+            check=False,
+        )
+        counts: dict[str, float] = {"failed": 1}
+        if figures.exists():
+            counts = json.loads(figures.read_text())
+        stop_broker()
+        wait_until(lambda: not leftovers.processes(base), 20, "no process is left")
+    return counts | {"seconds": time.monotonic() - started}
+
+
+def main(names: list[str]) -> int:
+    """Run the suites that are named, or all; return 0 where nothing failed."""
+    chosen = [each for each in SUITES if not names or each.name in names]
+    found = {each.name: run(each) for each in chosen}
+    kinds = ("passed", "failed", "error", "skipped", "xfailed", "left_out", "seconds")
+    print("suite".ljust(24), *(each.rjust(9) for each in kinds))
+    for name, counts in found.items():
+        print(name.ljust(24), *(f"{counts.get(each, 0):9.0f}" for each in kinds))
+    bad = sum(counts.get("failed", 0) + counts.get("error", 0) for counts in found.values())
+    return 1 if bad or not found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
