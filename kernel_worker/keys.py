@@ -4,6 +4,8 @@ Keys are those of CURVE (CurveZMQ, RFC 26): 32 bytes, in files as 40 characters 
 beside the journal, in a directory of mode 0700, each a file of mode 0600:
 
     tcp/server.key      the broker's secret key, made once
+    tcp/payload.key     32 bytes in hexadecimal digits, made once: seals what clients and workers
+                        say to each other, so that the broker, which does not read it, cannot
     tcp/clients/NAME    the public key of a client that is let in
 
 One file a client: it is there whole or not at all, and removing it revokes the key. The client's
@@ -23,13 +25,14 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from kernel_worker.directories import DATA, make_private, refusing
-from kernel_worker.errors import InvalidError, NotFoundError
+from kernel_worker.errors import AuthError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _KEY_TEXT: Final = re.compile(r"[!-~]{40}")
+_PAYLOAD_KEY: Final = re.compile(r"[0-9a-f]{64}")
 _PLACE: Final = re.compile(r"tcp://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _FORMAT: Final = 1
 
@@ -53,6 +56,11 @@ class Invitation(msgspec.Struct, frozen=True):
     client: KeyPair
     name: str = ""
     format: int = _FORMAT
+    payload: str = ""
+    """What seals payloads; one for all clients of a broker."""
+
+    def __repr__(self) -> str:
+        return f"Invitation({self.address!r}, {self.name!r}, …)"
 
 
 class Keys:
@@ -84,6 +92,7 @@ class Keys:
         """
         _check(name)
         server = self.server()
+        payload = self._payload()
         pair = _made()
         place = self._clients / name
         with refusing(self._clients, DATA):
@@ -93,7 +102,7 @@ class Keys:
                     f"first: notebook-ext broker revoke {name}"
                 )
                 raise InvalidError(message)
-        return Invitation(address, server.public, pair, name)
+        return Invitation(address, server.public, pair, name, payload=payload)
 
     def revoke(self, name: str) -> None:
         """Let a client in no more.
@@ -119,10 +128,43 @@ class Keys:
                         found[place.read_text(encoding="ascii").strip()] = place.name
         return found
 
+    def _payload(self) -> str:
+        """Return the key that seals payloads; it is made where there is none."""
+        place = payload_key_of(self._root.parent)
+        with refusing(self._root, DATA):
+            if not place.exists():
+                _write_once(place, os.urandom(32).hex())
+        return read_payload_key(place).hex()
+
     def _prepare(self) -> None:
         with refusing(self._root, DATA):
             make_private(self._root, DATA)
             make_private(self._clients, DATA)
+
+
+def payload_key_of(data: Path) -> Path:
+    """Return where the key lies that seals payloads, of the broker whose journal lies in `data`."""
+    return data / "tcp" / "payload.key"
+
+
+def read_payload_key(place: Path) -> bytes:
+    """Return the key that seals payloads: for workers, and for clients on the broker's machine.
+
+    Raises:
+        AuthError: it is not there, or damaged.
+    """
+    try:
+        text = place.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        message = (
+            f"what a client of another machine has sealed cannot be opened: {place}: "
+            f"{getattr(error, 'strerror', None) or 'it is damaged'}"
+        )
+        raise AuthError(message) from None
+    if not _PAYLOAD_KEY.fullmatch(text):
+        message = f"{place} holds no key; remove it, and invite all clients again"
+        raise AuthError(message)
+    return bytes.fromhex(text)
 
 
 def read(path: Path) -> Invitation:
@@ -151,7 +193,13 @@ def read(path: Path) -> Invitation:
         raise InvalidError(message)
     keys = (found.server, found.client.public, found.client.secret)
     is_whole = _PLACE.fullmatch(found.address) and all(map(_KEY_TEXT.fullmatch, keys))
-    if found.format != _FORMAT or not is_whole:
+    if found.format == _FORMAT and is_whole and not found.payload:
+        message = (
+            f"{path} was made before payloads were sealed: it has no key for that; invite anew, "
+            "by `notebook-ext broker revoke` and `invite`"
+        )
+        raise InvalidError(message)
+    if found.format != _FORMAT or not is_whole or not _PAYLOAD_KEY.fullmatch(found.payload):
         message = f"{path} was made by another version of notebook-ext, or is damaged; invite anew"
         raise InvalidError(message)
     return found

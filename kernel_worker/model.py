@@ -52,6 +52,20 @@ def short_digest(content: bytes, size_bytes: int) -> bytes:
     return blake2b(content, digest_size=size_bytes).digest()
 
 
+def keyed_digest(key: bytes, content: bytes, size_bytes: int) -> bytes:
+    """Return a BLAKE2b hash of `content` under a key of up to 64 bytes."""
+    return blake2b(content, digest_size=size_bytes, key=key, person=b"nbx payload").digest()
+
+
+SEALED_CALL = "fc-s"
+"""Begins the ids of calls whose payloads are sealed: everybody knows of each what is due."""
+
+
+def is_sealed(call: str) -> bool:
+    """Say whether the payloads of a call are sealed between its client and its workers."""
+    return call.startswith(SEALED_CALL)
+
+
 def is_text(found: str) -> bool:
     """Say whether what the system gave is text, rather than bytes in no known encoding."""
     try:

@@ -78,6 +78,19 @@ class Connection(msgspec.Struct, frozen=True):
     """Those to reach it from another machine; never written into `connection.json`."""
     leases_from: int = 0
     """The ids of its leases are above it."""
+    payload_key: str = ""
+    """Where the key lies that seals payloads of other machines' clients, if there is one; the
+    broker does not read it."""
+
+    def read_payload_key(self) -> bytes:
+        """Return that key; of another machine's broker the one in the invitation.
+
+        Raises:
+            AuthError: it is not there.
+        """
+        if self.keys is not None:
+            return bytes.fromhex(self.keys.payload)
+        return keys.read_payload_key(Path(self.payload_key))
 
 
 def find_or_start(settings: Settings) -> Connection:

@@ -81,6 +81,8 @@ class Conversation:
         self.look: Callable[[WorkerId, bool], object] = _look_away
         """Called by whoever waits for a call when an input of it is at a breakpoint; False: that
         is a task, which cannot."""
+        self.seal: Callable[[messages.ToBroker, Sequence[Frame]], Sequence[Frame]] | None = None
+        """Returns what goes beside a message in the place of its frames."""
         self.dropped_messages = 0
         """Answers that named nothing that is open here; late ones are ordinary."""
 
@@ -508,6 +510,8 @@ class Conversation:
     # ---- saying it ------------------------------------------------------------------------------
 
     def _say(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
+        if frames and self.seal is not None:
+            frames = self.seal(message, frames)
         self._out.append([encode(message), *frames])
 
     def _say_submit(

@@ -27,6 +27,7 @@ import zmq
 from kernel_worker.errors import Error, ProtocolError
 from kernel_worker.wire import messages
 from notebook_ext.conversation import Conversation
+from notebook_ext.sealed import Seals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,8 @@ class Link:
             cut: see `Conversation`.
         """
         self.conversation = Conversation(cut)
+        self.seals = Seals()
+        """Through which payloads go of calls that are sealed."""
         self._hello = hello
         self._find = find
         self._timeout_seconds = timeout_seconds
@@ -207,6 +210,9 @@ class Link:
         elif isinstance(message, messages.Bye):
             self._fail("ConnectionError", _STOPPED)  # before anything asks for another broker
             self._hang_up()
+        elif len(frames) > 1 and self.seals.concerns(message, frames[1]):
+            for each, payload in self.seals.opened(message, frames[1:]):
+                self.conversation.receive(each, payload)
         else:
             self.conversation.receive(message, frames[1:])
 
@@ -242,7 +248,7 @@ class Link:
 
     def _found(self, connection: Connection) -> None:
         self._finding = False
-        self._connection = connection
+        self._connection = self.seals.connection = connection
         self._hang_up()
         if connection.keys is not None:
             self._dial_far(connection)

@@ -19,7 +19,7 @@ import msgspec
 
 from kernel_worker import context, rendezvous
 from kernel_worker.errors import ConnectionError  # noqa: A004  ours
-from kernel_worker.model import CallId, ClientId, WorkerId
+from kernel_worker.model import SEALED_CALL, CallId, ClientId, WorkerId
 from kernel_worker.wire import messages
 from notebook_ext import exception, stored
 from notebook_ext.config import current as current_settings
@@ -53,7 +53,8 @@ class Session:
         """Whether the broker is on another machine."""
         token = os.urandom(6).hex()
         self.client = ClientId(f"cl-{token}")
-        self._call_prefix = f"fc-{token}"
+        self._token = token
+        self._prefix = "fc-"
         self._numbers = itertools.count(1)
         self.last_call: CallId | None = None
         """The last one that was made here; two threads may disagree on which that is."""
@@ -74,6 +75,8 @@ class Session:
         self._conversation = self._link.conversation
         self._conversation.kept = stored.alive
         self._conversation.look = _look
+        if self.is_far:
+            self._seal()
 
     def __enter__(self) -> Self:
         return self
@@ -97,8 +100,16 @@ class Session:
 
     def new_call(self) -> CallId:
         """Return the id of a call that nobody has made."""
-        self.last_call = CallId(f"{self._call_prefix}{next(self._numbers):x}")
+        identity = context.worker_identity
+        if identity is not None and identity.seals and self._conversation.seal is None:
+            self._seal()
+        self.last_call = CallId(f"{self._prefix}{self._token}{next(self._numbers):x}")
         return self.last_call
+
+    def _seal(self) -> None:
+        """Let what is said from now on be sealed: objects, and the payloads of new calls."""
+        self._prefix = SEALED_CALL
+        self._conversation.seal = self._link.seals.sealed
 
     def submit(
         self, said: Submission, count: int, frames: Sequence[Frame], *, closed: bool = True
@@ -274,9 +285,10 @@ class Session:
         package: Package | None,
     ) -> Waiting[Any]:
         waiting: Waiting[Any] = Waiting()
+        seals = self._link.seals
 
         def take(reply: messages.Reply, frames: list[bytes]) -> None:
-            waiting.complete(lambda: read_reply(reply, frames, answer))
+            waiting.complete(lambda: read_reply(reply, seals.reply(message, frames), answer))
 
         self._link.post(self._conversation.ask, message, take, package)
         return waiting

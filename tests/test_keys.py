@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from kernel_worker import keys
-from kernel_worker.errors import InvalidError, NotFoundError
+from kernel_worker.errors import AuthError, InvalidError, NotFoundError
 from kernel_worker.keys import Keys
 
 ADDRESS = "tcp://127.0.0.1:9465"
@@ -28,13 +28,30 @@ def test_the_broker_keeps_its_key_and_nobody_elses(known: Keys, tmp_path: Path) 
     assert given.server == made.public
     assert known.listed() == {given.client.public: "laptop"}
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {path.name for path in files} == {"server.key", "laptop"}
+    assert {path.name for path in files} == {"server.key", "payload.key", "laptop"}
     assert all(given.client.secret not in path.read_text() for path in files)
     modes = {path.stat().st_mode & 0o777 for path in files}
     assert modes == {0o600}
     assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_dir()} == {0o700}
-    for secret in (made.secret, given.client.secret):
+    for secret in (made.secret, given.client.secret, given.payload):
         assert secret not in repr((made, given))
+    place = keys.payload_key_of(tmp_path)
+    assert keys.read_payload_key(place) == bytes.fromhex(given.payload)
+    assert known.invite("another", ADDRESS).payload == given.payload, "workers have one"
+
+
+def test_a_payload_key_that_is_damaged_or_gone_is_told(known: Keys, tmp_path: Path) -> None:
+    known.invite("a", ADDRESS)
+    place = keys.payload_key_of(tmp_path)
+    for content, says in ((b"nonsense", "holds no key"), (b"\xff", "it is damaged")):
+        place.write_bytes(content)
+        with pytest.raises(AuthError, match=says):
+            keys.read_payload_key(place)
+        with pytest.raises(AuthError, match=says):
+            known.invite("b", ADDRESS)
+    place.unlink()
+    with pytest.raises(AuthError, match="No such file"):
+        keys.read_payload_key(place)
 
 
 def test_a_client_is_listed_once_and_revoked(known: Keys) -> None:
@@ -94,6 +111,8 @@ def test_what_is_no_connection_file_is_refused_and_not_shown(known: Keys, tmp_pa
         (msgspec.json.encode(msgspec.structs.replace(given, format=2)), "another version"),
         (msgspec.json.encode(msgspec.structs.replace(given, server="short")), "damaged"),
         (msgspec.json.encode(msgspec.structs.replace(given, address="box")), "damaged"),
+        (msgspec.json.encode(msgspec.structs.replace(given, payload="short")), "damaged"),
+        (msgspec.json.encode(msgspec.structs.replace(given, payload="")), "before payloads were"),
         (msgspec.json.encode(msgspec.structs.replace(given, address="ipc:///tmp/b")), "damaged"),
     ):
         file.write_bytes(text)

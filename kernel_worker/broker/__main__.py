@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def _serve(starter: _Starter, *, with_agent: bool) -> int:
-    from kernel_worker import rendezvous, settings  # noqa: PLC0415  after the fork
+    from kernel_worker import keys, rendezvous, settings  # noqa: PLC0415  after the fork
     from kernel_worker.journal.thread import Journal  # noqa: PLC0415
 
     configured = settings.load(start="/")
@@ -65,7 +65,8 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
         _log.info("another broker lives in %s", directory)
         starter.tell(rendezvous.READY)
         return 0
-    journal = Journal(rendezvous.prepare_journal(configured), configured.result_ttl_seconds)
+    place = rendezvous.prepare_journal(configured)
+    journal = Journal(place, configured.result_ttl_seconds)
     from kernel_worker.broker.loop import Broker  # noqa: PLC0415  while the journal opens
 
     path = rendezvous.socket_path(directory)
@@ -79,6 +80,7 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
         path=str(directory / "connection.json"),
         door=former.door if former is not None else "",
         leases_from=_leases_from(former),
+        payload_key=str(keys.payload_key_of(place.parent)),
     )
     try:
         broker = Broker(configured, connection, journal, with_agent=with_agent)

@@ -46,7 +46,9 @@ def shown(
 ) -> tuple[bytes, Sequence[Frame]]:
     """Return what is passed on of something that `call` wrote: all of it, or how much it was."""
     text = frames[0]
-    lines = bytes(text).count(b"\n") if message.stream != "display" else 0
+    lines = max(message.lines, 0)
+    if message.lines < 0 and message.stream != "display":
+        lines = bytes(text).count(b"\n")
     if call.shown_lines > messages.SHOWN_LINES or call.shown_bytes > messages.SHOWN_BYTES:
         message = msgspec.structs.replace(message, withheld=max(lines, 1))
         return messages.encode(message), (b"",)

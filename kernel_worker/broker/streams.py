@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from kernel_worker.broker.calls import Producer
 from kernel_worker.model import StreamLimits
 from kernel_worker.wire import messages
+from kernel_worker.wire.frames import plain_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,7 @@ def written(
     if producer is None or call.attached:
         return None
     producer.written = effect.start + effect.count
-    producer.written_bytes += sum(map(len, frames))
+    producer.written_bytes += plain_bytes(frames)
     due = producer.written_bytes - producer.taken_bytes > SPAWNED.item_bytes // 8
     if not due and producer.written - producer.taken <= SPAWNED.items // 8:
         return None

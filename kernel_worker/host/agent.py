@@ -31,7 +31,12 @@ from typing import TYPE_CHECKING, Any, assert_never
 import zmq
 
 from kernel_worker import rendezvous
-from kernel_worker.errors import DeserializationError, InternalFailure, TimeoutError  # noqa: A004  ours
+from kernel_worker.errors import (
+    DeserializationError,
+    Error,
+    InternalFailure,
+    TimeoutError,  # noqa: A004  ours
+)
 from kernel_worker.host import memory, orphans, survival, workers
 from kernel_worker.host.connection import Connection
 from kernel_worker.host.templates import Failed, State, Template, Templates, contents_of
@@ -40,6 +45,8 @@ from kernel_worker.host.workers import Worker
 from kernel_worker.model import CallId, Digest, HostId, LeaseId, PoolId, WorkerId
 from kernel_worker.wire import local, messages
 from kernel_worker.wire import page as pages
+from kernel_worker.wire.frames import is_sealed as is_sealed_frame
+from kernel_worker.wire.seals import Seals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +98,9 @@ class Agent:
         self._sources: dict[int, Callable[[], None]] = {}
         self._timers = Timers()
         self._objects: dict[Digest, bytes] = {}
+        self._seals = Seals(connection_file)
+        self._sealed: dict[Digest, str] = {}
+        """Objects that came sealed; and why one could not be opened."""
         self._unclaimed: set[Digest] = set()
         """Objects that came for a worker that is about to be asked for."""
         self._workers: dict[WorkerId, Worker] = {}
@@ -184,8 +194,7 @@ class Agent:
     def _obey(self, message: messages.ToHost, frames: list[bytes]) -> None:
         match message:
             case messages.StoreObject():
-                self._objects[message.digest] = frames[0]
-                self._unclaimed.add(message.digest)
+                self._keep(message.digest, frames[0])
             case messages.StartWorker():
                 self._start(message)
             case messages.StopWorker():
@@ -215,6 +224,20 @@ class Agent:
             case _:
                 assert_never(message)
 
+    def _keep(self, digest: Digest, content: bytes) -> None:
+        """Keep an object that the broker sent, opened if it is sealed."""
+        self._objects.pop(digest, None)
+        if is_sealed_frame(content):
+            self._sealed[digest] = ""
+            try:
+                content = self._seals.content(digest, content)
+            except Error as error:
+                sys.stderr.write(f"host agent: {error}\n")
+                self._sealed[digest] = str(error)
+                return
+        self._objects[digest] = content
+        self._unclaimed.add(digest)
+
     def _retire_later(self, pool: PoolId) -> None:
         """Keep what a pool needs for a while: a user goes back to what a cell said before.
 
@@ -242,6 +265,7 @@ class Agent:
         needed = {digest for spec in specs for digest in spec.objects}
         needed |= self._unclaimed
         self._objects = {d: content for d, content in self._objects.items() if d in needed}
+        self._sealed = {d: why for d, why in self._sealed.items() if d in needed}
 
     # ---- starting ---------------------------------------------------------------------------
 
@@ -249,8 +273,9 @@ class Agent:
         spec = asked.spec
         missing = [d for d in spec.objects if d not in self._objects]
         if missing:
-            error = DeserializationError(f"{spec.name}: the host was not sent {missing}")
-            self._refuse(asked.worker, Failed(str(error), _captured(error)))
+            why = self._sealed.get(missing[0]) or f"the host was not sent {missing}"
+            error = DeserializationError(f"{spec.name}: {why}")
+            self._refuse(asked.worker, spec, Failed(str(error), _captured(error)))
             return
         self._retiring.pop(spec.pool, None)
         self._unclaimed -= set(spec.objects)
@@ -307,6 +332,7 @@ class Agent:
                 self._machine,
                 worker.asked.devices,
                 load,
+                self._came_sealed(worker.spec),
             )
 
         try:
@@ -364,16 +390,22 @@ class Agent:
             return
         seconds = worker.spec.startup_timeout_seconds
         error = TimeoutError(f"{worker.spec.name}: the worker did not start within {seconds:g} s")
-        self._tell(messages.StartFailed(worker.id, str(error)), _captured(error))
+        self._refuse(worker.id, worker.spec, Failed(str(error), _captured(error)))
         worker.kill(f"killed: did not start within {seconds:g} s")
 
     def _fail(self, worker: Worker, failed: Failed) -> None:
         self._forget(worker)
-        self._refuse(worker.id, failed)
+        self._refuse(worker.id, worker.spec, failed)
 
-    def _refuse(self, worker: WorkerId, failed: Failed) -> None:
-        exception = failed.exception or _captured(InternalFailure(failed.message))
-        self._tell(messages.StartFailed(worker, failed.message), exception)
+    def _refuse(self, worker: WorkerId, spec: FunctionSpec, failed: Failed) -> None:
+        text = failed.message
+        exception = failed.exception or _captured(InternalFailure(text))
+        if self._came_sealed(spec):
+            text, exception = messages.SEALED_START, self._seals.start_failure(exception)
+        self._tell(messages.StartFailed(worker, text), exception)
+
+    def _came_sealed(self, spec: FunctionSpec) -> bool:
+        return any(digest in self._sealed for digest in spec.objects)
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.id, None)
@@ -534,7 +566,8 @@ class Agent:
         if place is not None:
             call = CallId(worker.page.call)
             for stream, data in worker.last_words():
-                self._tell(messages.Output(call, place.index, stream, worker.id), data)
+                said = messages.Output(call, place.index, stream, worker.id)
+                self._tell(*self._seals.output(said, data))
         guilty = worker.timed_out or place
         lease = LeaseId(worker.page.slots[pages.LEASE] if guilty is None else guilty.lease)
         position = guilty.index if guilty is not None else -1

@@ -28,8 +28,16 @@ FORM_CALL = 1
 FORM_VALUE = 2
 """Each item is a value."""
 
+SALT_BYTES = 16
+"""What stands at the end of the first frame of a sealed batch: see `sealing`."""
+TAG_BYTES = 16
+"""So much longer is each sealed piece: what is in the place of the plain one."""
+MARK = b"\xc1nbs"
+"""Begins a sealed frame that is no batch. Nothing that is in clear begins like that: no pickle, no
+msgpack, no UTF-8."""
 _WHOLE = 0
 _ITEMISED = 1
+_SEALED = 1
 _HEADER = struct.Struct("<BBHI")
 _ENTRY_BYTES = 8 + 4
 """An offset and a position."""
@@ -44,6 +52,8 @@ class BatchHeader(NamedTuple):
     """`FORM_ARGS`, `FORM_CALL` or `FORM_VALUE`."""
     count: int  # type: ignore[assignment]  # a field, not tuple.count
     """How many items the batch holds."""
+    sealed: bool = False
+    """Nobody can read the items but who has the key; their places are in clear."""
 
 
 class Table(NamedTuple):
@@ -63,11 +73,16 @@ def header(frames: Sequence[Frame]) -> BatchHeader:
     one = _ONES.get(bytes(frames[0])) if len(frames[0]) == _HEADER.size else None
     if one is not None:
         return one
-    kind, form, zero, count = _HEADER.unpack_from(frames[0])
-    if kind > _ITEMISED or form > FORM_VALUE or zero:
-        message = f"no batch header: kind {kind}, form {form}, reserved {zero}"
+    kind, form, flags, count = _HEADER.unpack_from(frames[0])
+    if kind > _ITEMISED or form > FORM_VALUE or flags > _SEALED:
+        message = f"no batch header: kind {kind}, form {form}, flags {flags}"
         raise ProtocolError(message)
-    return BatchHeader(kind == _WHOLE, form, count)
+    return BatchHeader(kind == _WHOLE, form, count, flags == _SEALED)
+
+
+def is_sealed(frame: Frame) -> bool:
+    """Return whether a frame that is no batch is sealed."""
+    return bytes(frame[: len(MARK)]) == MARK
 
 
 def is_one_plain(frames: Sequence[Frame]) -> bool:
@@ -88,6 +103,7 @@ def check(frames: Sequence[Frame], count: int) -> BatchHeader:
     if count == 1 and is_one_plain(frames):
         return found
     expected = _HEADER.size + (0 if found.whole else _ENTRY_BYTES * (count + 1))
+    expected += SALT_BYTES if found.sealed else 0
     if len(frames) < 2 or len(frames[0]) != expected:  # noqa: PLR2004  header and pickles
         message = f"a batch of {count} in {len(frames)} frames, the first of {len(frames[0])} bytes"
         raise ProtocolError(message)
@@ -156,24 +172,43 @@ def cut_by(rows: Table, form: int, frames: Sequence[F], start: int, stop: int) -
         form,
         [offset - low for offset in offsets[start : stop + 1]],
         [position - first for position in positions[start : stop + 1]],
+        salt_of(frames[0]),
     )
     items = cast("F", frames[1][low : offsets[stop]])  # a part of bytes is bytes
     return [front, items, *frames[2 + first : 2 + positions[stop]]]
 
 
-def whole_header(form: int, count: int) -> bytes:
-    """Return frame 0 of a whole batch."""
-    return _HEADER.pack(_WHOLE, form, 0, count)
+def salt_of(frame: Frame) -> bytes:
+    """Return the salt in the first frame of a checked batch; empty where it is in clear."""
+    _, _, flags, _ = _HEADER.unpack_from(frame)
+    return bytes(frame[-SALT_BYTES:]) if flags & _SEALED else b""
 
 
-def itemised_header(form: int, offsets: Sequence[int], positions: Sequence[int]) -> bytes:
-    """Return frame 0 of an itemised batch with this table."""
+def plain_bytes(frames: Sequence[Frame]) -> int:
+    """Return how large a checked batch is, or was before it was sealed."""
+    size, found = sum(map(len, frames)), header(frames)
+    if not found.sealed:
+        return size
+    pieces = 1 if found.whole else found.count + len(frames) - 2
+    return size - SALT_BYTES - TAG_BYTES * pieces
+
+
+def whole_header(form: int, count: int, salt: bytes = b"") -> bytes:
+    """Return frame 0 of a whole batch, which is sealed where there is a salt."""
+    return _HEADER.pack(_WHOLE, form, _SEALED if salt else 0, count) + salt
+
+
+def itemised_header(
+    form: int, offsets: Sequence[int], positions: Sequence[int], salt: bytes = b""
+) -> bytes:
+    """Return frame 0 of an itemised batch with this table, sealed where there is a salt."""
     rows = len(offsets)
     return b"".join(
         (
-            _HEADER.pack(_ITEMISED, form, 0, rows - 1),
+            _HEADER.pack(_ITEMISED, form, _SEALED if salt else 0, rows - 1),
             struct.pack(f"<{rows}Q", *offsets),
             struct.pack(f"<{rows}I", *positions),
+            salt,
         )
     )
 

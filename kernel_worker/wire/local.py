@@ -74,6 +74,8 @@ class ForkWorker(_Local, tag="fork_worker"):
     devices: tuple[int, ...] = ()
     load: Load | None = None
     """The worker loads the function itself; None: its template did."""
+    seals: bool = False
+    """Its function came sealed: so goes what is said of it."""
 
 
 class Forked(_Local, tag="forked"):

@@ -403,6 +403,8 @@ class Output(_Message, tag="output"):
     worker: WorkerId
     withheld: int = 0
     """Broker -> client: so many lines were written here that are not passed on; no text."""
+    lines: int = -1
+    """How many lines a text has that is sealed; -1: it can be counted."""
 
 
 class ConsoleOffered(_Message, tag="console_offered"):
@@ -728,6 +730,10 @@ class WorkerStarted(_Message, tag="worker_started"):
     pid: int
     start: str
     """`forked`, or `fresh: <why>`."""
+
+
+SEALED_START = "a worker could not start; why is sealed"
+"""Says a `StartFailed` of a function that came sealed, in the place of what the exception says."""
 
 
 class StartFailed(_Message, tag="start_failed"):

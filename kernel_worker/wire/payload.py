@@ -202,8 +202,12 @@ class BatchReader:
 
         Raises:
             ProtocolError: they are no batch.
+            DeserializationError: they are sealed.
         """
         self.header = frames.header(parts)
+        if self.header.sealed:
+            message = f"a batch of {self.header.count} is sealed, and was not opened"
+            raise DeserializationError(message)
         self._frames = parts
         self._whole: list[object] | None = None
         if frames.is_one_plain(parts):

@@ -165,7 +165,7 @@ class Batching:
                 continue
             lease = member.lease
             try:
-                reader = payload.BatchReader(member.frames)
+                reader = payload.BatchReader(self._channel.seals.inputs(lease, member.frames))
             except Exception as error:  # noqa: BLE001  its inputs are answered with it
                 member.results = [_Failed(error)] * len(member.results)
                 continue

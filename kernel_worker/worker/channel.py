@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from kernel_worker.wire import messages
+from kernel_worker.wire.seals import Seals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,8 +41,10 @@ _MORE = int(zmq.SNDMORE)
 class Channel:
     """The socket, its lock and what waits to be sent."""
 
-    def __init__(self, address: str, peer: str) -> None:
-        """Dial the broker at `address` as `peer`."""
+    def __init__(self, address: str, peer: str, connection_file: str = "") -> None:
+        """Dial the broker at `address` as `peer`; its connection file says where keys lie."""
+        self.seals = Seals(connection_file)
+        """Through which payloads go, either way."""
         self._address = address
         self._peer = peer
         self._context = zmq.Context()
@@ -78,7 +81,7 @@ class Channel:
         """Send while the lock is held (see `sending`)."""
         if self._posted:
             self._send_posted()
-        self._send_frames([messages.encode(message), *frames])
+        self._send_frames(self._said(message, frames))
 
     def post(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
         """Send from any thread, whatever the main thread does."""
@@ -87,7 +90,7 @@ class Channel:
 
     def put(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
         """Have this sent before anything that is sent after now; `push` sees to it."""
-        self._posted.append([messages.encode(message), *frames])
+        self._posted.append(self._said(message, frames))
 
     def push(self) -> None:
         """Send what was put."""
@@ -106,7 +109,7 @@ class Channel:
         if len(self._posted) >= _MAX_POSTED:
             self.post(message, frames)
         else:
-            self._posted.append([messages.encode(message), *frames])
+            self._posted.append(self._said(message, frames))
             os.eventfd_write(self._wake, 1)
 
     def try_acquire(self, patience_seconds: float = 0) -> bool:
@@ -180,6 +183,11 @@ class Channel:
             self._send_posted()
             self._socket.close()
         self._context.term()
+
+    def _said(self, message: messages.ToBroker, frames: Sequence[Frame]) -> list[Frame]:
+        if frames:
+            frames = self.seals.answer(message, frames)
+        return [messages.encode(message), *frames]
 
     def _send_posted(self) -> None:
         while self._posted:

@@ -136,7 +136,7 @@ class Concurrent:
         try:
             function = self._executor.prepare(lease)
             one = _Input(lease, self._executor.running(lease, lease.start), function)
-            one.reader = payload.BatchReader(frames)
+            one.reader = payload.BatchReader(self._channel.seals.inputs(lease, frames))
             if self._output.is_holding:
                 self._output.release(one.running)
         except Exception as error:  # noqa: BLE001  the input is answered with it

@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kernel_worker import context
-from kernel_worker.errors import ProtocolError
+from kernel_worker.errors import DeserializationError, ProtocolError
 from kernel_worker.wire import failures, local, messages
 from kernel_worker.wire import page as pages
 from kernel_worker.worker import memory
@@ -39,7 +39,6 @@ from kernel_worker.worker.surroundings import Objects, Surroundings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kernel_worker.model import WorkerId
     from kernel_worker.worker.binding import Binding
 
 THREAD_VARIABLES = (
@@ -87,13 +86,13 @@ def run(
     _replace_descriptors(files)
     _set_variables(start, threads)
     page = pages.Page(files.page)
-    channel = Channel(start.address, start.worker)
+    channel = Channel(start.address, start.worker, start.connection_file)
     identity = context.WorkerIdentity(start.worker, start.connection_file, {}, _load_function)
     context.worker_identity = identity
     try:
         binding = load()
     except BaseException as error:  # noqa: BLE001  the broker hears of it
-        _fail(channel, start.worker, error)
+        _fail(channel, start, error)
     _renew_generators()
     _raise_threads(start.spec.resources.cpu, threads)
     output = outputs.Output(channel, start.worker)
@@ -131,7 +130,7 @@ def run(
         try:
             binding.enter(executor.run_coroutine)
         except BaseException as error:  # noqa: BLE001  the broker hears of it
-            _fail(channel, start.worker, error)
+            _fail(channel, start, error)
         identity.entering = None
     _be_ready(start, page, channel, executor)
 
@@ -163,9 +162,11 @@ def _leave(instance: Instance, runner: Runner) -> None:
     runner.say_last(_PATIENCE_SECONDS)
 
 
-def _fail(channel: Channel, worker: WorkerId, error: BaseException) -> NoReturn:
-    message = messages.StartFailed(worker, f"{type(error).__name__}: {error}")
-    channel.send(message, [failures.capture(error)])
+def _fail(channel: Channel, start: local.ForkWorker, error: BaseException) -> NoReturn:
+    text, exception = f"{type(error).__name__}: {error}", failures.capture(error)
+    if start.seals:
+        text, exception = messages.SEALED_START, channel.seals.start_failure(exception)
+    channel.send(messages.StartFailed(start.worker, text), [exception])
     _end(channel, 1)
 
 
@@ -182,14 +183,15 @@ def _serve(channel: Channel, control: Control, executor: Runner, objects: Object
             match message:
                 case messages.Lease():
                     control.rouse()
+                    channel.seals.begin(message)
                     executor.run(message, frames[1:])
                 case messages.StoreObject():
-                    objects.store(message.digest, frames[1])
+                    objects.store(message.digest, frames[1], channel.seals)
                 case messages.Refused() | messages.Bye():
                     return
                 case messages.Welcome() | messages.Credit():
                     pass  # a credit that comes after the end
-        except (ProtocolError, IndexError) as error:
+        except (ProtocolError, DeserializationError, IndexError) as error:
             os.write(2, f"bad message: {error}\n".encode())
 
 

@@ -237,7 +237,8 @@ class Output:
     def _encoded(self, segments: list[_Segment]) -> list[tuple[messages.Output, bytes]]:
         self.sent += bool(segments)
         encoded = ((self._message(each), each.encoded()) for each in segments)
-        return [(message, data) for message, data in encoded if data]
+        seals = self._channel.seals
+        return [seals.output(message, data) for message, data in encoded if data]
 
     def _message(self, segment: _Segment) -> messages.Output:
         origin = segment.origin

@@ -158,7 +158,7 @@ class Executor:
         sent, function = self._output.sent, None
         try:
             function = self.prepare(lease)
-            reader = payload.BatchReader(frames)
+            reader = payload.BatchReader(self._channel.seals.inputs(lease, frames))
             if reader.header.whole:
                 reader[lease.start - lease.first]  # unpickle now: this may fail
         except Exception as error:  # noqa: BLE001  every input is answered with it

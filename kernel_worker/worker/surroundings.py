@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kernel_worker.context import WorkerIdentity
     from kernel_worker.model import CallContext, Digest
     from kernel_worker.wire.messages import Lease
+    from kernel_worker.wire.seals import Seals
 
 _KEPT_TABLES = 8
 
@@ -27,10 +28,12 @@ class Objects:
         self._identity = identity
         self._named = {"snapshot": "", "table": "", "shared": ""}
         self._arrived: dict[Digest, bytes] = {}
+        self._seals: Seals | None = None
 
-    def store(self, digest: Digest, content: bytes) -> None:
-        """Keep an object for the lease that will name it."""
+    def store(self, digest: Digest, content: bytes, seals: Seals | None = None) -> None:
+        """Keep an object for the lease that will name it, which opens it if it is sealed."""
         self._arrived[digest] = content
+        self._seals = seals
 
     def take(self, lease: Lease) -> None:
         """Make the objects that `lease` names the current ones.
@@ -55,6 +58,8 @@ class Objects:
         content = self._arrived.get(digest)
         if content is None:
             raise ProtocolError(f"a lease names the {role} {digest}, which was not sent")
+        if self._seals is not None:
+            content = self._seals.content(digest, content)
         setattr(self, role, content)
         self._named[role] = digest
         if role == "table":

@@ -46,14 +46,14 @@ class Site:
         self.place = place
         self.home = home
         self.address = f"tcp://127.0.0.1:{free_port()}"
-        self._variables = os.environ | place.variables | {"HOME": str(home), "ONLY_THERE": "yes"}
+        self.variables = os.environ | place.variables | {"HOME": str(home), "ONLY_THERE": "yes"}
 
     def types(self, *words: str, into: Path | None = None) -> str:
         with contextlib.ExitStack() as stack:
             output = subprocess.PIPE if into is None else stack.enter_context(into.open("w"))
             done = subprocess.run(
                 [*COMMAND, *words],
-                env=self._variables,
+                env=self.variables,
                 stdout=output,
                 stderr=subprocess.PIPE,
                 text=True,

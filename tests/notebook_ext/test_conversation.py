@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -28,6 +30,11 @@ from tests.notebook_ext.talk import (
     values,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernel_worker.wire.frames import Frame
+
 CALL = CallId("fc-1")
 PARENT = ParentInput(CallId("fc-0"), 0, 1, WorkerId("ta-1"), LeaseId(3))
 
@@ -47,6 +54,20 @@ def test_a_call_says_objects_and_version_once() -> None:
     last = found[-1]
     assert isinstance(last, messages.Submit)
     assert (last.call, last.count, last.closed, last.attached) == ("fc-2", 1, True, True)
+
+
+def test_what_goes_beside_a_message_can_be_sealed() -> None:
+    talk = opened()
+    asked = []
+
+    def sealed(message: messages.ToBroker, frames: Sequence[Frame]) -> list[Frame]:
+        asked.append(type(message).__name__)
+        return [b"sealed " + bytes(frame) for frame in frames]
+
+    talk.seal = sealed
+    talk.submit(submission("fc-1", Heard(), package=package(snap=b"x")), 1, [b"in"], closed=True)
+    assert asked == ["StoreObject", "StoreObject", "Submit"], "what has nothing beside it is not"
+    assert [frames[1:] for frames in talk.take()][-1] == [b"sealed in"]
 
 
 def test_results_and_ends_reach_the_receiver_once() -> None:

@@ -1,0 +1,116 @@
+"""What the workers' side opens and seals, and that it leaves other calls alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kernel_worker import context
+from kernel_worker.errors import AuthError, DeserializationError
+from kernel_worker.model import CallId, Digest, LeaseId, Outcome, WorkerId
+from kernel_worker.rendezvous import Connection, publish
+from kernel_worker.wire import frames, messages, payload, sealing, seals
+from kernel_worker.wire.frames import FORM_ARGS, FORM_VALUE
+from kernel_worker.wire.seals import Seals
+
+FAR, NEAR = CallId("fc-s1"), CallId("fc-1")
+SECRET = bytes(range(32))
+KEY = sealing.Key(SECRET)
+BATCH = payload.encode_batch([([1],), ([2],)], FORM_ARGS)
+VALUES = payload.encode_batch([[1], [2]], FORM_VALUE)
+
+
+def lease(call: CallId, number: int = 1) -> messages.Lease:
+    return messages.Lease(LeaseId(number), call, 3, 5, 1, 3)
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Seals:
+    place = tmp_path / "payload.key"
+    place.write_text(SECRET.hex())
+    file = tmp_path / "connection.json"
+    publish(Connection("ipc://s", 1, "i", "m", str(file), payload_key=str(place)))
+    return Seals(str(file))
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> context.WorkerIdentity:
+    made = context.WorkerIdentity(WorkerId("ta-1"), "", {})
+    monkeypatch.setattr(context, "worker_identity", made)
+    return made
+
+
+def test_what_no_far_client_sent_stays_as_it_is_and_needs_no_key(
+    identity: context.WorkerIdentity,
+) -> None:
+    none = Seals("/nowhere/connection.json")
+    none.begin(lease(NEAR))
+    assert none.inputs(lease(NEAR), BATCH) is BATCH
+    assert none.content(Digest("d"), b"code") == b"code"
+    for message in (
+        messages.Done(LeaseId(1), 3, 2, 0.0),
+        messages.Yielded(LeaseId(1), 3, 0, 2),
+        messages.InputEnded(LeaseId(1), 3, Outcome.FAILED, 0.0),
+        messages.Returned(LeaseId(1), 3, 5),
+    ):
+        assert none.answer(message, VALUES) is VALUES
+    said = messages.Output(NEAR, 3, "stdout", WorkerId("ta-1"))
+    assert none.output(said, b"text\n") == (said, b"text\n")
+    assert not identity.seals
+
+
+def test_inputs_and_objects_come_out_and_answers_go_in(
+    found: Seals, identity: context.WorkerIdentity
+) -> None:
+    found.begin(lease(FAR))
+    assert identity.seals, "what it calls is sealed too"
+    sealed = KEY.seal_batch(BATCH, sealing.inputs_of(FAR), 3)
+    assert [bytes(each) for each in found.inputs(lease(FAR), sealed)] == [*map(bytes, BATCH)]
+    assert found.content(Digest("d"), KEY.seal(b"code", sealing.object_named(Digest("d")))) == (
+        b"code"
+    )
+    done = found.answer(messages.Done(LeaseId(1), 4, 2, 0.0), VALUES)
+    assert KEY.open_batch(done, sealing.values_of(FAR), 4) == VALUES
+    given = found.answer(messages.Yielded(LeaseId(1), 3, 7, 2), VALUES)
+    assert KEY.open_batch(given, sealing.items_of(FAR), 7) == VALUES
+    (raised,) = found.answer(messages.InputEnded(LeaseId(1), 4, Outcome.FAILED, 0.0), [b"raised"])
+    assert KEY.open(raised, sealing.exception_of(FAR, 4)) == b"raised"
+    said, text = found.output(messages.Output(FAR, 3, "stdout", WorkerId("ta-1")), b"a\nb\n")
+    assert (said.lines, KEY.open(text, sealing.output_of(FAR, 3))) == (2, b"a\nb\n")
+    said, _ = found.output(messages.Output(FAR, 3, "display", WorkerId("ta-1")), b"a\nb\n")
+    assert said.lines == 0
+    assert KEY.open(found.start_failure(b"raised"), sealing.START) == b"raised"
+
+
+def test_what_is_not_sealed_as_it_should_be_is_refused(found: Seals) -> None:
+    found.begin(lease(FAR))  # in no worker
+    with pytest.raises(DeserializationError, match="in clear"):
+        found.inputs(lease(FAR), BATCH)
+    with pytest.raises(DeserializationError, match="the object e"):
+        found.content(Digest("e"), KEY.seal(b"code", sealing.object_named(Digest("d"))))
+
+
+def test_without_the_key_nothing_comes_out_and_nothing_goes_out_in_clear(tmp_path: Path) -> None:
+    none = Seals(str(tmp_path / "connection.json"))
+    none.begin(lease(FAR))
+    with pytest.raises(AuthError, match="is gone"):
+        none.inputs(lease(FAR), KEY.seal_batch(BATCH, sealing.inputs_of(FAR), 3))
+    ended = messages.InputEnded(LeaseId(1), 4, Outcome.FAILED, 0.0)
+    assert none.answer(ended, [b"raised"]) == [frames.MARK]
+    said = messages.Output(FAR, 3, "stdout", WorkerId("ta-1"))
+    assert none.output(said, b"text\n")[1] == frames.MARK
+    with pytest.raises(AuthError):
+        none.answer(messages.Done(LeaseId(1), 4, 2, 0.0), VALUES)
+
+
+def test_leases_of_long_ago_are_forgotten(found: Seals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seals, "_LEASES", 2)
+    for number in range(1, 4):
+        found.begin(lease(FAR, number))
+    ended = [messages.InputEnded(LeaseId(n), 4, Outcome.FAILED, 0.0) for n in (1, 2, 3)]
+    assert [frames.is_sealed(found.answer(each, [b"raised"])[0]) for each in ended] == [
+        False,
+        True,
+        True,
+    ]
