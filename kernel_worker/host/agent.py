@@ -33,19 +33,18 @@ import zmq
 from kernel_worker import rendezvous
 from kernel_worker.errors import (
     DeserializationError,
-    Error,
     InternalFailure,
     TimeoutError,  # noqa: A004  ours
 )
 from kernel_worker.host import memory, orphans, survival, workers
 from kernel_worker.host.connection import Connection
+from kernel_worker.host.contents import Contents
 from kernel_worker.host.templates import Failed, State, Template, Templates, contents_of
 from kernel_worker.host.timers import Timers
 from kernel_worker.host.workers import Worker
-from kernel_worker.model import CallId, Digest, HostId, LeaseId, PoolId, WorkerId
+from kernel_worker.model import CallId, HostId, LeaseId, PoolId, WorkerId
 from kernel_worker.wire import local, messages
 from kernel_worker.wire import page as pages
-from kernel_worker.wire.frames import is_sealed as is_sealed_frame
 from kernel_worker.wire.seals import Seals
 
 if TYPE_CHECKING:
@@ -97,12 +96,8 @@ class Agent:
         self._tell = self._broker.tell
         self._sources: dict[int, Callable[[], None]] = {}
         self._timers = Timers()
-        self._objects: dict[Digest, bytes] = {}
         self._seals = Seals(connection_file)
-        self._sealed: dict[Digest, str] = {}
-        """Objects that came sealed; and why one could not be opened."""
-        self._unclaimed: set[Digest] = set()
-        """Objects that came for a worker that is about to be asked for."""
+        self._contents = Contents(self._seals)
         self._workers: dict[WorkerId, Worker] = {}
         self._pids: dict[int, Worker | Template] = {}
         self._is_ending = False
@@ -194,7 +189,7 @@ class Agent:
     def _obey(self, message: messages.ToHost, frames: list[bytes]) -> None:
         match message:
             case messages.StoreObject():
-                self._keep(message.digest, frames[0])
+                self._contents.keep(message.digest, frames[0])
             case messages.StartWorker():
                 self._start(message)
             case messages.StopWorker():
@@ -224,20 +219,6 @@ class Agent:
             case _:
                 assert_never(message)
 
-    def _keep(self, digest: Digest, content: bytes) -> None:
-        """Keep an object that the broker sent, opened if it is sealed."""
-        self._objects.pop(digest, None)
-        if is_sealed_frame(content):
-            self._sealed[digest] = ""
-            try:
-                content = self._seals.content(digest, content)
-            except Error as error:
-                sys.stderr.write(f"host agent: {error}\n")
-                self._sealed[digest] = str(error)
-                return
-        self._objects[digest] = content
-        self._unclaimed.add(digest)
-
     def _retire_later(self, pool: PoolId) -> None:
         """Keep what a pool needs for a while: a user goes back to what a cell said before.
 
@@ -262,25 +243,19 @@ class Agent:
     def _drop_objects(self) -> None:
         """Drop what neither a pool nor a worker needs; the broker will send it again."""
         specs = [*self._specs.values(), *(worker.spec for worker in self._workers.values())]
-        needed = {digest for spec in specs for digest in spec.objects}
-        needed |= self._unclaimed
-        self._objects = {d: content for d, content in self._objects.items() if d in needed}
-        self._sealed = {d: why for d, why in self._sealed.items() if d in needed}
+        self._contents.drop_others(specs)
 
     # ---- starting ---------------------------------------------------------------------------
 
     def _start(self, asked: messages.StartWorker) -> None:
         spec = asked.spec
-        missing = [d for d in spec.objects if d not in self._objects]
-        if missing:
-            why = self._sealed.get(missing[0]) or f"the host was not sent {missing}"
+        if why := self._contents.claim(spec):
             error = DeserializationError(f"{spec.name}: {why}")
             self._refuse(asked.worker, spec, Failed(str(error), _captured(error)))
             return
         self._retiring.pop(spec.pool, None)
-        self._unclaimed -= set(spec.objects)
         self._specs[spec.pool] = spec
-        template = self.templates.function(spec, self._objects)
+        template = self.templates.function(spec, self._contents.opened)
         template.users += 1
         self._workers[asked.worker] = worker = Worker(asked, template)
         template.when_settled(partial(self._launch, worker))
@@ -297,7 +272,7 @@ class Agent:
             self._start_again(worker)
         elif template.state is State.UNSAFE:
             worker.start = f"fresh: {template.reason}"
-            base = self.templates.base(self._objects[worker.spec.environment])
+            base = self.templates.base(self._contents.opened[worker.spec.environment])
             base.when_settled(partial(self._launch_fresh, worker))
         else:
             self._fail(worker, template.failed or Failed(f"{template.name}: no template", b""))
@@ -319,7 +294,7 @@ class Agent:
     def _fork(self, worker: Worker, template: Template, load: local.Load | None) -> None:
         objects: list[int] = []
         if load is not None:
-            contents = contents_of(load, worker.spec, self._objects)
+            contents = contents_of(load, worker.spec, self._contents.opened)
             objects = [local.anonymous_file(content, "object") for content in contents]
 
         def message(request: int) -> local.ForkWorker:
@@ -332,7 +307,7 @@ class Agent:
                 self._machine,
                 worker.asked.devices,
                 load,
-                self._came_sealed(worker.spec),
+                self._contents.came_sealed(worker.spec),
             )
 
         try:
@@ -379,7 +354,7 @@ class Agent:
             self._tell(messages.WorkerExited(worker.id, worker.kill_cause or _TEMPLATE_DIED))
             return
         spec = worker.spec
-        template = self.templates.function(spec, self._objects)
+        template = self.templates.function(spec, self._contents.opened)
         template.users += 1
         worker.template.users -= 1
         self._workers[worker.id] = again = worker.again(template)
@@ -394,18 +369,17 @@ class Agent:
         worker.kill(f"killed: did not start within {seconds:g} s")
 
     def _fail(self, worker: Worker, failed: Failed) -> None:
+        self._refuse(
+            worker.id, worker.spec, failed
+        )  # before it is forgotten how its code came
         self._forget(worker)
-        self._refuse(worker.id, worker.spec, failed)
 
     def _refuse(self, worker: WorkerId, spec: FunctionSpec, failed: Failed) -> None:
         text = failed.message
         exception = failed.exception or _captured(InternalFailure(text))
-        if self._came_sealed(spec):
+        if self._contents.came_sealed(spec):
             text, exception = messages.SEALED_START, self._seals.start_failure(exception)
         self._tell(messages.StartFailed(worker, text), exception)
-
-    def _came_sealed(self, spec: FunctionSpec) -> bool:
-        return any(digest in self._sealed for digest in spec.objects)
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.id, None)

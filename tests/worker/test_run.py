@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +14,10 @@ import pytest
 
 from kernel_worker.errors import DeserializationError, SerializationError
 from kernel_worker.model import CallContext, CallId, Digest, LeaseId, Outcome, Resources
-from kernel_worker.wire import messages
-from kernel_worker.wire.frames import FORM_CALL
+from kernel_worker.wire import failures, messages, payload, sealing
+from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, Frame
 from notebook_ext.capture import Capturer
-from tests.worker.harness import Broker, Worker, define
+from tests.worker.harness import Broker, Received, Worker, define
 
 SQUARE = """
 def f(x):
@@ -29,6 +32,47 @@ def test_plain_values_come_back_in_one_message_where_they_are_quick(broker: Brok
     done = [r for r in broker.received if isinstance(r.message, messages.Done)]
     assert len(done) <= 20
     assert sum(r.message.elapsed_seconds for r in done) > 0
+
+
+def test_sealed_inputs_are_opened_and_others_are_refused_where_they_are_due(
+    broker: Broker,
+) -> None:
+    secret, call = os.urandom(32), CallId("fc-s1")
+    key, place = sealing.Key(secret), sealing.inputs_of(call)
+    (broker.directory / "payload.key").write_text(secret.hex())
+    file = broker.directory / "connection.json"
+    found = json.loads(file.read_text())
+    file.write_text(json.dumps(found | {"payload_key": str(broker.directory / "payload.key")}))
+    worker = broker.start_worker(define(SQUARE))
+
+    def answer(number: int, frames: Sequence[Frame]) -> Received:
+        lease = messages.Lease(LeaseId(number), call, 5, 7, 1, 5, snapshot=worker.captured.snapshot)
+        broker.send(worker.id, lease, *frames)
+        return broker.wait(
+            messages.Done | messages.InputEnded, lambda m: m.lease == LeaseId(number)
+        )
+
+    digest = worker.captured.snapshot
+    snapshot = key.seal(worker.captured.objects[digest], sealing.object_named(digest))
+    broker.send(worker.id, messages.StoreObject(digest), snapshot)
+    batch = payload.encode_batch([(2,), (3,)], FORM_ARGS)
+    sealed = key.seal_batch(batch, place, 5)
+    done = answer(9001, sealed)
+    assert isinstance(done.message, messages.Done)
+    values = key.open_batch(done.frames, sealing.values_of(call), 5)
+    assert list(payload.BatchReader(values).items(0, 2)) == [4, 9]
+    for number, frames, why in (
+        (9002, batch, "in clear, and should be sealed"),
+        (9003, [sealed[0], bytes(sealed[1])[::-1]], "changed on their way"),
+        (9004, key.seal_batch(batch, place, 6), "changed on their way"),
+        (9005, sealing.Key(bytes(32)).seal_batch(batch, place, 5), "changed on their way"),
+    ):
+        ended = answer(number, frames)
+        assert isinstance(ended.message, messages.InputEnded)
+        raised = key.open(ended.frames[0], sealing.exception_of(call, ended.message.index))
+        error = failures.rebuild(raised)
+        assert isinstance(error, DeserializationError)
+        assert f"the arguments of fc-s1 cannot be opened: {why}" in str(error)
 
 
 def test_a_part_of_a_whole_batch(broker: Broker) -> None:
