@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import msgspec
 
 from kernel_worker.errors import ConnectionError, Error  # noqa: A004  ours
-from kernel_worker.model import CallId, Digest, Outcome, is_sealed
+from kernel_worker.model import SEALED_CALL, CallId, Digest, Outcome, is_sealed
 from kernel_worker.wire import frames as batches
 from kernel_worker.wire import messages
 
@@ -66,7 +66,9 @@ class Seals:
         """Return whether the frames of a message, of which this is the first, are to be opened."""
         if type(message) not in _OPENED:
             return False
-        return is_sealed(message.call) or batches.is_sealed(frame)  # type: ignore[union-attr]
+        if message.call.startswith(SEALED_CALL):  # type: ignore[union-attr]
+            return True
+        return type(message) is messages.Failure and batches.is_sealed(frame)
 
     def opened(
         self, message: messages.ToClient, frames: list[bytes]

@@ -369,9 +369,7 @@ class Agent:
         worker.kill(f"killed: did not start within {seconds:g} s")
 
     def _fail(self, worker: Worker, failed: Failed) -> None:
-        self._refuse(
-            worker.id, worker.spec, failed
-        )  # before it is forgotten how its code came
+        self._refuse(worker.id, worker.spec, failed)  # before it is forgotten how its code came
         self._forget(worker)
 
     def _refuse(self, worker: WorkerId, spec: FunctionSpec, failed: Failed) -> None:

@@ -33,13 +33,14 @@ class Seals:
         """Find the key by the broker's connection file."""
         self._file = connection_file
         self._found: sealing.Key | None = None
+        self.is_on = False
+        """Whether there was anything yet that is sealed."""
         self._calls: dict[LeaseId, CallId] = {}
         """Of leases of sealed calls."""
 
     def begin(self, lease: messages.Lease) -> None:
-        """Note that a lease has come: what is said of a sealed call's is sealed."""
-        if not is_sealed(lease.call):
-            return
+        """Note that a lease of a sealed call has come: what is said of it is sealed."""
+        self.is_on = True
         self._calls[lease.lease] = lease.call
         if len(self._calls) > _LEASES:
             del self._calls[next(iter(self._calls))]
@@ -79,6 +80,8 @@ class Seals:
     def answer(self, message: messages.ToBroker, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Return the frames to send with a message: sealed where it answers a sealed call."""
         match message:
+            case _ if not frames:
+                pass
             case messages.Done(start=start):
                 if call := self._calls.get(message.lease):
                     return self._key().seal_batch(frames, sealing.values_of(call), start)

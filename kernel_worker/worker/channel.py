@@ -81,7 +81,9 @@ class Channel:
         """Send while the lock is held (see `sending`)."""
         if self._posted:
             self._send_posted()
-        self._send_frames(self._said(message, frames))
+        if self.seals.is_on:
+            frames = self.seals.answer(message, frames)
+        self._send_frames([messages.encode(message), *frames])
 
     def post(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
         """Send from any thread, whatever the main thread does."""
@@ -90,7 +92,9 @@ class Channel:
 
     def put(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
         """Have this sent before anything that is sent after now; `push` sees to it."""
-        self._posted.append(self._said(message, frames))
+        if self.seals.is_on:
+            frames = self.seals.answer(message, frames)
+        self._posted.append([messages.encode(message), *frames])
 
     def push(self) -> None:
         """Send what was put."""
@@ -109,7 +113,7 @@ class Channel:
         if len(self._posted) >= _MAX_POSTED:
             self.post(message, frames)
         else:
-            self._posted.append(self._said(message, frames))
+            self.put(message, frames)
             os.eventfd_write(self._wake, 1)
 
     def try_acquire(self, patience_seconds: float = 0) -> bool:
@@ -183,11 +187,6 @@ class Channel:
             self._send_posted()
             self._socket.close()
         self._context.term()
-
-    def _said(self, message: messages.ToBroker, frames: Sequence[Frame]) -> list[Frame]:
-        if frames:
-            frames = self.seals.answer(message, frames)
-        return [messages.encode(message), *frames]
 
     def _send_posted(self) -> None:
         while self._posted:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kernel_worker import context
 from kernel_worker.errors import DeserializationError, ProtocolError
+from kernel_worker.model import SEALED_CALL
 from kernel_worker.wire import failures, local, messages
 from kernel_worker.wire import page as pages
 from kernel_worker.worker import memory
@@ -183,7 +184,8 @@ def _serve(channel: Channel, control: Control, executor: Runner, objects: Object
             match message:
                 case messages.Lease():
                     control.rouse()
-                    channel.seals.begin(message)
+                    if message.call.startswith(SEALED_CALL):
+                        channel.seals.begin(message)
                     executor.run(message, frames[1:])
                 case messages.StoreObject():
                     objects.store(message.digest, frames[1], channel.seals)

@@ -237,8 +237,9 @@ class Output:
     def _encoded(self, segments: list[_Segment]) -> list[tuple[messages.Output, bytes]]:
         self.sent += bool(segments)
         encoded = ((self._message(each), each.encoded()) for each in segments)
+        said = [(message, data) for message, data in encoded if data]
         seals = self._channel.seals
-        return [seals.output(message, data) for message, data in encoded if data]
+        return [seals.output(*each) for each in said] if seals.is_on else said
 
     def _message(self, segment: _Segment) -> messages.Output:
         origin = segment.origin

@@ -69,9 +69,10 @@ def runs_there(site: Site, code: str) -> str:
 FUNCTIONS = """
 import numpy as np
 
-@app.function()
+@app.function(secrets=[nb.Secret.from_dict({"TOKEN": WORD})])
 def echo(x, **more):
     said = "q7marker, in the code of a function"
+    assert os.environ["TOKEN"] in said
     return x
 
 @app.function()

@@ -21,7 +21,7 @@ def spec(code: str, environment: str = "env") -> FunctionSpec:
         key=FunctionKey("a/b/f"),
         name="f",
         module="__main__",
-        version="v",
+        version=Digest("v"),
         code=Digest(code),
         environment=Digest(environment),
     )
@@ -48,7 +48,7 @@ def test_what_is_sealed_is_opened(contents: Contents) -> None:
     contents.keep(Digest("a"), KEY.seal(b"code", sealing.object_named(Digest("a"))))
     contents.keep(Digest("env"), b"environment")
     assert contents.claim(spec("a")) == ""
-    assert contents.opened["a"] == b"code"
+    assert contents.opened[Digest("a")] == b"code"
     assert contents.came_sealed(spec("a"))
     contents.drop_others([])
     assert not contents.came_sealed(spec("a"))

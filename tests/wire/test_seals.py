@@ -45,7 +45,6 @@ def test_what_no_far_client_sent_stays_as_it_is_and_needs_no_key(
     identity: context.WorkerIdentity,
 ) -> None:
     none = Seals("/nowhere/connection.json")
-    none.begin(lease(NEAR))
     assert none.inputs(lease(NEAR), BATCH) is BATCH
     assert none.content(Digest("d"), b"code") == b"code"
     for message in (
@@ -55,6 +54,7 @@ def test_what_no_far_client_sent_stays_as_it_is_and_needs_no_key(
         messages.Returned(LeaseId(1), 3, 5),
     ):
         assert none.answer(message, VALUES) is VALUES
+    assert not none.is_on
     said = messages.Output(NEAR, 3, "stdout", WorkerId("ta-1"))
     assert none.output(said, b"text\n") == (said, b"text\n")
     assert not identity.seals
@@ -64,6 +64,7 @@ def test_inputs_and_objects_come_out_and_answers_go_in(
     found: Seals, identity: context.WorkerIdentity
 ) -> None:
     found.begin(lease(FAR))
+    assert found.is_on
     assert identity.seals, "what it calls is sealed too"
     sealed = KEY.seal_batch(BATCH, sealing.inputs_of(FAR), 3)
     assert [bytes(each) for each in found.inputs(lease(FAR), sealed)] == [*map(bytes, BATCH)]
@@ -76,6 +77,7 @@ def test_inputs_and_objects_come_out_and_answers_go_in(
     assert KEY.open_batch(given, sealing.items_of(FAR), 7) == VALUES
     (raised,) = found.answer(messages.InputEnded(LeaseId(1), 4, Outcome.FAILED, 0.0), [b"raised"])
     assert KEY.open(raised, sealing.exception_of(FAR, 4)) == b"raised"
+    assert found.answer(messages.InputEnded(LeaseId(1), 4, Outcome.CANCELLED, 0.0), ()) == ()
     said, text = found.output(messages.Output(FAR, 3, "stdout", WorkerId("ta-1")), b"a\nb\n")
     assert (said.lines, KEY.open(text, sealing.output_of(FAR, 3))) == (2, b"a\nb\n")
     said, _ = found.output(messages.Output(FAR, 3, "display", WorkerId("ta-1")), b"a\nb\n")
