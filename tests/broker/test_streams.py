@@ -8,8 +8,8 @@ from kernel_worker.broker import streams
 from kernel_worker.broker.calls import OpenCall, Producer
 from kernel_worker.core import effects
 from kernel_worker.model import CallId, ClientId, LeaseId, WorkerId
-from kernel_worker.wire import messages, payload
-from kernel_worker.wire.frames import FORM_VALUE, Frame
+from kernel_worker.wire import messages, payload, sealing
+from kernel_worker.wire.frames import FORM_VALUE, Frame, whole_header
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ def begun(call: OpenCall, lease: int = 3) -> Producer:
     return call.producer
 
 
-def written(call: OpenCall, start: int, count: int, size: int = 0) -> messages.Credit | None:
-    return streams.written(call, effects.ReportItems(CALL, 0, start, count), [b"x" * size])
+def written(call: OpenCall, start: int, count: int, size: int = 8) -> messages.Credit | None:
+    batch = [whole_header(FORM_VALUE, count), b"x" * (size - 8)]
+    return streams.written(call, effects.ReportItems(CALL, 0, start, count), batch)
 
 
 def test_a_reader_allows_less_than_the_disk() -> None:
@@ -58,6 +59,11 @@ def test_the_journal_credits_a_spawned_generator_now_and_then() -> None:
     assert written(call, 0, 1, 100) is None
     size = streams.SPAWNED.item_bytes // 8
     assert written(call, 1, 1, size) == messages.Credit(CALL, 0, 2, size + 100, LeaseId(3))
+    sealed = sealing.Key(bytes(32)).seal_batch(values("a", "b"), "", 2)
+    assert call.producer is not None
+    before = call.producer.written_bytes
+    assert streams.written(call, effects.ReportItems(CALL, 0, 2, 0), sealed) is None
+    assert call.producer.written_bytes - before == sum(map(len, values("a", "b"))), "as in clear"
     many = streams.SPAWNED.items // 8
     assert written(call, 2, many) is None
     credit = written(call, 2 + many, 1)
