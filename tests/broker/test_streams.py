@@ -59,7 +59,8 @@ def test_the_journal_credits_a_spawned_generator_now_and_then() -> None:
     assert written(call, 0, 1, 100) is None
     size = streams.SPAWNED.item_bytes // 8
     assert written(call, 1, 1, size) == messages.Credit(CALL, 0, 2, size + 100, LeaseId(3))
-    sealed = sealing.Key(bytes(32)).seal_batch(values("a", "b"), "", 2)
+    batch = sealing.Key(bytes(32)).seal_batch(values("a", "b"), "", 2)
+    sealed = [bytes(frame) for frame in batch]
     assert call.producer is not None
     before = call.producer.written_bytes
     assert streams.written(call, effects.ReportItems(CALL, 0, 2, 0), sealed) is None
