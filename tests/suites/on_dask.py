@@ -58,9 +58,8 @@ def on_workers(
     """Have everything that a test computes be computed by the executor."""
 
     def get(graph: Any, keys: Any, num_workers: int = 1, **options: Any) -> Any:
-        return get_async(  # type: ignore[no-untyped-call]
-            executor.submit, num_workers, graph, keys, **options
-        )
+        compute: Any = get_async  # without annotations, where dask is installed at all
+        return compute(executor.submit, num_workers, graph, keys, **options)
 
     if hasattr(request.module, "get_sync"):
         monkeypatch.setattr(request.module, "get_sync", get)
