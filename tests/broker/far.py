@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import msgspec
 import zmq
@@ -44,6 +44,12 @@ class FarClient(Client):
         except BaseException:
             self.close()
             raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def say(self, message: messages.ToBroker, frames: Sequence[Any] = ()) -> None:
         self.far.send([messages.encode(message), *frames])
