@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from kernel_worker.broker.attaching import Attaching
-from kernel_worker.broker.bounds import check_numbers
+from kernel_worker.broker.bounds import check_numbers, check_position
 from kernel_worker.broker.consoles import Consoles
 from kernel_worker.broker.deployments import KEEPER
 from kernel_worker.core import events
@@ -52,6 +52,7 @@ class Answers:
 
     def ask(self, client: Client, ask: messages.Ask) -> None:
         """Answer a question, now or when the journal has."""
+        check_position(ask.after)
         match ask.what:
             case "call":
                 self._lookups.one(client, ask)

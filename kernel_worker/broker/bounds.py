@@ -14,6 +14,8 @@ from kernel_worker.errors import ProtocolError
 
 _BEYOND_MEASURE: Final = 1e100
 """Quotients and sums of what is below it are finite."""
+_WHOLE: Final = 2**63
+"""Whole numbers below it have a place in the journal."""
 _MAX_SECONDS: Final = 1e9
 """Thirty years."""
 
@@ -29,12 +31,23 @@ def check_numbers(said: object) -> None:
             value = getattr(said, name)
             if not isinstance(value, float | int):
                 check_numbers(value)
-            elif not 0 <= value < _BEYOND_MEASURE:
+            elif not 0 <= value < (_BEYOND_MEASURE if isinstance(value, float) else _WHOLE):
                 text = f"{type(said).__name__}.{name} is {value}"
                 raise ProtocolError(text)
     elif isinstance(said, tuple):
         for each in said:
             check_numbers(each)
+
+
+def check_position(after: int) -> None:
+    """Look at behind what somebody wants to read on.
+
+    Raises:
+        ProtocolError: nothing can be there.
+    """
+    if not 0 <= after < _WHOLE:
+        text = f"it asks for what is behind {after}"
+        raise ProtocolError(text)
 
 
 def check_seconds(elapsed: float) -> None:

@@ -194,6 +194,7 @@ class Translator:
     ) -> Translated:
         header = _check_inputs(0, message.count, frames)
         check_numbers(message.context)
+        check_numbers(message.parent)
         call = message.call
         if message.streams and not (message.closed and message.count == 1):
             text = f"{call} streams and has {message.count} inputs; it has one, and is closed"

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import msgspec
+import pytest
 
-from kernel_worker.model import Digest, Outcome, PoolId, PoolSettings
+from kernel_worker.model import (
+    Digest,
+    LeaseId,
+    Outcome,
+    ParentInput,
+    PoolId,
+    PoolSettings,
+    WorkerId,
+)
 from kernel_worker.wire import messages
 from tests.broker.speaking import Client, Host, RunningBroker, Speaker
 
@@ -57,6 +67,19 @@ def test_the_status_shows_clients_hosts_workers_and_calls(client: Client, host: 
         (worker.peer, "busy", 4711)
     ]
     assert [(one.call, one.total, one.running) for one in status.calls] == [("fc-1", 2, 1)]
+
+
+@pytest.mark.parametrize("what", ["logs", "events"])
+def test_a_number_that_no_journal_has_ends_nothing(client: Client, what: Any) -> None:
+    client.define()
+    call = client.submit([1], attached=False)
+    client.hear(messages.Accepted)
+    client.say(messages.Ask(8, what, call, after=2**64 - 1))
+    parent = ParentInput(call, 2**64 - 1, 1, WorkerId("ta-1"), LeaseId(1))
+    client.submit([1], "fc-2", attached=False, parent=parent)
+    assert [one.call for one in client.ask("status", "", messages.Status).calls] == [call]
+    client.say(messages.Ask(9, what, call))
+    assert client.hear(messages.Reply).error == ""
 
 
 def test_a_busy_worker_that_is_ended_by_hand_is_interrupted(client: Client, host: Host) -> None:

@@ -6,16 +6,20 @@ import math
 
 import pytest
 
-from kernel_worker.broker.bounds import check_numbers, check_seconds
+from kernel_worker.broker.bounds import check_numbers, check_position, check_seconds
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import (
+    CallId,
     DeployedFunction,
     Digest,
     FunctionKey,
     FunctionSpec,
+    LeaseId,
+    ParentInput,
     PoolId,
     PoolSettings,
     Resources,
+    WorkerId,
 )
 
 NOTHING = Digest("")
@@ -53,6 +57,17 @@ def test_numbers_deep_in_it_are_looked_at_too() -> None:
         check_numbers(_spec(resources=Resources(cpu=math.nan)))
     with pytest.raises(ProtocolError, match=r"PoolSettings\.min_containers is -1"):
         check_numbers(_spec(settings=PoolSettings(min_containers=-1)))
+
+
+def test_whole_numbers_have_a_place_in_the_journal() -> None:
+    fields = (1, WorkerId("ta-1"), LeaseId(1))
+    check_numbers(ParentInput(CallId("fc-1"), 2**63 - 1, *fields))
+    check_position(2**63 - 1)
+    for wrong in (2**63, 2**64 - 1, -1):
+        with pytest.raises(ProtocolError, match=f"ParentInput.index is {wrong}"):
+            check_numbers(ParentInput(CallId("fc-1"), wrong, *fields))
+        with pytest.raises(ProtocolError, match=f"behind {wrong}"):
+            check_position(wrong)
 
 
 def test_what_took_a_while_is_let_in_and_what_took_for_ever_is_not() -> None:
