@@ -46,7 +46,7 @@ DECODERS: list[Callable[[bytes], object]] = [
 ]
 OTHERS = [
     line.encode((1, BATCHES[0])),
-    display.encode(display.Display("display_data", {"text/plain": "x"}, {}, {})),
+    display.encode(display.Display({"text/plain": "x"})),
     MARK,
 ]
 
