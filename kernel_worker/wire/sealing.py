@@ -18,6 +18,7 @@ the same place.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,7 @@ from kernel_worker.wire import frames as batches
 from kernel_worker.wire.frames import MARK, SALT_BYTES, TAG_BYTES, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 KEY_BYTES: Final = 32
 PART_BYTES: Final = 2**30
 """One pass of AES-GCM takes less than 2 GiB."""
+_MOST_INDEX: Final = 2**48 - 1
 START: Final = "why a worker could not start"
 """The place of an exception that belongs to no call."""
 
@@ -84,7 +86,8 @@ class Key:
     def seal(self, frame: Frame, place: str) -> bytes:
         """Return a frame sealed for `place`."""
         salt = os.urandom(SALT_BYTES)
-        return b"".join((MARK, salt, _seal(self._cipher(salt), 0, 0, frame, place, "")))
+        sealed = _seal(self._cipher(salt), _number(0, 0), frame, place.encode())
+        return b"".join((MARK, salt, sealed))
 
     def open(self, frame: Frame, place: str) -> bytes:
         """Return what was sealed for `place`.
@@ -95,7 +98,9 @@ class Key:
         if not batches.is_sealed(frame):
             raise DeserializationError(_refusal(place, "in clear, and should be sealed"))
         view = memoryview(frame)[len(MARK) :]
-        return _open(self._cipher(bytes(view[:SALT_BYTES])), 0, 0, view[SALT_BYTES:], place, "")
+        cipher = self._cipher(bytes(view[:SALT_BYTES]))
+        with _refusing(place):
+            return _open(cipher, _number(0, 0), view[SALT_BYTES:], place.encode())
 
     def seal_batch(self, parts: Sequence[Frame], place: str, first: int) -> list[Frame]:
         """Return a batch, whose first item is the one at `first` of `place`, sealed.
@@ -124,7 +129,9 @@ class Key:
         if not head.sealed:
             raise DeserializationError(_refusal(place, "in clear, and should be sealed"))
         batches.check(parts, head.count)
-        return _through(_open, self._cipher(batches.salt_of(parts[0])), parts, place, first)
+        cipher = self._cipher(batches.salt_of(parts[0]))
+        with _refusing(place):
+            return _through(_open, cipher, parts, place, first)
 
     def _cipher(self, salt: bytes) -> AESGCM:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  30 ms, and only where something is sealed
@@ -133,7 +140,7 @@ class Key:
 
 
 def _through(  # noqa: PLR0917  sealed and opened alike
-    act: Callable[[AESGCM, int, int, Frame, str, str], bytes],
+    act: Callable[[AESGCM, bytes, Frame, bytes], bytes],
     cipher: AESGCM,
     parts: Sequence[Frame],
     place: str,
@@ -142,57 +149,71 @@ def _through(  # noqa: PLR0917  sealed and opened alike
 ) -> list[Frame]:
     """Return the batch whose pieces are what `act` makes of each piece of a well-formed one."""
     head = batches.header(parts)
+    form = f"{place}: form {head.form}".encode()
     if head.whole:
-        shape = f"{head.count} of form {head.form}"
         front = batches.whole_header(head.form, head.count, salt)
-        return [front, act(cipher, first, 0, parts[1], place, shape)]
+        count = b"whole" + head.count.to_bytes(4, "little")
+        return [front, act(cipher, _number(first, 0), parts[1], form + count)]
     (offsets, positions), data = batches.table(parts[0], head.count), memoryview(parts[1])
     items: list[bytes] = []
     buffers: list[bytes] = []
     for at, (low, high) in enumerate(pairwise(positions)):
-        shape = f"one of form {head.form} with {high - low} buffers"
+        bound = form + (high - low).to_bytes(4, "little")
         item = data[offsets[at] : offsets[at + 1]]
-        items.append(act(cipher, first + at, 0, item, place, shape))
+        items.append(act(cipher, _number(first + at, 0), item, bound))
         for piece, buffer in enumerate(parts[2 + low : 2 + high], 1):
-            buffers.append(act(cipher, first + at, piece, buffer, place, shape))
+            buffers.append(act(cipher, _number(first + at, piece), buffer, bound))
     starts = [0, *accumulate(map(len, items))]
     front = batches.itemised_header(head.form, starts, positions, salt)
     return [front, b"".join(items), *buffers]
 
 
-def _nonce(index: int, piece: int, part: int) -> bytes:
-    return index.to_bytes(6, "little") + piece.to_bytes(4, "little") + part.to_bytes(2, "little")
+def _number(index: int, piece: int) -> bytes:
+    """Return the nonce of a piece, but for the number of the part: any index has one."""
+    return (index & _MOST_INDEX).to_bytes(6, "little") + piece.to_bytes(4, "little")
 
 
-def _seal(  # noqa: PLR0917  as `_open`
-    cipher: AESGCM, index: int, piece: int, data: Frame, place: str, shape: str
-) -> bytes:
-    """Return a piece sealed: what it is bound to is `place`, its length and its `shape`."""
-    view, bound = memoryview(data), f"{place}: {shape}: {len(data)} bytes".encode()
-    parts = [
-        cipher.encrypt(_nonce(index, piece, part), view[start : start + PART_BYTES], bound)
-        for part, start in enumerate(range(0, len(view) or 1, PART_BYTES))
-    ]
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+def _seal(cipher: AESGCM, number: bytes, data: Frame, bound: bytes) -> bytes:
+    """Return a piece sealed, and bound to `bound` and to its length."""
+    size = len(data)
+    bound += size.to_bytes(8, "little")
+    if size <= PART_BYTES:
+        return cipher.encrypt(number + b"\0\0", data, bound)
+    view, starts = memoryview(data), range(0, size, PART_BYTES)
+    return b"".join(
+        cipher.encrypt(number + _part(part), view[start : start + PART_BYTES], bound)
+        for part, start in enumerate(starts)
+    )
 
 
-def _open(  # noqa: PLR0917  as `_seal`
-    cipher: AESGCM, index: int, piece: int, sealed: Frame, place: str, shape: str
-) -> bytes:
+def _open(cipher: AESGCM, number: bytes, sealed: Frame, bound: bytes) -> bytes:
+    """Return a piece as it was when it was sealed."""
+    whole, size = len(sealed), PART_BYTES + TAG_BYTES
+    starts = range(0, whole or 1, size)
+    bound += max(0, whole - TAG_BYTES * len(starts)).to_bytes(8, "little")
+    if whole <= size:
+        return cipher.decrypt(number + b"\0\0", sealed, bound)
+    view = memoryview(sealed)
+    return b"".join(
+        cipher.decrypt(number + _part(part), view[start : start + size], bound)
+        for part, start in enumerate(starts)
+    )
+
+
+def _part(part: int) -> bytes:
+    return part.to_bytes(2, "little")
+
+
+@contextlib.contextmanager
+def _refusing(place: str) -> Iterator[None]:
+    """Say what it was that did not open."""
     from cryptography.exceptions import InvalidTag  # noqa: PLC0415  as in `_cipher`
 
-    size, view = PART_BYTES + TAG_BYTES, memoryview(sealed)
-    starts = range(0, len(view) or 1, size)
-    bound = f"{place}: {shape}: {len(view) - TAG_BYTES * len(starts)} bytes".encode()
     try:
-        parts = [
-            cipher.decrypt(_nonce(index, piece, part), view[start : start + size], bound)
-            for part, start in enumerate(starts)
-        ]
-    except (InvalidTag, OverflowError):  # the latter of an index that no input has
+        yield
+    except InvalidTag:
         text = "changed on their way, or sealed with another key or for another place"
         raise DeserializationError(_refusal(place, text)) from None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _refusal(place: str, why: str) -> str:
