@@ -25,22 +25,28 @@ ROOT = Path(__file__).parents[2]
 class Suite(NamedTuple):
     """A run of pytest: whose tests, which of them, and the plugin that brings them to workers."""
 
-    name: str
     project: str
-    modules: tuple[str, ...]
-    options: tuple[str, ...] = ()
+    tests: tuple[str, ...]
 
 
+FOREST = ("parallel", "parallel_train", "backend_respected")
 SUITES = (
     Suite(
-        "dask",
         "dask",
         tuple(
             f"dask.tests.test_{each}"
             for each in ("threaded", "multiprocessing", "local", "delayed")
         ),
     ),
-    Suite("joblib", "joblib", ("joblib.test.test_parallel",)),
+    Suite("joblib", ("joblib.test.test_parallel",)),
+    Suite(
+        "sklearn",
+        (
+            "sklearn.utils.tests.test_parallel",
+            *(f"sklearn.ensemble.tests.test_forest::test_{each}" for each in FOREST),
+            "sklearn.model_selection.tests.test_search",
+        ),
+    ),
 )
 
 
@@ -64,7 +70,7 @@ def run(suite: Suite) -> dict[str, float]:
         command = [sys.executable, "-m", "pytest", "-c", os.devnull, *plugins, *quiet]
         names = {FIGURES: str(figures), BASE: str(base), "PYTHONPATH": f"{first}:{ROOT}"}
         subprocess.run(
-            [*command, f"--rootdir={base}", *suite.options, "--pyargs", *suite.modules],
+            [*command, f"--rootdir={base}", "--pyargs", *suite.tests],
             cwd=base,
             env=os.environ | names,
             check=False,
@@ -79,8 +85,8 @@ def run(suite: Suite) -> dict[str, float]:
 
 def main(names: list[str]) -> int:
     """Run the suites that are named, or all; return 0 where nothing failed."""
-    chosen = [each for each in SUITES if not names or each.name in names]
-    found = {each.name: run(each) for each in chosen}
+    chosen = [each for each in SUITES if not names or each.project in names]
+    found = {each.project: run(each) for each in chosen}
     kinds = ("passed", "failed", "error", "skipped", "xfailed", "left_out", "seconds")
     print("suite".ljust(24), *(each.rjust(9) for each in kinds))
     for name, counts in found.items():
