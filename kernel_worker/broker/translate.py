@@ -235,7 +235,7 @@ class Translator:
             indivisible=header.whole,
             streams=message.streams,
             lends=bool(message.line) and self._is_near(client),
-            deaths=min(message.deaths, _MOST_DEATHS),
+            deaths=max(0, min(message.deaths, _MOST_DEATHS)),
         )
 
     def _resolved(self, message: messages.Submit) -> messages.Submit:

@@ -301,6 +301,13 @@ def test_only_an_attached_call_of_one_input_has_a_line_and_only_on_this_machine(
     assert door.calls[CALL].line == "name"
 
 
+@pytest.mark.parametrize(("said", "counted"), [(-(2**63), 0), (-1, 0), (1, 1), (2**64 - 1, 2)])
+def test_so_many_workers_have_died_as_can_have(door: Door, said: int, counted: int) -> None:
+    event = door.submit(deaths=said)
+    assert isinstance(event, events.CallSubmitted)
+    assert event.deaths == counted
+
+
 def test_how_far_a_line_has_come_is_believed_step_by_step(door: Door) -> None:
     def reached(index: int, call: CallId = CALL) -> object:
         said = messages.LineReached(LEASE, call, index, 0.5, runs=True)
