@@ -225,7 +225,8 @@ def test_whatever_comes_by_the_door_the_broker_works_on(
     assert listening.is_alive()
 
 
-def _attack(broker: RunningBroker, speakers: list[Speaker], count: int) -> None:
+def _attack(broker: RunningBroker, speakers: list[Speaker], count: int) -> float:
+    """Let mutants speak; return how much longer calls of others took (99th percentiles)."""
     chance = random.Random(random.randrange(2**32))  # the printed seed of the run repeats it
     good = Bystander(broker, speakers)
     good.work()
@@ -252,7 +253,7 @@ def _attack(broker: RunningBroker, speakers: list[Speaker], count: int) -> None:
     )
     assert grown < _GROWTH_BYTES
     assert broker.is_alive()
-    assert slower < _SLOWER
+    return slower
 
 
 def timed(act: Callable[[], None]) -> float:
@@ -277,4 +278,4 @@ def test_whatever_is_said_the_broker_works_on(
 @pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 def test_a_million_mutants(running: Callable[..., RunningBroker], speakers: list[Speaker]) -> None:
-    _attack(running(), speakers, MANY_MUTANTS)
+    assert _attack(running(), speakers, MANY_MUTANTS) < _SLOWER
