@@ -351,7 +351,9 @@ class Agent:
         """Start a worker whose template died before it forked it from another template."""
         if worker.starts >= _MAX_STARTS:
             self._forget(worker)
-            self._tell(messages.WorkerExited(worker.id, worker.kill_cause or _TEMPLATE_DIED))
+            failed = worker.template.failed
+            cause = failed.message if failed is not None else _TEMPLATE_DIED
+            self._tell(messages.WorkerExited(worker.id, worker.kill_cause or cause))
             return
         spec = worker.spec
         template = self.templates.function(spec, self._contents.opened)
@@ -561,8 +563,8 @@ class Agent:
         self._sweep()
 
     def _template_exited(self, template: Template, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
         if not template.is_settled:
-            code = os.waitstatus_to_exitcode(status)
             how = f"killed by {workers.signal_name(-code)}" if code < 0 else f"exit code {code}"
             message = f"{template.name}: the process that loads it died: {how}"
             failed = Failed(message, _captured(InternalFailure(message)))
@@ -573,7 +575,8 @@ class Agent:
                 self._hear_template(template)  # what it said before it died
                 if not select.select([template.end], [], [], 0)[0]:
                     break
-        self.templates.gone(template, failed)
+        # What loads does not send itself this; a lack of memory does, or somebody.
+        self.templates.gone(template, failed, by_chance=code == -signal.SIGKILL)
         self._adopt_children()
 
     def _adopt_children(self) -> None:

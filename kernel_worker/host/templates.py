@@ -239,10 +239,11 @@ class Templates:
         self._unwatch(template)
         template.end.close()
 
-    def gone(self, template: Template, failed: Failed) -> None:
+    def gone(self, template: Template, failed: Failed, *, by_chance: bool = False) -> None:
         """A template's process has ended and everything that it said was heard.
 
-        Whoever waits for it to load hears why it did not; whoever asked it to fork, of its loss.
+        Whoever waits for it to load hears why it did not; whoever asked it to fork, of its loss,
+        and so does the former where it was killed `by_chance`: another one may well load.
         """
         self._leave(template)
         if template.state is State.UNSAFE:
@@ -252,20 +253,19 @@ class Templates:
         if template.is_settled:
             self._lose(template)
         else:
-            self._forget(template)
             template.failed = failed
-            template.settle(State.FAILED)
+            self._lose(template, State.LOST if by_chance else State.FAILED)
         self._end_requests(template)
 
     def _end_requests(self, template: Template) -> None:
         for number in [n for n, asked in self._requests.items() if asked.template is template]:
             self._requests.pop(number).lost()
 
-    def _lose(self, template: Template) -> None:
+    def _lose(self, template: Template, state: State = State.LOST) -> None:
         """Ask this one no more: it is dead, or will never live."""
         self._forget(template)
         if template.state is not State.FAILED:
-            template.settle(State.LOST)
+            template.settle(state)
 
     def _forget(self, template: Template) -> None:
         _remove(self._bases, template)

@@ -117,7 +117,9 @@ class Tally:
     def note(self, error: BaseException) -> None:
         cause = getattr(error, "exc", error)
         assert isinstance(cause, nb.exception.InternalFailure), repr(error)
-        reason = next((word for word in ("3 times", "twice", "given") if word in str(cause)), "?")
+        reason = next(
+            (word for word in ("3 times", "twice", "given", "in a row") if word in str(cause)), "?"
+        )
         assert reason != "?", str(cause)
         self.failures[reason] = self.failures.get(reason, 0) + 1
 

@@ -144,6 +144,26 @@ def test_an_import_that_crashes_fails_the_start(broker: Broker) -> None:
     assert "killed by SIGSEGV" in str(failures.rebuild(found.frames[0]))
 
 
+def test_an_import_that_is_killed_by_chance_is_done_again(broker: Broker) -> None:
+    killed = broker.directory / "killed"
+    dies = "os.kill(os.getpid(), 9)"
+    text = f"if not os.path.exists({str(killed)!r}): open({str(killed)!r}, 'w'); {dies}"
+    captured = local_module(
+        broker, f"import os\nvalue = 1\nif os.getpid() != {os.getpid()}:\n    {text}\n"
+    )
+    worker, _ = broker.ask_worker(captured)
+    assert broker.ready(worker).call() == 1
+    assert killed.exists()
+
+
+def test_an_import_that_is_always_killed_is_given_up(broker: Broker) -> None:
+    worker, _ = broker.ask_worker(crashing(broker, "os.kill(os.getpid(), 9)"))
+    found = broker.wait(messages.WorkerExited).message
+    assert isinstance(found, messages.WorkerExited)
+    assert found.worker == worker.id
+    assert found.cause.endswith("the process that loads it died: killed by SIGKILL")
+
+
 def test_an_import_that_hangs_fails_the_start_in_time(broker: Broker) -> None:
     captured = crashing(broker, "time.sleep(1000)")
     broker.ask_worker(captured, startup_timeout_seconds=0.5)
