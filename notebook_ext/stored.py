@@ -33,7 +33,11 @@ from notebook_ext import companions, dropping, process
 T = TypeVar("T")
 
 KEPT_BYTES = 512 * 1024 * 1024
-"""A worker keeps so much of objects that were put, and always the one that it used last."""
+"""A worker keeps so much of objects that were put, and always the one that it used last …"""
+KEPT_COUNT = 256
+"""… and no more than these: each is a file that is open."""
+_FILE_BYTES = 64 * 1024
+"""What is smaller is copied at each use instead."""
 _ALIGNED = 64
 _COUNT = struct.Struct("<Q")
 
@@ -163,15 +167,19 @@ class _Block:
 
     def __init__(self, content: bytes) -> None:
         self.size = len(content)
-        self._content = b""
-        self._file = os.memfd_create("notebook-ext object", os.MFD_CLOEXEC)
+        self._content = content
+        self._file = -1
+        if self.size < _FILE_BYTES:
+            return
         try:
+            self._file = os.memfd_create("notebook-ext object", os.MFD_CLOEXEC)
             view = memoryview(content)
             while view:
                 view = view[os.write(self._file, view) :]
-        except OSError:  # `ulimit -f` holds for it too: then each use costs a copy
+        except OSError:  # `ulimit -f` and `-n` hold for it too: then each use costs a copy
             self.close()
-            self._content = content
+        else:
+            self._content = b""
 
     def mapped(self) -> mmap.mmap:
         """Return a private mapping of it: what is written to it nobody else sees."""
@@ -208,7 +216,9 @@ class _Kept:
     def _keep(self, digest: Digest, content: bytes) -> None:
         block = self._blocks[digest] = _Block(content)
         self._bytes += block.size
-        while self._bytes > KEPT_BYTES and len(self._blocks) > 1:
+        while len(self._blocks) > KEPT_COUNT or (
+            self._bytes > KEPT_BYTES and len(self._blocks) > 1
+        ):
             _, oldest = self._blocks.popitem(last=False)
             oldest.close()
             self._bytes -= oldest.size

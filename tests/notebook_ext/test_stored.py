@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import errno
 import mmap
+import os
 import pickle
+from pathlib import Path
 
 import pytest
 
 from kernel_worker.errors import SerializationError
+from kernel_worker.model import Digest
 from kernel_worker.wire import payload
 from notebook_ext import companions, stored
 from tests.waiting import wait_until
@@ -68,6 +72,31 @@ def test_an_object_is_alive_as_long_as_a_handle_of_it() -> None:
     wait_until(lambda: stored.alive[digest] == 1)
     del two
     wait_until(lambda: digest not in stored.alive)
+
+
+def test_many_objects_leave_few_files_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = [
+        stored.packed(payload.pickled(bytes(size) + number.to_bytes(4, "big")))
+        for size in (10, 100_000)
+        for number in range(400)
+    ]
+    monkeypatch.setattr(stored, "_fetched", lambda digest, _label: contents[int(digest)])
+    kept = stored._Kept()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number, content in enumerate(contents):
+        mapped = kept.mapped(Digest(str(number)), "bytes")
+        assert stored.opened(mapped) == stored.opened(content)
+        mapped.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) - before <= stored.KEPT_COUNT
+
+
+def test_where_no_file_can_be_opened_each_use_costs_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", full)
+    content = stored.packed(payload.pickled(bytes(200_000)))
+    assert stored.opened(stored._Block(content).mapped()) == bytes(200_000)
 
 
 def test_what_cannot_be_pickled_is_not_put() -> None:
