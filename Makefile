@@ -16,7 +16,7 @@ CHANCE := tests/core/test_invariants.py::TestAnyHistory \
   tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns \
   tests/core/test_granting.py::test_equal_inputs_keep_both_workers_busy
 
-.PHONY: help setup quick demo lab test lint format pytest notebooks rest suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
+.PHONY: help setup quick demo lab test lint format pytest rest suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -33,10 +33,9 @@ demo: quick ## run notebooks/quickstart.ipynb here, in the terminal
 lab: quick ## open the quickstart in JupyterLab
 	@$(VENV_PYTHON) -m jupyterlab notebooks/quickstart.ipynb
 
-# What computes little and what computes only take turns on two cores; `rest` is alone, its tests
-# watch the clock.
+# The first two compute, a core each; `rest` is alone: its tests watch the clock.
 test: setup ## everything that CI checks
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target notebooks lint coverage
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint coverage
 	@$(MAKE) --no-print-directory rest
 
 lint: setup ## ruff, mypy and the import contracts
@@ -52,12 +51,9 @@ format: setup ## let ruff mend what it can
 pytest: setup ## all tests, the quick ones first
 	$(VENV_PYTHON) -m pytest
 
-notebooks: setup ## run every notebook, as its reader does
-	$(VENV_PYTHON) -m pytest tests/notebooks
-
-# What `coverage` and `notebooks` have not run.
+# What `coverage` has not run.
 rest: setup
-	$(VENV_PYTHON) -m pytest $(COVERED:%=--ignore=%) --ignore=tests/notebooks
+	$(VENV_PYTHON) -m pytest $(COVERED:%=--ignore=%)
 	$(VENV_PYTHON) -m pytest $(CHANCE)
 
 large: setup ## the tests' largest sizes, for some minutes
