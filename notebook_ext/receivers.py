@@ -16,6 +16,7 @@ from kernel_worker.model import NoValue, Outcome
 from kernel_worker.wire.frames import header
 from kernel_worker.wire.payload import BatchReader
 from notebook_ext import exception
+from notebook_ext.known_ranges import KnownRanges
 from notebook_ext.outcome import exception_of, value_at
 from notebook_ext.submission import Ended, Submission
 from notebook_ext.twin import Waiting
@@ -173,7 +174,7 @@ class Outcomes(Answer):
         self._left = count
         self._leave: Callable[[], object] | None = None
         self._lock = threading.Lock()
-        self._known: dict[int, Result] = {}
+        self._known: KnownRanges[Result] = KnownRanges()
         self._cancelled: list[Ended] = []
         self._rejection: tuple[str, str] | None = None
         self._waiting: dict[int, list[Waiting[Any]]] = {}
@@ -201,28 +202,23 @@ class Outcomes(Answer):
 
         Those that came in one batch; none where the first is not known, no value, or not plain.
         """
+        first = indices[0]
         with self._lock:
-            first = self._known.get(indices[0])
-            if not isinstance(first, tuple):
-                return ()
-            frames, position = first
-            batch = header(frames)
-            if not batch.whole:
-                return ()
-            count = 1
-            for index in indices[1 : batch.count - position]:
-                known = self._known.get(index)
-                if isinstance(known, Ended) or known != (frames, position + count):
-                    break
-                count += 1
+            piece = self._known.at(first)
+        if piece is None or isinstance(piece.known, Ended):
+            return ()
+        frames, position = piece.known
+        if not header(frames).whole:
+            return ()
+        position += first - piece.origin
+        count = min(len(indices), piece.stop - first)
         return BatchReader(frames).plain_items(position, position + count)
 
     def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:
         """Keep the values."""
         with self._lock:
             if self._leave is None:
-                for offset in range(count):
-                    self._known.setdefault(start + offset, (frames, position + offset))
+                self._known.add(start, start + count, (frames, position))
         self._count_off(count)
         self._output.after(self._tell)
 
@@ -236,8 +232,7 @@ class Outcomes(Answer):
             elif end.outcome is Outcome.CANCELLED:
                 self._cancelled.append(end)
             else:
-                for index in range(end.index, end.index + end.count):
-                    self._known.setdefault(index, end)
+                self._known.add(end.index, end.index + end.count, end)
         self._count_off(end.count)
         self._output.after(self._tell)
 
@@ -288,9 +283,13 @@ class Outcomes(Answer):
             waiting.complete(found.open, failed=found.failed)
 
     def _find(self, index: int) -> _Found | None:
-        known = self._known.get(index)
-        if known is not None:
+        piece = self._known.at(index)
+        if piece is not None:
+            known = piece.known
             failed = isinstance(known, Ended)
+            if not isinstance(known, Ended):
+                frames, position = known
+                known = frames, position + index - piece.origin
             return _Found(partial(_value_of, known, self._name), failed)
         for end in self._cancelled:
             if end.index <= index < end.index + end.count:

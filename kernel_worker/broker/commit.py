@@ -45,11 +45,13 @@ class Commit:
 
     def record(self, record: records.Record, event: events.Event, frames: Sequence[Frame]) -> None:
         """Keep a fact that `event` (with the payload `frames`) has led to."""
-        self._entries.append(
-            self._fact(record, _payload(record, event, frames), self._contents(record))
-        )
-        if not isinstance(record, records.AttachedCallEnded):  # nobody relies on one
-            self._gate.expect(record.call, self._journal.next_token)
+        payload = _payload(record, event, frames)
+        self._entries.append(self._fact(record, payload, self._contents(record)))
+        if isinstance(record, records.AttachedCallEnded):
+            return  # nobody relies on one
+        are_values = isinstance(record, records.RangeSucceeded)
+        size = sum(map(len, payload)) if are_values else None
+        self._gate.expect(record.call, self._journal.next_token, size)
 
     def finished(self, call: CallId, at: float, tally: tuple[int, ...]) -> None:
         """Note that a spawned call is over, and how many inputs ended in each outcome."""

@@ -41,6 +41,39 @@ def test_what_relies_on_a_fact_waits_for_it() -> None:
     assert not gate.holds(TAKE_BACK, ())
 
 
+def test_leases_do_not_wait_for_values() -> None:
+    gate = Gate()
+    gate.expect(ONE, 1)
+    gate.expect(ONE, 2, 100)
+    assert gate.holds(GRANT, ()), "the call itself is not on the disk"
+    assert [held.effect for held in gate.release(1)] == []
+    other = effects.GrantLease(WorkerId("ta-2"), LeaseId(6), ONE, 1, 2, 1)
+    in_group = effects.GrantLease(WorkerId("ta-2"), LeaseId(7), ONE, 1, 2, 1, 7, 2)
+    assert not gate.holds(other, ())
+    assert gate.holds(in_group, ())
+    assert gate.holds(FINISH, ()), "whoever is told of a value relies on it"
+    gate.expect(ONE, 3)
+    assert gate.holds(other, ()), "it must not run twice, for example"
+    assert [held.effect for held in gate.release(2)] == [GRANT, in_group, FINISH]
+    assert [held.effect for held in gate.release(3)] == [other]
+
+
+def test_leases_wait_for_values_where_many_are_under_way_or_the_disk_is_full() -> None:
+    gate = Gate()
+    gate.expect(ONE, 1, 4 << 20)
+    assert gate.holds(GRANT, ())
+    assert [held.effect for held in gate.release(1)] == [GRANT]
+    for token in range(2, 300):
+        gate.expect(ONE, token, 1)
+    assert gate.holds(GRANT, ())
+    gate.release(100)
+    assert not gate.holds(GRANT, ())
+    gate.take_leases()
+    assert gate.holds(GRANT, ())
+    gate.release(101)
+    assert not gate.holds(GRANT, ())
+
+
 def test_calls_do_not_wait_for_each_other() -> None:
     gate = Gate()
     gate.expect(ONE, 1)
