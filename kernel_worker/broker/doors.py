@@ -369,6 +369,10 @@ class Doors(Sockets):
             text = f"{peer!r} dials by a connection of another"
             raise ProtocolError(text)
         if far is not None and far.stream.id == mark.stream:
+            if far.connection != connection and self._has_ended(connection, far):
+                del self._peers[connection]
+                text = f"{peer!r} said Hello on a connection that has ended since"
+                raise ProtocolError(text)
             far.stream.greeted(mark)
             far.goes_on = far.reachable = True
         else:
@@ -381,6 +385,13 @@ class Doors(Sockets):
         self._peers[connection] = peer
         self._expect_look()
         return peer
+
+    def _has_ended(self, connection: bytes, far: _Far) -> bool:
+        """Whether nobody is there any more; where somebody is, he hears what has arrived.
+
+        What was said before a connection was cut may be read after what is said on the next one.
+        """
+        return attempt(self._send_far, [connection, far.stream.word()]) == errno.EHOSTUNREACH
 
     def _push(self, peer: bytes, far: _Far) -> None:
         stream = far.stream

@@ -19,7 +19,8 @@ import pytest
 import zmq
 
 from kernel_worker.broker import doors as doors_module
-from kernel_worker.errors import AuthError
+from kernel_worker.broker.sockets import received
+from kernel_worker.errors import AuthError, ProtocolError
 from kernel_worker.keys import Invitation, KeyPair, Keys
 from kernel_worker.model import CallId
 from kernel_worker.rendezvous import Connection, journal_path
@@ -483,6 +484,36 @@ def around(short_dir: Path) -> Iterator[Around]:
     made = Around(short_dir)
     yield made
     made.doors.close()
+
+
+def test_a_hello_that_is_read_after_the_next_one_changes_nothing(around: Around) -> None:
+    """A busy broker reads connections in turn, and among them one that has been cut."""
+    doors = around.doors
+    said: list[list[Any]] = []
+
+    def hears() -> bool:
+        """Let keys in, and read what is said, without acting on it."""
+        far.wait(0.0)
+        for source, _ in around.poller.poll(10):
+            if doors.brings_messages(source) and (found := received(doors._far_router.recv)):
+                said.append([bytes(part) for part in found[0]])
+        return len(said) == count
+
+    with Relay(around.invitation.address) as relay, zmq.Context() as context:
+        hello = messages.Hello("client", "cl-far")
+        far = Far(context, to(around.invitation, relay.address), hello)
+        around.meets(far)
+        for count in (1, 2):  # noqa: B007  `hears` reads it
+            relay.cut()
+            wait_until(hears, what="it says Hello on a new connection")
+        (first, *parts), (second, *later) = said
+        key = around.invitation.client.public
+        assert doors._taken(second, later, key)
+        with pytest.raises(ProtocolError, match="has ended"):
+            doors._taken(first, parts, key)
+        assert doors._far[b"cl-far"].connection == second
+        assert doors.goes_on(b"cl-far")
+        far.close(0)
 
 
 def test_a_look_finds_who_is_gone_and_whose_key_was_removed(
