@@ -611,7 +611,8 @@ def test_a_flood_closes_the_door_and_who_is_on_this_machine_is_served(
 ) -> None:
     broker.end()
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))  # which the broker inherits
+    most = 128 + len(list(Path("/proc/self/fd").iterdir()))  # this process has some open itself
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))  # which the broker inherits
     try:
         broker.start()
     finally:
@@ -624,7 +625,7 @@ def test_a_flood_closes_the_door_and_who_is_on_this_machine_is_served(
             with contextlib.suppress(OSError):
                 place = "127.0.0.1", port(broker.connection.door)
                 flood.append(stack.enter_context(socket.create_connection(place, LIMIT_SECONDS)))
-            assert len(flood) < 200, "it takes no notice"
+            assert len(flood) < 2 * most, "it takes no notice"
             assert near.ask("status", "", messages.Status).clients >= 1
         others = [Client(broker, f"cl-{number}") for number in range(10)]
         speakers += others

@@ -225,7 +225,7 @@ def test_a_batched_function_calls_others_and_knows_its_first_input(notebook: Pla
         notebook,
         """
         @app.function(max_containers=1)
-        @nb.batched(max_batch_size=2, wait_ms=2000)
+        @nb.batched(max_batch_size=2, wait_ms=20_000)
         def calls_out(xs):
             inner = sizes.remote(len(xs)) if xs[0] else None
             return [(inner, nb.current_input_id().rsplit('-', 1)[1]) for x in xs]
