@@ -563,7 +563,8 @@ class Agent:
         self._sweep()
 
     def _template_exited(self, template: Template, status: int) -> None:
-        code = os.waitstatus_to_exitcode(status)
+        # What died with its parent (-1) died by chance too; nobody can say how.
+        code = os.waitstatus_to_exitcode(status) if status >= 0 else -signal.SIGKILL
         if not template.is_settled:
             how = f"killed by {workers.signal_name(-code)}" if code < 0 else f"exit code {code}"
             message = f"{template.name}: the process that loads it died: {how}"
