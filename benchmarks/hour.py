@@ -29,9 +29,15 @@ from typing import Any
 
 import psutil
 
-from benchmarks.processes import ROOT, become_subreaper, isolated_environment, sweep
+from benchmarks.processes import (
+    PARTS,
+    ROOT,
+    become_subreaper,
+    isolated_environment,
+    part_of,
+    sweep,
+)
 
-PARTS = ("client", "broker", "host", "templates and workers")
 MEASURES = {"MB": 5.0, "descriptors": 3.0, "threads": 2.0, "processes": 1.0}
 JOURNAL_LIMIT_MB = 5.0
 KEPT_SECONDS = 60
@@ -157,7 +163,7 @@ def _sample(client: int, directory: Path, at: float) -> Sample:
     found: Sample = {part: dict.fromkeys(MEASURES, 0.0) for part in PARTS}
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            part = found[_part(process, client)]
+            part = found[part_of(process, client)]
             with process.oneshot():
                 sizes = (
                     process.memory_full_info().pss / 1e6,
@@ -172,17 +178,6 @@ def _sample(client: int, directory: Path, at: float) -> Sample:
     )
     found["at"] = at
     return found
-
-
-def _part(process: psutil.Process, client: int) -> str:
-    command = " ".join(process.cmdline())
-    if process.pid == client:
-        return "client"
-    if "kernel_worker.broker" in command:
-        return "broker"
-    parent = process.parent()
-    is_broker = parent is not None and "kernel_worker.broker" in " ".join(parent.cmdline())
-    return "host" if is_broker else "templates and workers"
 
 
 def growths(samples: list[Sample]) -> list[tuple[str, str, float, float, float]]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PR_SET_CHILD_SUBREAPER = 36
+PARTS = ("client", "broker", "host", "templates and workers")
+"""Of what runs for a client of ours."""
 
 
 class PeerError(Exception):
@@ -51,6 +53,18 @@ def sweep(keep: set[int]) -> int:
         psutil.wait_procs(alive, timeout=3)
         alive = [child for child in me.children(recursive=True) if child.pid not in keep]
     return len(left)
+
+
+def part_of(process: psutil.Process, client: int) -> str:
+    """Return which of `PARTS` a process is; `client` is the pid of the first."""
+    command = " ".join(process.cmdline())
+    if process.pid == client:
+        return "client"
+    if "kernel_worker.broker" in command:
+        return "broker"
+    parent = process.parent()
+    is_broker = parent is not None and "kernel_worker.broker" in " ".join(parent.cmdline())
+    return "host" if is_broker else "templates and workers"
 
 
 def cpu_seconds(keep: set[int]) -> float:

@@ -22,10 +22,16 @@ from typing import Any
 
 import psutil
 
-from benchmarks.processes import ROOT, become_subreaper, isolated_environment, sweep
+from benchmarks.processes import (
+    PARTS,
+    ROOT,
+    become_subreaper,
+    isolated_environment,
+    part_of,
+    sweep,
+)
 
 LIMIT_MB = 10.0
-PARTS = ("client", "broker", "host", "templates and workers")
 _STEPS = 10
 _SETTLE_SECONDS = 1.0
 
@@ -93,21 +99,10 @@ def _sizes(client: int) -> Sizes:
     sizes = dict.fromkeys(PARTS, 0.0)
     for process in psutil.Process().children(recursive=True):
         try:
-            sizes[_part(process, client)] += process.memory_full_info().pss / 1e6
+            sizes[part_of(process, client)] += process.memory_full_info().pss / 1e6
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # it ended meanwhile
     return sizes
-
-
-def _part(process: psutil.Process, client: int) -> str:
-    command = " ".join(process.cmdline())
-    if process.pid == client:
-        return "client"
-    if "kernel_worker.broker" in command:
-        return "broker"
-    parent = process.parent()
-    is_broker = parent is not None and "kernel_worker.broker" in " ".join(parent.cmdline())
-    return "host" if is_broker else "templates and workers"
 
 
 def growth_mb(sizes: list[Sizes]) -> float:

@@ -563,10 +563,8 @@ class Agent:
         self._sweep()
 
     def _template_exited(self, template: Template, status: int) -> None:
-        # What died with its parent (-1) died by chance too; nobody can say how.
-        code = os.waitstatus_to_exitcode(status) if status >= 0 else -signal.SIGKILL
+        how, by_chance = workers.end_of_load(status)
         if not template.is_settled:
-            how = f"killed by {workers.signal_name(-code)}" if code < 0 else f"exit code {code}"
             message = f"{template.name}: the process that loads it died: {how}"
             failed = Failed(message, _captured(InternalFailure(message)))
         else:
@@ -576,8 +574,7 @@ class Agent:
                 self._hear_template(template)  # what it said before it died
                 if not select.select([template.end], [], [], 0)[0]:
                     break
-        # What loads does not send itself this; a lack of memory does, or somebody.
-        self.templates.gone(template, failed, by_chance=code == -signal.SIGKILL)
+        self.templates.gone(template, failed, by_chance=by_chance)
         self._adopt_children()
 
     def _adopt_children(self) -> None:

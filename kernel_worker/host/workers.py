@@ -108,6 +108,22 @@ def kill_group(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
+def end_of_load(status: int) -> tuple[str, bool]:
+    """Say in words how a process ended that was loading, and whether another one may well load.
+
+    SIGKILL comes from a lack of memory, or from somebody: what loads does not send it to itself.
+
+    Args:
+        status: as of `waitpid`; -1: it is not known, as its parent ended with it.
+    """
+    if status < 0:
+        return "gone, with its parent", True
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return f"killed by {signal_name(-code)}", code == -signal.SIGKILL
+    return f"exit code {code}", False
+
+
 def cause_of(status: int, worker: Worker, oom_kills_before: int) -> str:
     """Say in words how a worker ended.
 
