@@ -47,6 +47,7 @@ SHOWN_BY = {
     "notebook_ext/test_function.py": "notebook_ext: arguments callee package receivers source",
     "notebook_ext/test_maps.py": "notebook_ext: drain map_run",
     "test_capture.py": "notebook_ext/capture: *",
+    "wire/test_messages.py": "kernel_worker/wire/messages: *",
     "acceptance/test_debug.py": "notebook_ext: console",
     "worker/test_consoles.py": "kernel_worker/worker: debugging",
     "worker/test_run.py": "kernel_worker/worker: control coroutines main work",

@@ -1,0 +1,72 @@
+"""What peers of every kind say to the broker, and it to them."""
+
+from __future__ import annotations
+
+from typing import Literal, dataclass_transform
+
+import msgspec
+
+from kernel_worker import model
+from kernel_worker.model import (
+    Digest,
+    HostResources,
+    Survivor,
+    WorkerId,
+)
+
+PROTOCOL_MAJOR = model.PROTOCOL_MAJOR
+PROTOCOL_MINOR = 0
+
+
+@dataclass_transform(frozen_default=True)
+class Tagged(msgspec.Struct, frozen=True, array_like=True):
+    """What all messages are."""
+
+
+class Hello(Tagged, tag="hello"):
+    """The first message of a connection, and again after each reconnection."""
+
+    role: Literal["client", "host", "worker"]
+    peer: str
+    """The peer's id; the same as its ZeroMQ routing id."""
+    major: int = PROTOCOL_MAJOR
+    minor: int = PROTOCOL_MINOR
+    pid: int = 0
+    machine: str = ""
+    """The boot id of the peer's machine: pids mean something only where it is the broker's."""
+    resources: HostResources | None = None
+    """Hosts only."""
+    worker: WorkerId = WorkerId("")
+    """Of a client that is made in a worker: which one. It keeps nothing alive by being there."""
+    survivors: tuple[Survivor, ...] = ()
+    """Of a host that another broker knew: its workers, and what they hold."""
+    number: int = 0
+    """Of a worker: how many brokers it has outlived. What is sent to one that says less than its
+    host has said is lost: it is about to dial anew."""
+
+
+class Welcome(Tagged, tag="welcome"):
+    """The answer to `Hello`."""
+
+    incarnation: str
+    """Changes when the broker was restarted: whoever sees a new one sends everything again."""
+    machine: str
+
+
+class Refused(Tagged, tag="refused"):
+    """The answer to a `Hello` (or to anything before one) that cannot be served."""
+
+    reason: str
+
+
+class Bye(Tagged, tag="bye"):
+    """The peer leaves on purpose; its attached calls are cancelled.
+
+    Of a broker: somebody has stopped it. Who is a client starts no other one for what it waits for.
+    """
+
+
+class StoreObject(Tagged, tag="store_object"):
+    """One frame follows: the bytes whose content address is `digest`."""
+
+    digest: Digest
