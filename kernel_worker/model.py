@@ -221,6 +221,24 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
         return tuple(filter(None, (self.code, self.environment, self.parameters, self.initial)))
 
 
+class Schedule(msgspec.Struct, frozen=True, array_like=True):
+    """When a deployed function is called by itself: by a cron expression, or again and again."""
+
+    cron: str = ""
+    """Five fields …"""
+    timezone: str = "UTC"
+    """… that mean the clocks of this place (a name of the IANA)."""
+    period_seconds: float = 0.0
+    """Where there is no cron expression: how often, counted from the moment of deploying."""
+    directory: str = ""
+    """Where the calls run: the working directory of who deployed it."""
+
+    def __str__(self) -> str:
+        if not self.cron:
+            return f"every {self.period_seconds:g} s"
+        return f"{self.cron} ({self.timezone})"
+
+
 class DeployedFunction(msgspec.Struct, frozen=True, array_like=True):
     """A function as it was deployed: what a call of its name needs."""
 
@@ -237,6 +255,8 @@ class DeployedFunction(msgspec.Struct, frozen=True, array_like=True):
     is_generator: bool = False
     shape: bytes = b""
     """What a class looks like to those who use it, in the words of clients; empty for functions."""
+    schedule: Schedule | None = None
+    """When it is called by itself."""
 
     @property
     def is_instance(self) -> bool:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from notebook_ext.event_stream import CallEvent, events
     from notebook_ext.hooks import enter, exit, method, parameter  # noqa: A004  documented names
     from notebook_ext.integrations.executor import Executor
+    from notebook_ext.schedule import Cron, Period
     from notebook_ext.unfinished import last_map
 
 __version__ = "0.1.0"
@@ -53,11 +54,13 @@ __all__ = [
     "CallEvent",
     "CallStatus",
     "Cls",
+    "Cron",
     "Error",
     "Executor",
     "Function",
     "FunctionCall",
     "FunctionStats",
+    "Period",
     "Retries",
     "Secret",
     "attach",
@@ -127,7 +130,9 @@ _ROOMS = {
     "Cls": "cls",
     "CallEvent": "event_stream",
     "CallStatus": "call_status",
+    "Cron": "schedule",
     "Executor": "integrations.executor",
+    "Period": "schedule",
     "attach": "attaching",
     "call_graph": "",
     "calls": "call_status",

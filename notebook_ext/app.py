@@ -79,7 +79,7 @@ class App:
             raw: the function, where the decorator is bare.
             options: see the table in the documentation: cpu, memory (MiB), gpu, min_containers,
                 max_containers, buffer_containers, scaledown_window (seconds), timeout (seconds),
-                startup_timeout (seconds), retries, rerun_on_crash, env, name, ….
+                startup_timeout (seconds), retries, rerun_on_crash, env, schedule, name, ….
 
         Raises:
             InvalidError: an option, a value or a function that cannot be.
@@ -126,6 +126,12 @@ class App:
             raise InvalidError(
                 f"is_generator={parsed.is_generator}: a class has none; leave it out, methods are "
                 "generators where they are written with `yield`."
+            )
+
+        if parsed.schedule is not None:
+            raise InvalidError(
+                f"schedule={str(parsed.schedule)!r}: a class has none; give it to a function, "
+                "@app.function(schedule=...), that calls a method of an instance."
             )
 
         from notebook_ext.cls import Cls, batched_method, checked_class  # noqa: PLC0415  when used
@@ -217,6 +223,10 @@ class _Decorator:
         """Return the `Function`."""
         options = options_.with_marks(self._options, marked_options(raw))
         function: Function[..., Any] = Function(_checked(raw), self._app, options)
+        if options.schedule is not None:
+            from notebook_ext.schedule import check_function  # noqa: PLC0415  only where there is one
+
+            check_function(raw, options.schedule)
         self._app.add(function)
         return function
 

@@ -12,7 +12,6 @@ import inspect
 import os
 import sys
 import traceback
-from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,13 @@ from notebook_ext import inquiry
 from notebook_ext.call import FunctionCall
 from notebook_ext.call_status import STATES, call_filter
 from notebook_ext.config import afresh, reload
-from notebook_ext.widgets.status import NO_BROKER, CallsReport, StatusReport
+from notebook_ext.widgets.status import (
+    NO_BROKER,
+    CallsReport,
+    StatusReport,
+    moment,
+    next_moment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -254,6 +259,8 @@ def deploy(profile: str | None, module: bool, name: str | None, tag: str, target
         loaded = script.load(target, is_module=module)
     done = loaded.app().deploy(name, tag=tag)
     click.echo(f"Deployed {done.app} v{done.version}: {', '.join(done.functions)}")
+    for each in done.schedules:
+        click.echo(f"{each.name}: {each.schedule}, next {next_moment(each)}")
 
 
 @main.group()
@@ -293,26 +300,23 @@ def app_stop(profile: str | None, name: str) -> None:
 
 
 def _table(found: list[messages.DeploymentInfo]) -> str:
-    rows = [("app", "version", "tag", "deployed", "ended", "functions")]
+    rows = [("app", "version", "tag", "deployed", "ended", "functions", "next")]
     rows += [
         (
             each.app,
             f"v{each.version}",
             each.tag,
-            _moment(each.deployed_at),
-            "" if each.ended_at is None else _moment(each.ended_at),
+            moment(each.deployed_at),
+            "" if each.ended_at is None else moment(each.ended_at),
             ", ".join(each.functions),
+            ", ".join(f"{one.name} {next_moment(one)}" for one in each.schedules),
         )
         for each in found
     ]
-    used = [column for column in range(6) if any(row[column] for row in rows[1:])]
+    used = [column for column in range(len(rows[0])) if any(row[column] for row in rows[1:])]
     widths = {column: max(len(row[column]) for row in rows) for column in used}
     lines = ["  ".join(f"{row[at]:{widths[at]}}" for at in used).rstrip() for row in rows]
     return "\n".join(lines)
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _choose(profile: str | None) -> None:

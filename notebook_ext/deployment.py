@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kernel_worker.errors import InvalidError
+from kernel_worker.wire.messages import ScheduleInfo
 from notebook_ext import process
 from notebook_ext.package import deployable
 
@@ -28,6 +29,8 @@ class Deployment(msgspec.Struct, frozen=True):
     deployed_at: float
     """Unix seconds."""
     tag: str = ""
+    schedules: tuple[ScheduleInfo, ...] = ()
+    """Those of its functions that are called by themselves, and when they are next."""
 
     def __repr__(self) -> str:
         return f"<Deployment {self.app} v{self.version}: {', '.join(self.functions)}>"
@@ -35,7 +38,8 @@ class Deployment(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, info: messages.DeploymentInfo) -> Deployment:
         """Return what the broker said of a deployment."""
-        return cls(info.app, info.version, info.functions, info.deployed_at, info.tag)
+        shown = (info.functions, info.deployed_at, info.tag, info.schedules)
+        return cls(info.app, info.version, *shown)
 
 
 def deploy(app: App, name: str | None, tag: str) -> Waiting[Deployment]:
@@ -62,4 +66,12 @@ def deploy(app: App, name: str | None, tag: str) -> Waiting[Deployment]:
     if not roots:
         raise InvalidError(f"deploy(name={name!r}): the app has no functions; define one on it.")
     found, objects = deployable(name, roots)
-    return process.current().deploy(name, found, objects, tag).then(Deployment.of)
+    session = process.current()
+    for each in found:
+        if each.schedule is not None and session.is_far:
+            raise InvalidError(
+                f"deploy(name={name!r}): {each.name} has a schedule, and what it gives and writes "
+                "could not be sealed, as all else from here is: nobody is there then. Call deploy "
+                "on the broker's machine."
+            )
+    return session.deploy(name, found, objects, tag).then(Deployment.of)

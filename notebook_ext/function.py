@@ -8,6 +8,8 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, TypeVar, cast
 
+from msgspec.structs import replace
+
 from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import Digest, FunctionKey, digest_of, is_deployed
@@ -23,6 +25,7 @@ from notebook_ext.stored import objects_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kernel_worker.model import Schedule
     from notebook_ext.app import App
     from notebook_ext.options import Options
 
@@ -127,6 +130,12 @@ class Function(Callee[P, R], Pooled):
             InvalidError: as `App.function`.
         """
         self._check_own("with_options", given)
+        if given.get("schedule") is not None:
+            raise InvalidError(
+                f"{self._name}.with_options(schedule={given['schedule']!r}): a variant is not "
+                "deployed, and what is not deployed is not called by itself; give the schedule to "
+                "@app.function."
+            )
         return self._variant(options_.parse(given, self._options))
 
     def with_concurrency(
@@ -165,6 +174,14 @@ class Function(Callee[P, R], Pooled):
         assert self._app is not None  # noqa: S101  see `_check_own`
         mark = digest_of(repr((options.changes_pool(), options.settings)).encode())[:8]
         return Function(self.get_raw_f(), self._app, options, f"~{mark}")
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """When it is called by itself once it is deployed, and where: in this directory."""
+        schedule = self._options.schedule
+        if schedule is None:
+            return None
+        return replace(schedule, directory=self._context().directory)
 
     @property
     def _replayable(self) -> Any:

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kernel_worker.errors import InvalidError
-from kernel_worker.model import PoolSettings, Resources, RetryPolicy
+from kernel_worker.model import PoolSettings, Resources, RetryPolicy, Schedule
 from notebook_ext import cloud
 from notebook_ext.secret import Secret, variables
 
@@ -32,7 +32,7 @@ _SPELLINGS_2024 = {
     "concurrency_limit": "max_containers",
     "container_idle_timeout": "scaledown_window",
 }
-_NOT_YET = ("image", "schedule", "volumes", "mounts", "network_file_systems")
+_NOT_YET = ("image", "volumes", "mounts", "network_file_systems")
 _MOST_AT_ONCE = 1_000
 """So many inputs at once is the most that a worker runs, or that a group holds."""
 _LONGEST_WAIT_MS = 600_000
@@ -91,6 +91,7 @@ class Options(msgspec.Struct, frozen=True):
     tags: tuple[tuple[str, str], ...] = ()
     is_generator: bool | None = None
     """None: as the function's code says."""
+    schedule: Schedule | None = None
 
     @property
     def variables(self) -> tuple[tuple[str, str], ...]:
@@ -99,7 +100,7 @@ class Options(msgspec.Struct, frozen=True):
 
     def changes_pool(self) -> tuple[object, ...]:
         """Return what a pool cannot change while it runs; two functions that differ here differ."""
-        settings = {"settings", "name", "tags", "is_generator"}
+        settings = {"settings", "name", "tags", "is_generator", "schedule"}
         names = self.__struct_fields__
         return tuple(getattr(self, name) for name in names if name not in settings)
 
@@ -415,6 +416,14 @@ def _read_generator(options: Options, name: str, value: object) -> Options:
     return replace(options, is_generator=None if value is None else _flag(name, value))
 
 
+def _read_schedule(options: Options, name: str, value: object) -> Options:
+    if value is None:
+        return replace(options, schedule=None)
+    from notebook_ext import schedule  # noqa: PLC0415  only where there is one
+
+    return replace(options, schedule=schedule.read(name, value))
+
+
 def _read_serialized(options: Options, name: str, value: object) -> Options:
     _flag(name, value)  # every function travels by value
     return options
@@ -466,5 +475,6 @@ _READERS: dict[str, Callable[[Options, str, Any], Options]] = {
     "secrets": _read_secrets,
     "tags": _read_tags,
     "is_generator": _read_generator,
+    "schedule": _read_schedule,
     "serialized": _read_serialized,
 }

@@ -256,6 +256,7 @@ def deployable(
                 requires,
                 getattr(root, "is_generator", False),
                 msgspec.msgpack.encode(root.shape) if spec.is_abstract else b"",  # type: ignore[union-attr]
+                None if spec.is_abstract else root.schedule,
             )
         )
         if spec.is_abstract and spec.settings.min_containers:

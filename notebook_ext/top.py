@@ -28,7 +28,7 @@ from kernel_worker.model import FunctionKey, app_of, is_deployed
 from notebook_ext import inquiry
 from notebook_ext.widgets.line import BAR_CELLS, bar
 from notebook_ext.widgets.pace import format_rate, format_seconds
-from notebook_ext.widgets.status import NO_BROKER
+from notebook_ext.widgets.status import NO_BROKER, next_moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, Status
 
 MOST_CALLS: Final = 12
+MOST_SCHEDULES: Final = 5
+_HEADS: Final = 2
+"""Lines of a table above its rows."""
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _PIPED_COLUMNS: Final = 160
 _FIXED_LINES: Final = 9
@@ -81,6 +84,8 @@ def screen(status: Status | None, rates: dict[PoolId, float], lines: int) -> Gro
         lines: how many the terminal has.
     """
     rows = 0 if status is None else len(status.hosts) + min(len(status.calls), MOST_CALLS)
+    if status is not None and status.schedules:
+        rows += _HEADS + min(len(status.schedules), MOST_SCHEDULES)
     most_pools = max(lines - _FIXED_LINES - rows, 1)
     return Group(drawn(status, rates, most_pools), Text("q quits", style="dim"))
 
@@ -97,6 +102,7 @@ def drawn(
         Text(title, style="bold"),
         _WithBars(lambda cells: _hosts(status, cells)),
         _pools(status, rates, most_pools),
+        *_schedules(status),
         _WithBars(lambda cells: _calls(status, cells)),
     )
 
@@ -203,6 +209,14 @@ def _pools(status: Status, rates: dict[PoolId, float], most: int | None) -> Grou
         )
     left = len(pools) - len(shown)
     return Group(table, Text(f"… and {left:,} more", style="dim")) if left else Group(table)
+
+
+def _schedules(status: Status) -> list[Table]:
+    """Return the table of what is called by itself; none where nothing is."""
+    table = _table("Schedules", "function", "app", "schedule", "next")
+    for each in status.schedules[:MOST_SCHEDULES]:
+        table.add_row(each.name, each.app, each.schedule, next_moment(each))
+    return [table] if status.schedules else []
 
 
 def _calls(status: Status, cells: int) -> Table:

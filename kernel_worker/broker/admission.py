@@ -56,6 +56,7 @@ class Admission:
             return
         event = self._admit(routing, hello)
         self._welcome(routing)
+        self._say_what_stays(routing)
         broker.handle(event)
 
     def starting(self, routing: bytes, message: messages.ToBroker) -> Worker | None:
@@ -94,6 +95,12 @@ class Admission:
         connection = self._broker.connection
         welcome = messages.Welcome(connection.incarnation, connection.machine)
         self._broker.sockets.greet(routing, messages.encode(welcome))
+
+    def _say_what_stays(self, routing: bytes) -> None:
+        """Have the host agent of a broker that has schedules start the one that follows it."""
+        host = self._peers.speaking.get(routing)
+        if isinstance(host, Host) and self._broker.schedules.is_wanted:
+            self._broker.schedules.tell(host)
 
     def _is_asked_for(self, routing: bytes) -> bool:
         """Whether it is a worker that will say `Hello`.

@@ -190,6 +190,7 @@ class Answers:
             pools=[self._pool_status(pool) for pool in view.pools],
             workers=[_same(worker, messages.WorkerStatus) for worker in view.workers],
             calls=[_same(call, messages.CallInfo) for call in view.calls],
+            schedules=broker.schedules.listed(),
         )
 
     def _pool_status(self, view: views.PoolView) -> messages.PoolStatus:

@@ -6,8 +6,8 @@ its table. So a client that looked a function up, however long ago, calls the ne
 needs no word about a new one; and no answer is older than the question.
 
 To the core, what is deployed is defined by a client that never leaves (`KEEPER`): it holds the
-floors, which keep the broker awake. Deployments without a floor do not; the next client starts a
-broker, which finds them in the journal.
+floors, which keep the broker awake, as schedules do (`schedules`). Deployments without one do not;
+the next client starts a broker, which finds them in the journal.
 
 A class has no pool; its instances are names too (`<class>(<digest of the parameters>)`), of which
 the pool is derived from the class that is in force. It is defined in the name of the client that
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel_worker import moments
 from kernel_worker.broker.bounds import check_numbers
 from kernel_worker.core import events
 from kernel_worker.errors import Error, InvalidError, NotFoundError
@@ -171,6 +172,7 @@ class Deployments:
         for deployment in self._register.in_force.values():
             self._own(deployment)
             self._define(deployment)
+        self._broker.schedules.adopt()
 
     # ---- what is asked --------------------------------------------------------------------------
 
@@ -181,7 +183,8 @@ class Deployments:
             if ask.what == "lookup":
                 body = self._register.resolve(ask.subject)
             elif ask.what == "deployments":
-                body = self._register.listed(ask.subject)
+                described = self._broker.schedules.described
+                body = [described(each) for each in self._register.listed(ask.subject)]
             else:
                 self._stop(client, ask)
                 return
@@ -193,7 +196,7 @@ class Deployments:
     def deploy(self, client: Client, message: messages.Deploy) -> None:
         """Write a new version down, then put it in force and answer."""
         check_numbers(message.functions)
-        if wrong := _wrong_names(message):
+        if wrong := _wrong_names(message) or _wrong_schedules(message.functions):
             self._fail(client, message.request, InvalidError(wrong))
             return
         contents = self._contents(message.functions)
@@ -216,7 +219,8 @@ class Deployments:
             self._define(deployment)
             if former is not None:
                 self._release(former, kept=_specs(deployment.functions))
-            self._reply(client, message.request, info)
+            self._broker.schedules.adopt()
+            self._reply(client, message.request, self._broker.schedules.described(info))
 
         self._lookups.when_written(put_in_force)
 
@@ -232,6 +236,7 @@ class Deployments:
             info = self._register.end(app, now)
             if former is not None:
                 self._release(former, kept={})
+            self._broker.schedules.adopt()
             self._reply(client, ask.request, info)
 
         self._lookups.when_written(end)
@@ -337,6 +342,19 @@ def _wrong_names(message: messages.Deploy) -> str:
     for function in message.functions:
         if function.spec.key != deployed_key(app, function.name):
             return f"{function.spec.key} is not the key of {function.name!r} of {app!r}"
+    return ""
+
+
+def _wrong_schedules(functions: Iterable[DeployedFunction]) -> str:
+    """Return which function could not be called by itself as it says, or an empty string."""
+    for function in functions:
+        try:
+            if function.schedule is not None:
+                moments.check(function.schedule)
+        except InvalidError as error:
+            return f"{function.name}: {error}"
+        if function.schedule is not None and function.shape:
+            return f"{function.name} is a class: allowed is a schedule of a function"
     return ""
 
 

@@ -49,6 +49,7 @@ from kernel_worker.broker.progress import ProgressReports
 from kernel_worker.broker.replays import Replays
 from kernel_worker.broker.rest import Rest
 from kernel_worker.broker.restore import restore_tables
+from kernel_worker.broker.schedules import Schedules
 from kernel_worker.broker.sockets import Sockets
 from kernel_worker.broker.translate import Refusal, Repetition, Translator, in_parts
 from kernel_worker.broker.watches import Timers, Watches
@@ -134,13 +135,14 @@ class Broker:
         self._lookups = Lookups(self)
         self._logs = Logs(self._commit, self.timers, self.now)
         register = Register()
+        self._translator = Translator(
+            self.peers, self.objects, self.calls, self.ended_calls, self.now, register=register
+        )
+        self.schedules = Schedules(self, register, self._translator)
         self._deployments = Deployments(self, register, self._lookups)
         self._answers = Answers(self, self._lookups, register, self._deployments, self._logs)
         self._progress = ProgressReports(self)
         self._rest = Rest(self)
-        self._translator = Translator(
-            self.peers, self.objects, self.calls, self.ended_calls, self.now, register=register
-        )
         self._performer = Performer(
             self.peers, self.objects, self.calls, self.send, self._on_finished
         )
@@ -567,10 +569,11 @@ class Broker:
     def _is_idle(self) -> bool:
         """Whether there is nothing to do, and nothing on its way to a disk that may be full.
 
-        One that listens for other machines stays: from there nobody can start another one.
+        One that listens for other machines stays: from there nobody can start another one. So does
+        one that is to call what is deployed, in its time.
         """
-        listens = bool(self.connection.door)
-        return self.scheduler.is_idle() and not self._commit.is_waiting and not listens
+        stays = bool(self.connection.door) or self.schedules.is_wanted
+        return self.scheduler.is_idle() and not self._commit.is_waiting and not stays
 
     def _leave_if_idle(self) -> None:
         if not self._is_idle():

@@ -14,7 +14,8 @@ Guarantees: each `StartWorker` is answered by `WorkerStarted` or `StartFailed`, 
 is followed by one `WorkerExited`; when the agent is told to end, every process below it is killed
 and reaped; when it is itself killed, the kernel kills them (`worker.lifeline`). When the broker
 dies, workers live on until the next one is there, which is told of them (`survival`), but no longer
-than `broker_grace_seconds`; an agent that has no worker ends at once.
+than `broker_grace_seconds`; an agent that has no worker ends at once, unless it starts the next one
+itself (`succession`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from kernel_worker.errors import (
 from kernel_worker.host import memory, orphans, survival, workers
 from kernel_worker.host.connection import Connection
 from kernel_worker.host.contents import Contents
+from kernel_worker.host.succession import Succession
 from kernel_worker.host.templates import Failed, State, Template, Templates, contents_of
 from kernel_worker.host.timers import Timers
 from kernel_worker.host.workers import Worker
@@ -106,6 +108,7 @@ class Agent:
         self._gone_at = 0.0
         """When the last broker died that had answered, by `time.monotonic`."""
         self._oom_kills = workers.oom_kills()
+        self._succession = Succession()
         self._retiring: dict[PoolId, None] = {}
         """Those whose template and objects go soon, the longest retired first."""
         self._specs: dict[PoolId, FunctionSpec] = {}
@@ -168,11 +171,15 @@ class Agent:
         if self._is_ending:
             return
         now = time.monotonic()
+        is_followed = self._succession.is_under_way
         if self._broker.is_welcome or not self._gone_at:
             self._gone_at = now
+            is_followed = self._succession.begin(now)
         survivors = survival.survivors_of(self._workers.values())
         patience_seconds = self._gone_at + self._grace_seconds - now
-        if not survivors or patience_seconds <= 0:
+        if is_followed:
+            patience_seconds = max(patience_seconds, self._gone_at + _FIRST_SECONDS - now)
+        if not (survivors or is_followed) or patience_seconds <= 0:
             self._broker.hang_up()
             self._is_ending = True
             return
@@ -209,6 +216,8 @@ class Agent:
                     worker.tell(local.Attach())
             case messages.RetirePool():
                 self._retire_later(message.pool)
+            case messages.KeepBroker(wanted=wanted):
+                self._succession.is_wanted = wanted
             case messages.Welcome():
                 self._broker.is_welcome = True
             case messages.Refused():

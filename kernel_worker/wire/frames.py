@@ -215,6 +215,8 @@ def itemised_header(
 
 ONE_HEADERS = tuple(whole_header(form, 1) for form in range(3))
 """Frame 0 of a whole batch of one item, which calls and their values mostly are, by form."""
+NO_ARGUMENTS = (ONE_HEADERS[FORM_ARGS], b"\x80\x05]\x94)a.")
+"""The batch of one input without arguments: `[()]`, as `payload` pickles it."""
 _ONES = {
     front: BatchHeader(whole=True, form=form, count=1) for form, front in enumerate(ONE_HEADERS)
 }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         CallInfo,
         HostStatus,
         PoolStatus,
+        ScheduleInfo,
         Status,
         WorkerStatus,
     )
@@ -110,6 +111,7 @@ class Board:
         if self._shows is None:
             running = Counter(worker.host for worker in status.workers)
             rows["hosts"] = _keyed(_host(host, running[host.host]) for host in status.hosts)
+            rows["schedules"] = _keyed(_schedule(each) for each in status.schedules)
             rows["calls"] = _keyed(_call(call) for call in calls[:RECENT_CALLS])
         return rows
 
@@ -188,6 +190,16 @@ def _worker(worker: WorkerStatus, used_mib: int | None) -> dict[str, Any]:
         "since": worker.since,
         "memory": used_mib,
         "devices": ", ".join(f"GPU {device}" for device in worker.devices),
+    }
+
+
+def _schedule(schedule: ScheduleInfo) -> dict[str, Any]:
+    return {
+        "id": f"{schedule.app}/{schedule.name}",
+        "name": schedule.name,
+        "app": schedule.app,
+        "schedule": schedule.schedule,
+        "next": schedule.next_at,
     }
 
 

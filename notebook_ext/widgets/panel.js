@@ -259,6 +259,22 @@ class CallRow {
   }
 }
 
+/** A function that is called by itself, and when the next time. */
+class ScheduleRow {
+  constructor(board) {
+    this.board = board;
+    this.el = node("div", "nbx-schedule");
+    this.name = this.el.appendChild(node("span", "nbx-name"));
+    this.about = this.el.appendChild(node("span", "nbx-quiet"));
+  }
+
+  show(row) {
+    const then = row.next === null ? "never again" : `next in ${duration(Math.max(0, row.next - this.board.now()))}`;
+    say(this.name, row.name);
+    say(this.about, ` ${row.app} · ${row.schedule} · ${then}`);
+  }
+}
+
 /** A heading and what is below it; hidden where the widget does not show this section. */
 function section(place, title) {
   const made = place.appendChild(node("div", "nbx-section"));
@@ -281,6 +297,7 @@ class View {
     this.notice.setAttribute("role", "status");
     if (this.isWhole) this.addHosts(el);
     this.addPools(el);
+    if (this.isWhole) this.addSchedules(el);
     if (this.isWhole) this.addCalls(el);
     this.listen();
   }
@@ -297,6 +314,12 @@ class View {
     const cards = place.appendChild(node("div", ""));
     this.pools = new Keyed(cards, () => new PoolCard(model, board, !isWhole));
     this.noPools = place.appendChild(node("div", "nbx-quiet nbx-none"));
+  }
+
+  addSchedules(el) {
+    [this.scheduled] = section(el, "Schedules");
+    const rows = this.scheduled.appendChild(node("div", ""));
+    this.schedules = new Keyed(rows, () => new ScheduleRow(this.board));
   }
 
   addCalls(el) {
@@ -358,6 +381,9 @@ class View {
     say(this.noPools, board.known && !board.problem && !pools.length ? "No function has workers or work." : "");
     if (!this.isWhole) return;
     this.hosts.show(board.rows("hosts"));
+    const schedules = board.rows("schedules");
+    this.schedules.show(schedules);
+    this.scheduled.hidden = !schedules.length;
     const calls = board.rows("calls").sort((a, b) => b.made - a.made);
     this.calls.show(calls);
     this.table.hidden = !calls.length;

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
-import time
 from typing import TYPE_CHECKING, Any, Final
+
+from notebook_ext.widgets.status import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,6 +25,11 @@ def to_html(title: str, board: Board) -> str:
             "Functions",
             ("function", "busy", "warm", "starting", "backlog", "min", "max"),
             map(_pool, board.rows("pools")),
+        ),
+        _table(
+            "Schedules",
+            ("function", "app", "schedule", "next"),
+            map(_schedule, board.rows("schedules")),
         ),
         _table(
             "Calls",
@@ -47,8 +53,13 @@ def _pool(row: dict[str, Any]) -> Sequence[str]:
 
 def _call(row: dict[str, Any]) -> Sequence[str]:
     ended = row["succeeded"] + row["failed"] + row["cancelled"]
-    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["made"]))
+    made = moment(row["made"])
     return (row["name"], row["id"], row["state"], f"{ended:,} of {row['total']:,}", made)
+
+
+def _schedule(row: dict[str, Any]) -> Sequence[str]:
+    then = "never" if row["next"] is None else moment(row["next"])
+    return (row["name"], row["app"], row["schedule"], then)
 
 
 def _table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ import html
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from notebook_ext.widgets.pace import format_seconds
@@ -17,7 +18,7 @@ from notebook_ext.widgets.pace import format_seconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, Status
+    from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, ScheduleInfo, Status
 
 RECENT_CALLS: Final = 10
 NO_BROKER: Final = "No broker is running. The first remote call starts one."
@@ -137,6 +138,7 @@ def _tables(status: Status) -> list[Table]:
             ("worker", "function", "state", "pid", "start"),
             _workers(status),
         ),
+        *_schedules(status.schedules),
         _calls(status.calls[-RECENT_CALLS:][::-1]),
     ]
 
@@ -175,6 +177,22 @@ def _workers(status: Status) -> tuple[tuple[str, ...], ...]:
         (each.worker, names.get(each.pool, each.pool), each.state, str(each.pid), each.start)
         for each in status.workers
     )
+
+
+def _schedules(schedules: Sequence[ScheduleInfo]) -> list[Table]:
+    """Return the table of what is called by itself; none where nothing is."""
+    rows = tuple((each.app, each.name, each.schedule, next_moment(each)) for each in schedules)
+    return [Table("Schedules", ("app", "function", "schedule", "next"), rows)] if rows else []
+
+
+def next_moment(schedule: ScheduleInfo) -> str:
+    """Return when a function is called next, by the clocks here."""
+    return "never" if schedule.next_at is None else moment(schedule.next_at)
+
+
+def moment(seconds: float) -> str:
+    """Return a moment (Unix seconds) as the clocks here show it."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _calls(calls: Sequence[CallInfo]) -> Table:

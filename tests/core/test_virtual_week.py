@@ -4,9 +4,8 @@ All of it in virtual time, from one seed, with a journal that is real: maps, spa
 generators, calls that call, groups, a direct line; inputs that fail, hang, crash, are paused and
 cancelled; workers that never get ready; functions that are edited, kept warm and let go; notebooks
 that come and leave; workers, their host agent, the broker and the whole machine are killed. Each
-hour ends quietly, and nothing may be left of it then but what is promised.
-
-There are no schedules yet; once there are, they belong in here.
+hour ends quietly, and nothing may be left of it then but what is promised. What has a schedule is
+called once for each of its moments, whoever was killed meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from kernel_worker import records
+from kernel_worker import moments, records
+from kernel_worker.broker.timetable import Timetable, call_of
 from kernel_worker.core import effects, events
 from kernel_worker.core.invariants import Steadiness, check
 from kernel_worker.core.scheduler import Scheduler
@@ -30,6 +30,7 @@ from kernel_worker.journal.store import Fact, Store, Written
 from kernel_worker.model import (
     CallId,
     ClientId,
+    DeployedFunction,
     FunctionSpec,
     Held,
     LeaseId,
@@ -37,6 +38,7 @@ from kernel_worker.model import (
     PoolId,
     PoolSettings,
     RetryPolicy,
+    Schedule,
     Survivor,
     WorkerId,
 )
@@ -95,6 +97,20 @@ class Week(Day):
         self.functions = _functions(self)
         for spec, behaviour in self.functions.values():
             self.define(spec, behaviour)
+        scheduled = {
+            "nightly": Schedule(cron="7,37 * * * *"),
+            "dies": Schedule(period_seconds=1800.0),
+        }
+        self.shop = records.Deployment(
+            "shop",
+            1,
+            self.now + 100,
+            tuple(
+                DeployedFunction(name, self.functions[name][0], schedule=schedule)
+                for name, schedule in scheduled.items()
+            ),
+        )
+        self.after(100, self.go_by_the_clock)
 
     # -- what people do
 
@@ -114,9 +130,10 @@ class Week(Day):
         attached: bool = True,
         streams: bool = False,
         lends: bool = False,
+        call: CallId | None = None,
     ) -> CallId:
         """Make a call."""
-        call = self._new_call()
+        call = call or self._new_call()
         self.left[call] = count
         self.open[call] = Asked(client, pool, attached, streams)
         if not attached:
@@ -154,6 +171,37 @@ class Week(Day):
         ((_, act),) = self.chance.choices(kinds, [weight for weight, _ in kinds])
         act()
         self.after(self.chance.expovariate(1 / self.pause), self.go_on_calling)
+
+    def go_by_the_clock(self) -> None:
+        """Call what has a schedule, as a broker does that knows nothing but what is deployed."""
+        timetable, broker = Timetable(), self.brokers
+
+        def look() -> None:
+            if self.brokers != broker:
+                return  # it was killed
+            timetable.adopt([self.shop], self.now)
+            for due in timetable.due(self.now):
+                if due.call not in self.spawned:
+                    name = due.key.rpartition("/")[2]
+                    self.ask(self.pool(name), 1, attached=False, call=due.call)
+            next_at = timetable.next_at()
+            if next_at is not None:
+                self.after(next_at - self.now, look)
+
+        look()
+
+    def moments(self) -> set[CallId]:
+        """Return the calls of all moments that there have been."""
+        found = set()
+        for function in self.shop.functions:
+            key, schedule = function.spec.key, function.schedule
+            moment: float | None = self.shop.deployed_at
+            while schedule and moment:
+                moment = moments.following(schedule, self.shop.deployed_at, moment)
+                if moment is None or moment > self.now:
+                    break
+                found.add(call_of(key, schedule, moment))
+        return found
 
     def change_my_mind(self) -> None:
         """Cancel what runs, and does not listen to that."""
@@ -302,6 +350,7 @@ class Week(Day):
             self.feed(events.ClientConnected(client))
             for spec in specs.values():
                 self.feed(events.FunctionDefined(client, spec))
+        self.go_by_the_clock()
         for survivor in survivors:
             worker = self.workers[survivor.worker]
             self.after(DIALS_SECONDS, lambda w=worker, s=survivor: self._catch_up(w, s))  # type: ignore[misc]
@@ -490,9 +539,12 @@ def test_nothing_is_left_of_a_day_but_what_is_kept_for_a_week(week: Week) -> Non
     assert max(weights[18:]) <= max(weights[10:17]), weights
     first_day = dict(week.spawned)
     assert len(first_day) > 200
+    assert len(week.moments()) == 24 * 4 - 1
+    assert week.moments() <= first_day.keys()
     pages = _pages(week)
     _a_week_passes(week, first_day)
     assert _pages(week) <= 2 * pages, "what is dropped makes room for what comes"
+    assert week.moments() <= week.spawned.keys()
     _all_goes_away(week)
 
 
@@ -522,6 +574,7 @@ def _a_week_passes(week: Week, first_day: dict[CallId, int]) -> None:
 def _all_goes_away(week: Week) -> None:
     """Who calls no more leaves nothing: in the end not even that it was there."""
     week.feed(events.ClientLost(CLIENT))
+    week.shop = msgspec.structs.replace(week.shop, functions=())
     week.run(TTL + HOUR)
     week.keep()
     for table in ("records", "frames", "objects", "call_objects", "logs"):

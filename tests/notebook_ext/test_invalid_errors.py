@@ -145,6 +145,14 @@ def without_prometheus() -> None:
         metrics.start(metrics.DEFAULT_ADDRESS)
 
 
+def scheduled_from_afar() -> None:
+    far = nb.App("far")
+    far.function(name="tick", schedule=nb.Period(hours=1))(lambda: 1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(process.current(), "is_far", True)
+        far.deploy()
+
+
 def read_in_part() -> None:
     async def numbers() -> AsyncIterator[int]:
         yield 1
@@ -188,7 +196,22 @@ CASES = {
     "pool of what": Case(lambda: nb.widgets.pool("f"), ("'f'", "Function")),
     "unknown option": Case(option(tmeout=3), ("tmeout", "timeout")),
     "both spellings": Case(option(keep_warm=1, min_containers=2), ("min_containers=2",)),
-    "not built": Case(option(schedule=3), ("schedule=3",)),
+    "not built": Case(option(mounts=3), ("mounts=3",)),
+    # schedules
+    "schedule": Case(option(schedule=3), ("schedule=3", "Cron", "Period")),
+    "an expression's type": Case(lambda: nb.Cron(3), ("cron_string=3",)),  # type: ignore[arg-type]
+    "a period of months": Case(lambda: nb.Period(months=2), ("Period(months=2)", "Cron")),
+    "a period's length": Case(lambda: nb.Period(hours=-1), ("hours=-1",)),
+    "a schedule of a class": Case(
+        lambda: app.cls(schedule=nb.Period(hours=1)), ("schedule='every 3600 s'",)
+    ),
+    "a schedule of a variant": Case(
+        lambda: f.with_options(schedule=nb.Period(hours=1)), ("f.with_options(schedule=Period",)
+    ),
+    "a schedule of what has arguments": Case(
+        lambda: app.function(schedule=nb.Period(hours=1))(listed), ("listed", "'xs'")
+    ),
+    "a schedule from another machine": Case(scheduled_from_afar, ("name='far'", "tick")),
     "name": Case(option(name="a/b"), ("name='a/b'",)),
     "cpu": Case(option(cpu=0), ("cpu=0",)),
     "cpu type": Case(option(cpu="two"), ("cpu='two'",)),

@@ -115,7 +115,7 @@ def test_spellings_of_2024() -> None:
         ("is_generator", "yes", "True or False"),
         ("allow_concurrent_inputs", 0, "an int, 1 to 1000"),
         ("image", object(), "not available yet"),
-        ("schedule", object(), "not available yet"),
+        ("schedule", object(), "allowed is Cron"),
         ("secrets", [object()], "a list of Secret"),
         ("tmeout", 3, "Did you mean timeout"),
         ("zzz", 3, "no option"),

@@ -62,6 +62,7 @@ from kernel_worker.wire.messages.hosts import (
     ConsoleInput,
     ConsoleWord,
     Interrupt,
+    KeepBroker,
     KillWorker,
     RetirePool,
     StartFailed,
@@ -85,6 +86,7 @@ from kernel_worker.wire.messages.replies import (
     LogPage,
     PoolStats,
     PoolStatus,
+    ScheduleInfo,
     Status,
     TreeCall,
     WorkerStatus,
@@ -148,6 +150,7 @@ __all__ = [
     "InputLeft",
     "Interrupt",
     "Items",
+    "KeepBroker",
     "KernelAttached",
     "KillWorker",
     "Lease",
@@ -169,6 +172,7 @@ __all__ = [
     "Resumed",
     "RetirePool",
     "Returned",
+    "ScheduleInfo",
     "StartFailed",
     "StartWorker",
     "Status",
@@ -263,6 +267,7 @@ ToHost = (
     | AttachKernel
     | ConsoleInput
     | RetirePool
+    | KeepBroker
 )
 ToWorker = Welcome | Refused | Bye | StoreObject | Lease | Credit
 

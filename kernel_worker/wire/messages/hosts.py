@@ -79,6 +79,12 @@ class RetirePool(Tagged, tag="retire_pool"):
     pool: PoolId
 
 
+class KeepBroker(Tagged, tag="keep_broker"):
+    """Start another broker when this one is killed (or do so no more): something has a schedule."""
+
+    wanted: bool
+
+
 class WorkerStarted(Tagged, tag="worker_started"):
     """The process exists (it says `Hello` itself when it is ready)."""
 

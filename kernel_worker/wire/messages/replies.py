@@ -25,6 +25,17 @@ class PoolStats(msgspec.Struct, frozen=True):
     input_headroom: int = 0
 
 
+class ScheduleInfo(msgspec.Struct, frozen=True):
+    """A deployed function that is called by itself."""
+
+    app: str
+    name: str
+    schedule: str
+    """For people: `0 9 * * * (Europe/Berlin)`, `every 60 s`."""
+    next_at: float | None
+    """Unix seconds; None: never again."""
+
+
 class DeploymentInfo(msgspec.Struct, frozen=True):
     """One version of a deployed app."""
 
@@ -36,6 +47,8 @@ class DeploymentInfo(msgspec.Struct, frozen=True):
     """Unix seconds; None while it is in force."""
     functions: tuple[str, ...]
     tag: str = ""
+    schedules: tuple[ScheduleInfo, ...] = ()
+    """Of a version in force: those of its functions that are called by themselves."""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -225,3 +238,5 @@ class Status(msgspec.Struct, frozen=True):
     pools: list[PoolStatus]
     workers: list[WorkerStatus]
     calls: list[CallInfo]
+    schedules: list[ScheduleInfo] = []
+    """What is called by itself, and when the next time."""
