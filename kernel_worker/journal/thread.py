@@ -189,8 +189,10 @@ class Journal:
         done: list[Completion] = []
         while self._done:
             done.append(self._done.popleft())
-        if not done and self._failure is not None:
-            raise self._failure
+        if self._failure is not None:
+            if not done:
+                raise self._failure
+            self._ring()  # what was done before it is told first, and then this
         return done
 
     def close(self) -> None:

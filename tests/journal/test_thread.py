@@ -117,6 +117,20 @@ def test_what_ends_the_thread_is_raised_to_whoever_collects(open_journal: Open) 
         journal.collect()
 
 
+def test_what_ends_the_thread_is_raised_after_what_was_done_before_it(open_journal: Open) -> None:
+    """Both may be there at the first look: nobody would look again."""
+    journal = open_journal()
+    journal.restored()
+    token = journal.submit([submitted(ONE)])
+    assert select.select([journal], [], [], 20)[0]
+    journal.submit([None])  # type: ignore[list-item]
+    journal._thread.join(20)
+    assert journal.collect() == [Committed(token)]
+    assert select.select([journal], [], [], 0)[0]
+    with pytest.raises(AttributeError):
+        journal.collect()
+
+
 def disk_is_full() -> None:
     with contextlib.closing(sqlite3.connect(":memory:")) as db:
         db.execute("PRAGMA max_page_count = 1")
