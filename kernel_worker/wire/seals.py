@@ -19,11 +19,8 @@ from kernel_worker.wire import messages, sealing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kernel_worker.model import CallId, Digest, LeaseId
+    from kernel_worker.model import CallId, Digest
     from kernel_worker.wire.frames import Frame
-
-_LEASES = 10_000
-"""More than a worker ever holds at once."""
 
 
 class Seals:
@@ -35,15 +32,10 @@ class Seals:
         self._found: sealing.Key | None = None
         self.is_on = False
         """Whether there was anything yet that is sealed."""
-        self._calls: dict[LeaseId, CallId] = {}
-        """Of leases of sealed calls."""
 
-    def begin(self, lease: messages.Lease) -> None:
-        """Note that a lease of a sealed call has come: what is said of it is sealed."""
+    def begin(self) -> None:
+        """Note that a lease of a sealed call has come: what is said of such calls is sealed."""
         self.is_on = True
-        self._calls[lease.lease] = lease.call
-        if len(self._calls) > _LEASES:
-            del self._calls[next(iter(self._calls))]
         if context.worker_identity is not None:
             context.worker_identity.seals = True
 
@@ -77,23 +69,28 @@ class Seals:
         place = sealing.output_of(said.call, said.index)
         return msgspec.structs.replace(said, lines=lines), self._sealed(text, place)
 
-    def answer(self, message: messages.ToBroker, frames: Sequence[Frame]) -> Sequence[Frame]:
-        """Return the frames to send with a message: sealed where it answers a sealed call."""
+    def answer(
+        self, message: messages.ToBroker, frames: Sequence[Frame], call: CallId
+    ) -> Sequence[Frame]:
+        """Return the frames to send with a message: sealed where it answers a sealed call.
+
+        Args:
+            message: what is said.
+            frames: its payload, in clear.
+            call: the call that it is about. One that nobody names counts as sealed: what is said
+                of it opens nowhere.
+        """
+        if not frames or (call and not is_sealed(call)):
+            return frames
         match message:
-            case _ if not frames:
-                pass
             case messages.Done(start=start):
-                if call := self._calls.get(message.lease):
-                    return self._key().seal_batch(frames, sealing.values_of(call), start)
+                return self._key().seal_batch(frames, sealing.values_of(call), start)
             case messages.Yielded(start=start):
-                if call := self._calls.get(message.lease):
-                    return self._key().seal_batch(frames, sealing.items_of(call), start)
+                return self._key().seal_batch(frames, sealing.items_of(call), start)
             case messages.InputEnded(index=index):
-                if call := self._calls.get(message.lease):
-                    return [self._sealed(frames[0], sealing.exception_of(call, index))]
+                return [self._sealed(frames[0], sealing.exception_of(call, index))]
             case _:
-                pass
-        return frames
+                return frames
 
     def start_failure(self, exception: bytes) -> bytes:
         """Return why a worker could not start, sealed."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from kernel_worker.model import CallId
 from kernel_worker.wire import messages
 from kernel_worker.wire.seals import Seals
 
@@ -34,6 +35,7 @@ _MAX_MESSAGES = 200
 _MAX_POSTED = 1000
 _LARGE_BYTES = 64 * 1024
 """Larger frames are sent without a copy."""
+_NO_CALL = CallId("")
 # A plain number: flags of an enumeration are slow.
 _MORE = int(zmq.SNDMORE)
 
@@ -68,21 +70,31 @@ class Channel:
         self._send_frame: Callable[..., object] = super(zmq.Socket, self._socket).send
         self._sources: list[Any] = [(self._socket, zmq.POLLIN), (self._wake, zmq.POLLIN)]
 
-    def send(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
-        """Send now, after what was posted."""
+    def send(
+        self, message: messages.ToBroker, frames: Sequence[Frame] = (), call: CallId = _NO_CALL
+    ) -> None:
+        """Send now, after what was posted.
+
+        Args:
+            message: what is said.
+            frames: its payload; values, items and exceptions are sealed where their call is.
+            call: the call whose values, items or exception they are.
+        """
         with self._lock:
-            self.send_locked(message, frames)
+            self.send_locked(message, frames, call)
 
     def sending(self) -> AbstractContextManager[bool]:
         """Return what holds the lock, for several sends that belong together."""
         return self._lock
 
-    def send_locked(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
-        """Send while the lock is held (see `sending`)."""
+    def send_locked(
+        self, message: messages.ToBroker, frames: Sequence[Frame] = (), call: CallId = _NO_CALL
+    ) -> None:
+        """Do as `send` while the lock is held (see `sending`)."""
         if self._posted:
             self._send_posted()
         if self.seals.is_on:
-            frames = self.seals.answer(message, frames)
+            frames = self.seals.answer(message, frames, call)
         self._send_frames([messages.encode(message), *frames])
 
     def post(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
@@ -90,10 +102,12 @@ class Channel:
         self.put(message, frames)
         self.push()
 
-    def put(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
+    def put(
+        self, message: messages.ToBroker, frames: Sequence[Frame] = (), call: CallId = _NO_CALL
+    ) -> None:
         """Have this sent before anything that is sent after now; `push` sees to it."""
         if self.seals.is_on:
-            frames = self.seals.answer(message, frames)
+            frames = self.seals.answer(message, frames, call)
         self._posted.append([messages.encode(message), *frames])
 
     def push(self) -> None:
@@ -105,15 +119,17 @@ class Channel:
                 finally:
                     self._lock.release()
 
-    def hand_over(self, message: messages.ToBroker, frames: Sequence[Frame] = ()) -> None:
+    def hand_over(
+        self, message: messages.ToBroker, frames: Sequence[Frame] = (), call: CallId = _NO_CALL
+    ) -> None:
         """Let the thread that receives send this, where it soon waits; do not wait for that.
 
         Where too much waits to be sent, this waits as `post` does.
         """
-        if len(self._posted) >= _MAX_POSTED:
-            self.post(message, frames)
+        self.put(message, frames, call)
+        if len(self._posted) > _MAX_POSTED:
+            self.push()
         else:
-            self.put(message, frames)
             os.eventfd_write(self._wake, 1)
 
     def try_acquire(self, patience_seconds: float = 0) -> bool:

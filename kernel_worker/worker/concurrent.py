@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kernel_worker.context import RunningInput, current_input
 from kernel_worker.errors import CallCancelledError
-from kernel_worker.model import LeaseId, Outcome
+from kernel_worker.model import CallId, LeaseId, Outcome
 from kernel_worker.wire import failures, messages, payload
 from kernel_worker.wire.frames import FORM_VALUE
 from kernel_worker.worker.instance import Instance
@@ -50,6 +50,7 @@ PATIENCE_SECONDS: Final = 4.0
 """How long a cancelled coroutine may take to end; the host agent kills what was not answered."""
 _REMEMBERED = 10_000
 _NS = 1e-9
+_NO_CALL: Final = CallId("")
 _OUTCOMES: Final = {"cancel": Outcome.CANCELLED, "timeout": Outcome.TIMED_OUT}
 _WAITING, _RUNNING, _ANSWERED = range(3)
 
@@ -141,7 +142,7 @@ class Concurrent:
                 self._output.release(one.running)
         except Exception as error:  # noqa: BLE001  the input is answered with it
             ended = messages.InputEnded(lease.lease, lease.start, Outcome.FAILED, 0.0)
-            self._answer(ended, [failures.capture(error)])
+            self._answer(ended, [failures.capture(error)], call=lease.call)
             return
         with self._lock:
             wanted = self._wanted.pop(lease.lease, None)
@@ -261,7 +262,7 @@ class Concurrent:
                         self._output.current = runs[-1].running
                     else:
                         self._output.pause()
-            self._answer(answer, frames, ended=one.running)
+            self._answer(answer, frames, call=one.lease.call, ended=one.running)
         with self._lock:
             self._page.leave(one.row)
 
@@ -269,11 +270,13 @@ class Concurrent:
         self,
         answer: messages.ToBroker,
         frames: Sequence[Frame] = (),
+        *,
+        call: CallId = _NO_CALL,
         ended: RunningInput | None = None,
     ) -> None:
         with self._output.handing:
             self._output.hand_over(lines=True, ended=ended)
-            self._channel.hand_over(answer, frames)
+            self._channel.hand_over(answer, frames, call)
 
     # ---- the control thread -----------------------------------------------------------------
 

@@ -130,7 +130,8 @@ class Lent:
             self._next = index + 1
         now = time.monotonic_ns()
         if frames is not None and (is_answered or sum(map(len, frames)) > lines.MOST_FRAME_BYTES):
-            channel.send(messages.Done(work.id, index, 1, (now - begun) * _NS), frames)
+            done = messages.Done(work.id, index, 1, (now - begun) * _NS)
+            channel.send(done, frames, work.lease.call)
             frames = None
         elif frames is not None:
             self._elapsed_ns += now - begun

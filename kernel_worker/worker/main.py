@@ -185,7 +185,7 @@ def _serve(channel: Channel, control: Control, executor: Runner, objects: Object
                 case messages.Lease():
                     control.rouse()
                     if message.call.startswith(SEALED_CALL):
-                        channel.seals.begin(message)
+                        channel.seals.begin()
                     executor.run(message, frames[1:])
                 case messages.StoreObject():
                     objects.store(message.digest, frames[1], channel.seals)

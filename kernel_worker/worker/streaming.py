@@ -124,7 +124,7 @@ class Stream(Results):
         message = messages.Yielded(self.lease, self.index, self._sent, count)
         self._sent += count
         self._sent_bytes += sum(map(len, frames))
-        channel.send_locked(message, frames)
+        channel.send_locked(message, frames, self.call)
 
 
 class Streamer:

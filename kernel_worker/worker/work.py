@@ -154,21 +154,21 @@ class Work(Results):
         message = messages.Done(self.id, self._start, count, elapsed)
         self._start += count
         self._keep(message, frames)
-        channel.send_locked(message, frames)
+        channel.send_locked(message, frames, self.lease.call)
 
     def end_locked(
         self, channel: Channel, message: messages.InputEnded, frames: list[bytes]
     ) -> None:
         """Send how an input ended that did not succeed, after everything before it."""
         self._keep(message, frames)
-        channel.send_locked(message, frames)
+        channel.send_locked(message, frames, self.lease.call)
         self._start = message.index + 1
         self.mark_ns = time.monotonic_ns()
 
     def repeat_locked(self, channel: Channel) -> None:
         """Answer again to the broker that follows, which drops what the last one had kept."""
         for message, frames in self._kept:
-            channel.send_locked(message, frames)
+            channel.send_locked(message, frames, self.lease.call)
 
     def _keep(self, message: messages.ToBroker, frames: Sequence[Frame]) -> None:
         if self.forgot:

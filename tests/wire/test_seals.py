@@ -10,7 +10,7 @@ from kernel_worker import context
 from kernel_worker.errors import AuthError, DeserializationError
 from kernel_worker.model import CallId, Digest, LeaseId, Outcome, WorkerId
 from kernel_worker.rendezvous import Connection, publish
-from kernel_worker.wire import frames, messages, payload, sealing, seals
+from kernel_worker.wire import frames, messages, payload, sealing
 from kernel_worker.wire.frames import FORM_ARGS, FORM_VALUE
 from kernel_worker.wire.seals import Seals
 
@@ -53,7 +53,7 @@ def test_what_no_far_client_sent_stays_as_it_is_and_needs_no_key(
         messages.InputEnded(LeaseId(1), 3, Outcome.FAILED, 0.0),
         messages.Returned(LeaseId(1), 3, 5),
     ):
-        assert none.answer(message, VALUES) is VALUES
+        assert none.answer(message, VALUES, NEAR) is VALUES
     assert not none.is_on
     said = messages.Output(NEAR, 3, "stdout", WorkerId("ta-1"))
     assert none.output(said, b"text\n") == (said, b"text\n")
@@ -63,7 +63,7 @@ def test_what_no_far_client_sent_stays_as_it_is_and_needs_no_key(
 def test_inputs_and_objects_come_out_and_answers_go_in(
     found: Seals, identity: context.WorkerIdentity
 ) -> None:
-    found.begin(lease(FAR))
+    found.begin()
     assert found.is_on
     assert identity.seals, "what it calls is sealed too"
     sealed = KEY.seal_batch(BATCH, sealing.inputs_of(FAR), 3)
@@ -71,13 +71,15 @@ def test_inputs_and_objects_come_out_and_answers_go_in(
     assert found.content(Digest("d"), KEY.seal(b"code", sealing.object_named(Digest("d")))) == (
         b"code"
     )
-    done = found.answer(messages.Done(LeaseId(1), 4, 2, 0.0), VALUES)
+    done = found.answer(messages.Done(LeaseId(1), 4, 2, 0.0), VALUES, FAR)
     assert KEY.open_batch(done, sealing.values_of(FAR), 4) == VALUES
-    given = found.answer(messages.Yielded(LeaseId(1), 3, 7, 2), VALUES)
+    given = found.answer(messages.Yielded(LeaseId(1), 3, 7, 2), VALUES, FAR)
     assert KEY.open_batch(given, sealing.items_of(FAR), 7) == VALUES
-    (raised,) = found.answer(messages.InputEnded(LeaseId(1), 4, Outcome.FAILED, 0.0), [b"raised"])
+    ended = messages.InputEnded(LeaseId(1), 4, Outcome.FAILED, 0.0)
+    (raised,) = found.answer(ended, [b"raised"], FAR)
     assert KEY.open(raised, sealing.exception_of(FAR, 4)) == b"raised"
-    assert found.answer(messages.InputEnded(LeaseId(1), 4, Outcome.CANCELLED, 0.0), ()) == ()
+    assert found.answer(ended, (), FAR) == ()
+    assert found.answer(messages.Returned(LeaseId(1), 3, 5), [b"?"], FAR) == [b"?"]
     said, text = found.output(messages.Output(FAR, 3, "stdout", WorkerId("ta-1")), b"a\nb\n")
     assert (said.lines, KEY.open(text, sealing.output_of(FAR, 3))) == (2, b"a\nb\n")
     said, _ = found.output(messages.Output(FAR, 3, "display", WorkerId("ta-1")), b"a\nb\n")
@@ -86,7 +88,7 @@ def test_inputs_and_objects_come_out_and_answers_go_in(
 
 
 def test_what_is_not_sealed_as_it_should_be_is_refused(found: Seals) -> None:
-    found.begin(lease(FAR))  # in no worker
+    found.begin()  # in no worker
     with pytest.raises(DeserializationError, match="in clear"):
         found.inputs(lease(FAR), BATCH)
     with pytest.raises(DeserializationError, match="the object e"):
@@ -95,24 +97,22 @@ def test_what_is_not_sealed_as_it_should_be_is_refused(found: Seals) -> None:
 
 def test_without_the_key_nothing_comes_out_and_nothing_goes_out_in_clear(tmp_path: Path) -> None:
     none = Seals(str(tmp_path / "connection.json"))
-    none.begin(lease(FAR))
+    none.begin()
     with pytest.raises(AuthError, match="is gone"):
         none.inputs(lease(FAR), KEY.seal_batch(BATCH, sealing.inputs_of(FAR), 3))
     ended = messages.InputEnded(LeaseId(1), 4, Outcome.FAILED, 0.0)
-    assert none.answer(ended, [b"raised"]) == [frames.MARK]
+    assert none.answer(ended, [b"raised"], FAR) == [frames.MARK]
     said = messages.Output(FAR, 3, "stdout", WorkerId("ta-1"))
     assert none.output(said, b"text\n")[1] == frames.MARK
     with pytest.raises(AuthError):
-        none.answer(messages.Done(LeaseId(1), 4, 2, 0.0), VALUES)
+        none.answer(messages.Done(LeaseId(1), 4, 2, 0.0), VALUES, FAR)
 
 
-def test_leases_of_long_ago_are_forgotten(found: Seals, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seals, "_LEASES", 2)
-    for number in range(1, 4):
-        found.begin(lease(FAR, number))
-    ended = [messages.InputEnded(LeaseId(n), 4, Outcome.FAILED, 0.0) for n in (1, 2, 3)]
-    assert [frames.is_sealed(found.answer(each, [b"raised"])[0]) for each in ended] == [
-        False,
-        True,
-        True,
-    ]
+def test_nothing_goes_out_in_clear_whose_call_nobody_names(found: Seals) -> None:
+    """However long its lease has run: which call it was is not looked up."""
+    found.begin()
+    done = messages.Done(LeaseId(1), 4, 2, 0.0)
+    ended = messages.InputEnded(LeaseId(1), 4, Outcome.FAILED, 0.0)
+    assert frames.header(found.answer(done, VALUES, CallId(""))).sealed
+    assert frames.is_sealed(found.answer(ended, [b"raised"], CallId(""))[0])
+    assert found.answer(done, VALUES, NEAR) is VALUES
