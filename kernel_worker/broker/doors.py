@@ -132,6 +132,7 @@ class Doors(Sockets):
         self._unproved = self._connections = 0
         self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._events: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+        self._events.rcvhwm = 0  # where libzmq waits for room in it, `disable_monitor` never ends
         self._events.connect(_MONITOR)
         self._send_far: Callable[..., object] = super(zmq.Socket, router).send
         if self._poller is not None:

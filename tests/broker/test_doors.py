@@ -606,6 +606,18 @@ def test_a_door_that_was_flooded_is_closed_and_who_had_come_goes_on(
     assert heard == [[b"welcome"], [b"meanwhile"]]
 
 
+def test_a_flood_that_nobody_has_looked_at_does_not_keep_the_door_from_closing(
+    around: Around,
+) -> None:
+    """A thousand connections may come and go within one turn of the loop."""
+    place = "127.0.0.1", port(around.doors.door)
+    for _ in range(1500):
+        socket.create_connection(place, LIMIT_SECONDS).close()
+    around.doors._let_in.add("of somebody whose key was revoked")
+    assert around.doors.check_keys() == 0
+    socket.create_connection(place, LIMIT_SECONDS).close()
+
+
 def test_a_flood_closes_the_door_and_who_is_on_this_machine_is_served(
     broker: Listening, log: Callable[[], str], client: Client, speakers: list[Speaker]
 ) -> None:
