@@ -28,6 +28,7 @@ from kernel_worker.directories import DATA, make_private, refusing
 from kernel_worker.errors import AuthError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
@@ -46,6 +47,10 @@ class KeyPair(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"KeyPair({self.public!r}, secret=…)"
 
+    def __rich_repr__(self) -> Iterator[object]:
+        """Show what `repr` does: of a struct rich shows every field."""
+        yield self.public
+
 
 class Invitation(msgspec.Struct, frozen=True):
     """The content of a connection file: where a broker listens, and the keys to reach it."""
@@ -61,6 +66,11 @@ class Invitation(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Invitation({self.address!r}, {self.name!r}, …)"
+
+    def __rich_repr__(self) -> Iterator[object]:
+        """Show what `repr` does."""
+        yield self.address
+        yield self.name
 
 
 class Keys:

@@ -6,7 +6,7 @@ A leaf: it imports nothing of ours, does nothing and can travel on the wire (`ms
 from __future__ import annotations
 
 import enum
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
 import msgspec
 
@@ -14,6 +14,9 @@ try:
     from _blake2 import blake2b  # `hashlib` loads OpenSSL: a megabyte in each of our processes
 except ImportError:  # an interpreter that is built otherwise
     from hashlib import blake2b
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROTOCOL_MAJOR = 1
 """Peers of different majors do not talk; each major has brokers of its own (`rendezvous`)."""
@@ -282,6 +285,13 @@ class Environment(msgspec.Struct, frozen=True, array_like=True):
     stamp: str
     """Changes when the installed packages do, so that new templates start after an install."""
 
+    def __repr__(self) -> str:
+        return f"Environment({self.python!r}, {len(self.variables)} variables, …)"
+
+    def __rich_repr__(self) -> Iterator[object]:
+        """Show no values either: they may be secrets, and of a struct rich shows every field."""
+        yield self.python
+
 
 ELSEWHERE = Environment("", (), {}, "")
 """That of a caller on another machine: the host's own takes its place."""
@@ -297,6 +307,13 @@ class CallContext(msgspec.Struct, frozen=True, array_like=True):
     """Which method of an instance is called; empty for functions."""
     keep_failed_seconds: float = 0.0
     """How long a worker keeps the frames of an input that failed for good; 0: it does not."""
+
+    def __repr__(self) -> str:
+        return f"CallContext({self.directory!r}, {len(self.variables)} variables, …)"
+
+    def __rich_repr__(self) -> Iterator[object]:
+        """Show no values either."""
+        yield self.directory
 
 
 class StreamLimits(msgspec.Struct, frozen=True, array_like=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.pretty import pretty_repr
 
 from kernel_worker import keys
 from kernel_worker.errors import AuthError, InvalidError, NotFoundError
@@ -35,6 +36,7 @@ def test_the_broker_keeps_its_key_and_nobody_elses(known: Keys, tmp_path: Path) 
     assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_dir()} == {0o700}
     for secret in (made.secret, given.client.secret, given.payload):
         assert secret not in repr((made, given))
+        assert secret not in pretty_repr((made, given))
     place = keys.payload_key_of(tmp_path)
     assert keys.read_payload_key(place) == bytes.fromhex(given.payload)
     assert known.invite("another", ADDRESS).payload == given.payload, "workers have one"
