@@ -248,7 +248,8 @@ class Link:
 
     def _found(self, connection: Connection) -> None:
         self._finding = False
-        self._connection = self.seals.connection = connection
+        self._connection = connection
+        self.seals.use(connection)
         self._hang_up()
         if connection.keys is not None:
             self._dial_far(connection)

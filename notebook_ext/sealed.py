@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
 
-from kernel_worker.errors import ConnectionError, Error  # noqa: A004  ours
-from kernel_worker.model import SEALED_CALL, CallId, Digest, Outcome, is_sealed
+from kernel_worker.errors import ConnectionError, DeserializationError, Error  # noqa: A004  ours
+from kernel_worker.model import SEALED_CALL, CallId, Digest, Outcome, digest_of, is_sealed
 from kernel_worker.wire import frames as batches
 from kernel_worker.wire import messages
 
@@ -36,9 +36,12 @@ class Seals:
 
     def __init__(self) -> None:
         """Know no key yet."""
-        self.connection: Connection | None = None
-        """Where the broker is; that says where the key is."""
+        self._connection: Connection | None = None
         self._found: Key | None = None
+
+    def use(self, connection: Connection) -> None:
+        """Take the key of a broker that was found: another one where clients were invited anew."""
+        self._connection, self._found = connection, None
 
     def sealed(self, message: messages.ToBroker, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Return what goes beside a message in the place of `frames`."""
@@ -84,11 +87,17 @@ class Seals:
             _log.warning("%s", error)
             yield from _refused(message, error)
 
-    def reply(self, asked: _Asked, frames: list[bytes]) -> list[bytes]:
+    def reply(self, asked: _Asked, frames: list[bytes], *, strict: bool = False) -> list[bytes]:
         """Return the frames of the reply to a question in clear.
 
+        Args:
+            asked: the question.
+            frames: what the broker replies.
+            strict: whoever asks believes the broker nothing: an object that comes in clear has to
+                be what its digest says.
+
         Raises:
-            DeserializationError: they are not what was sealed.
+            DeserializationError: they are not what was sealed, or asked for.
             AuthError: there is no key.
         """
         if not isinstance(asked, messages.Ask) or not frames:
@@ -98,6 +107,9 @@ class Seals:
         if asked.what == "object" and batches.is_sealed(frames[0]):
             place = sealing.object_named(Digest(asked.subject))
             return [self._key().open(frames[0], place)]
+        if asked.what == "object" and strict and digest_of(frames[0]) != asked.subject:
+            text = f"the object {asked.subject} is refused: what came is another one, in clear"
+            raise DeserializationError(text)
         if asked.what == "logs" and is_sealed(asked.subject):
             return [self._log(asked.subject, frame) for frame in frames]
         return frames
@@ -142,9 +154,9 @@ class Seals:
         if self._found is None:
             from kernel_worker.wire import sealing  # noqa: PLC0415  only where something is sealed
 
-            if self.connection is None:
+            if self._connection is None:
                 raise ConnectionError("no broker was found whose key opens this")
-            self._found = sealing.Key(self.connection.read_payload_key())
+            self._found = sealing.Key(self._connection.read_payload_key())
         return self._found
 
 

@@ -99,12 +99,25 @@ class Session:
     # ---- calls ----------------------------------------------------------------------------------
 
     def new_call(self) -> CallId:
-        """Return the id of a call that nobody has made."""
+        """Return the id of a call that nobody has made.
+
+        Raises:
+            AuthError: it has to be sealed, and the key for that is gone.
+        """
         identity = context.worker_identity
-        if identity is not None and identity.seals and self._conversation.seal is None:
+        if self._conversation.seal is None and self._is_strict and identity is not None:
+            found = rendezvous.read_connection(identity.connection_file)
+            if found is not None:
+                found.read_payload_key()  # where it is gone, whoever calls is told
             self._seal()
         self.last_call = CallId(f"{self._prefix}{self._token}{next(self._numbers):x}")
         return self.last_call
+
+    @property
+    def _is_strict(self) -> bool:
+        """Whether what goes through here is sealed: the broker is believed nothing."""
+        identity = context.worker_identity
+        return self.is_far or (identity is not None and identity.seals)
 
     def _seal(self) -> None:
         """Let what is said from now on be sealed: objects, and the payloads of new calls."""
@@ -288,7 +301,10 @@ class Session:
         seals = self._link.seals
 
         def take(reply: messages.Reply, frames: list[bytes]) -> None:
-            waiting.complete(lambda: read_reply(reply, seals.reply(message, frames), answer))
+            strict = self._is_strict
+            waiting.complete(
+                lambda: read_reply(reply, seals.reply(message, frames, strict=strict), answer)
+            )
 
         self._link.post(self._conversation.ask, message, take, package)
         return waiting

@@ -7,7 +7,7 @@ import pytest
 
 from kernel_worker.errors import ConnectionError, DeserializationError  # noqa: A004  ours
 from kernel_worker.keys import Invitation, KeyPair
-from kernel_worker.model import CallId, Digest, Outcome, PoolId, WorkerId
+from kernel_worker.model import CallId, Digest, Outcome, PoolId, WorkerId, digest_of
 from kernel_worker.rendezvous import Connection
 from kernel_worker.wire import failures, messages, payload, sealing
 from kernel_worker.wire.frames import FORM_ARGS, FORM_VALUE
@@ -25,7 +25,7 @@ WORKER = WorkerId("ta-1")
 def seals() -> Seals:
     made = Seals()
     keys = Invitation("tcp://box:1", "", KeyPair("", ""), payload=SECRET.hex())
-    made.connection = Connection("tcp://box:1", 0, "", "", "", keys=keys)
+    made.use(Connection("tcp://box:1", 0, "", "", "", keys=keys))
     return made
 
 
@@ -96,6 +96,21 @@ def test_replies_come_in_opened(seals: Seals) -> None:
     (page,) = seals.reply(messages.Ask(1, "logs", FAR), [msgspec.msgpack.encode([sealed, notice])])
     assert msgspec.msgpack.decode(page, type=list[messages.LogEntry]) == [entry, notice]
     assert seals.reply(messages.Ask(1, "logs", FAR), []) == []
+
+
+def test_an_object_in_clear_is_the_one_that_was_asked_for(seals: Seals) -> None:
+    asked = messages.Ask(1, "object", digest_of(b"mine"))
+    assert seals.reply(asked, [b"mine"], strict=True) == [b"mine"]
+    with pytest.raises(DeserializationError, match="another one, in clear"):
+        seals.reply(asked, [b"theirs"], strict=True)
+
+
+def test_a_broker_that_is_found_again_may_have_another_key(seals: Seals) -> None:
+    asked, place = messages.Ask(1, "object", "d"), sealing.object_named(Digest("d"))
+    assert seals.reply(asked, [KEY.seal(b"old", place)]) == [b"old"]
+    keys = Invitation("tcp://box:1", "", KeyPair("", ""), payload=b"n".hex() * 32)
+    seals.use(Connection("tcp://box:1", 0, "", "", "", keys=keys))
+    assert seals.reply(asked, [sealing.Key(b"n" * 32).seal(b"new", place)]) == [b"new"]
 
 
 def test_what_cannot_be_opened_is_a_failure_and_is_not_unpickled(

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 import notebook_ext as nb
-from kernel_worker import rendezvous, settings
+from kernel_worker import context, rendezvous, settings
+from kernel_worker.errors import AuthError, DeserializationError
+from kernel_worker.model import WorkerId, digest_of
+from kernel_worker.rendezvous import Connection
 from kernel_worker.wire import messages, payload
 from kernel_worker.wire.frames import FORM_ARGS
-from notebook_ext import inquiry, process
+from notebook_ext import inquiry, process, sealed
 from notebook_ext.config import config
 from notebook_ext.cutting import cut
 from notebook_ext.exception import ClientClosed, ConnectionError, NotFoundError  # noqa: A004
@@ -37,6 +40,36 @@ def test_questions_that_cannot_be_answered(live: nb.App) -> None:
     asked = process.current().ask("object", "0" * 32, bytes)
     with pytest.raises(NotFoundError):
         asked.join()
+
+
+def test_what_is_not_what_its_digest_says_is_refused_where_the_broker_is_not_believed(
+    add: nb.Function[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert add.remote(1) == 2, "it is connected"
+    session, digest = process.current(), digest_of(b"mine")
+    session.post(session._conversation._told.store, digest, b"mine")
+    assert session.ask("object", digest, bytes).join() == b"mine"
+    identity = context.WorkerIdentity(WorkerId("ta"), "", {}, seals=True)
+    monkeypatch.setattr(context, "worker_identity", identity)
+    assert session.ask("object", digest, bytes).join() == b"mine"
+    monkeypatch.setattr(sealed, "digest_of", lambda _: digest_of(b"theirs"))
+    with pytest.raises(DeserializationError, match="another one, in clear"):
+        session.ask("object", digest, bytes).join()
+
+
+def test_who_has_to_seal_and_has_no_key_is_told_before_the_call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "connection.json"
+    gone = Connection("ipc://s", 1, "i", "m", str(file), payload_key=str(tmp_path / "gone"))
+    rendezvous.publish(gone)
+    identity = context.WorkerIdentity(WorkerId("ta"), str(file), {}, seals=True)
+    monkeypatch.setattr(context, "worker_identity", identity)
+    with Session() as session:
+        with pytest.raises(AuthError, match="No such file"):
+            session.new_call()
+        file.unlink()
+        assert session.new_call().startswith("fc-s"), "the broker is about to be found again"
 
 
 def test_closing_ends_the_waits(live: nb.App) -> None:
