@@ -17,6 +17,7 @@ from kernel_worker.wire.frames import header
 from kernel_worker.wire.payload import BatchReader
 from notebook_ext import exception
 from notebook_ext.known_ranges import KnownRanges
+from notebook_ext.numbering import Spans
 from notebook_ext.outcome import exception_of, value_at
 from notebook_ext.submission import Ended, Submission
 from notebook_ext.twin import Waiting
@@ -172,6 +173,7 @@ class Outcomes(Answer):
         is_small = sum(map(len, inputs)) <= REPLAYED_BYTES
         self._said, self._inputs = (said, inputs) if is_small else (None, ())
         self._left = count
+        self._ended = Spans()
         self._leave: Callable[[], object] | None = None
         self._lock = threading.Lock()
         self._known: KnownRanges[Result] = KnownRanges()
@@ -219,7 +221,7 @@ class Outcomes(Answer):
         with self._lock:
             if self._leave is None:
                 self._known.add(start, start + count, (frames, position))
-        self._count_off(count)
+        self._count_off(start, count)
         self._output.after(self._tell)
 
     def ended(self, end: Ended) -> None:
@@ -233,7 +235,7 @@ class Outcomes(Answer):
                 self._cancelled.append(end)
             else:
                 self._known.add(end.index, end.index + end.count, end)
-        self._count_off(end.count)
+        self._count_off(end.index, end.count)
         self._output.after(self._tell)
 
     def rejected(self, error: str, message: str) -> None:
@@ -258,10 +260,11 @@ class Outcomes(Answer):
         if not self._left:  # over, or nobody knows when it will be
             leave()
 
-    def _count_off(self, count: int) -> None:
+    def _count_off(self, start: int, count: int) -> None:
+        """Note that these have ended, which is told again where somebody else attaches, say."""
         if self._left is None:
             return
-        self._left -= count
+        self._left -= sum(high - low for low, high in self._ended.add(start, start + count))
         if self._left <= 0:
             self._output.finish()
             if self._leave is not None:
