@@ -28,11 +28,13 @@ class ObjectStore:
     def add(self, digest: Digest, content: Frame, owner: str) -> None:
         """Keep `content` for `owner`.
 
+        What is sealed is bound to its digest, which whoever opens it checks. The last one counts:
+        one before may be sealed with a key that nobody has any more.
+
         Raises:
             ProtocolError: It has another digest.
         """
-        if digest not in self._contents:
-            # What is sealed is bound to its digest: whoever opens it checks that.
+        if digest not in self._contents or is_sealed(self._contents[digest]):
             if not is_sealed(content) and digest_of(content) != digest:
                 message = f"an object of {len(content)} bytes is not what its digest {digest} says"
                 raise ProtocolError(message)
