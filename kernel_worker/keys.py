@@ -188,7 +188,10 @@ def read(path: Path) -> Invitation:
             status = os.fstat(file.fileno())
             found = msgspec.json.decode(file.read(), type=Invitation)
     except OSError as error:
-        message = f"connection file {path}: {error.strerror or error}"
+        message = (
+            f"connection file {path}: {error.strerror or error}; `notebook-ext broker invite NAME` "
+            "on the broker's machine makes one"
+        )
         raise InvalidError(message) from error
     except msgspec.DecodeError:
         message = (

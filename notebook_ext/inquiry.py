@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 LIMIT_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
+_HANGS: Final = (
+    "if it hangs, end process {}: the next call starts another one, which knows the spawned calls"
+)
+_UNREACHABLE: Final = (
+    "see there whether it runs (`notebook-ext broker status`), and whether a firewall lets its "
+    "port be reached from here"
+)
 
 
 class Inquiry:
@@ -38,14 +45,14 @@ class Inquiry:
         self._requests = 0
         self._context = zmq.Context()
         self._far: Far | None = None
-        self._whose = "the broker"
+        self._whose, self._remedy = "the broker", _HANGS.format(connection.pid)
         peer = f"cl-{secrets.token_hex(8)}"
         hello = messages.Hello("client", peer, pid=os.getpid(), machine=rendezvous.machine_id())
         if connection.keys is not None:
             from notebook_ext.far import Far  # noqa: PLC0415  only where there is one
 
             self._far = Far(self._context, connection, hello)
-            self._whose = f"the broker at {connection.address}"
+            self._whose, self._remedy = f"the broker at {connection.address}", _UNREACHABLE
             return
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 200)
@@ -171,7 +178,8 @@ class Inquiry:
                     raise errors.ConnectionError(f"the broker refused: {reason}")
                 case _:
                     pass
-        raise errors.ConnectionError(f"{self._whose} did not answer within {self._limit:g} s")
+        message = f"{self._whose} did not answer within {self._limit:g} s; {self._remedy}"
+        raise errors.ConnectionError(message)
 
     def _send(self, message: messages.Message) -> None:
         if self._far is not None:
