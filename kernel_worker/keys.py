@@ -25,7 +25,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from kernel_worker.directories import DATA, make_private, refusing
-from kernel_worker.errors import AuthError, InvalidError, NotFoundError
+from kernel_worker.errors import (
+    AuthError,
+    ConnectionError,  # noqa: A004  ours
+    InvalidError,
+    NotFoundError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +41,8 @@ _KEY_TEXT: Final = re.compile(r"[!-~]{40}")
 _PAYLOAD_KEY: Final = re.compile(r"[0-9a-f]{64}")
 _PLACE: Final = re.compile(r"tcp://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _FORMAT: Final = 1
+_NOT_LISTED: Final = (FileNotFoundError, IsADirectoryError, PermissionError, UnicodeDecodeError)
+"""What reading a file of the list may raise that lists nobody."""
 
 
 class KeyPair(msgspec.Struct, frozen=True):
@@ -129,13 +136,22 @@ class Keys:
             raise NotFoundError(message) from None
 
     def listed(self) -> dict[str, str]:
-        """Return the names of the clients that are let in, by their public keys."""
+        """Return the names of the clients that are let in, by their public keys.
+
+        Raises:
+            ConnectionError: who they are cannot be read now: no descriptor is left, for example.
+        """
         found = {}
-        with contextlib.suppress(OSError):  # whoever cannot be read is not let in
+        try:
             for place in self._clients.iterdir():
-                with contextlib.suppress(OSError, UnicodeDecodeError):
+                with contextlib.suppress(*_NOT_LISTED):
                     if NAME.fullmatch(place.name):
                         found[place.read_text(encoding="ascii").strip()] = place.name
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            message = f"{self._clients} cannot be read: {error.strerror}; it is tried again"
+            raise ConnectionError(message) from error
         return found
 
     def _payload(self) -> str:

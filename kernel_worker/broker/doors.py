@@ -35,7 +35,11 @@ from kernel_worker.broker.sockets import (
     attempt,
     received,
 )
-from kernel_worker.errors import InvalidError, ProtocolError
+from kernel_worker.errors import (
+    ConnectionError,  # noqa: A004  ours
+    InvalidError,
+    ProtocolError,
+)
 from kernel_worker.keys import Keys
 from kernel_worker.wire import messages, resuming
 
@@ -167,7 +171,7 @@ class Doors(Sockets):
         while self._zap.poll(0):
             _, request, _, address, _, _, key = self._zap.recv_multipart()[:7]
             public = z85.encode(key).decode()
-            name = self._keys.listed().get(public)
+            name = self._name_of(public)
             if name is None:
                 _log.warning(
                     "a connection from %s is refused: its key, %s, is not listed",
@@ -181,6 +185,14 @@ class Doors(Sockets):
                 self._expect_look()
                 answer = (b"200", b"OK", public.encode())
             self._zap.send_multipart([b"1.0", request, *answer, b""])
+
+    def _name_of(self, public: str) -> str | None:
+        """Return the name of the client that has a key; None where it is not let in."""
+        try:
+            return self._keys.listed().get(public)
+        except ConnectionError as error:
+            _log.error("nobody is let in: %s", error)
+            return None
 
     def _note_events(self) -> None:
         """Write into the log that somebody was not let in, or that a connection has ended.
@@ -253,7 +265,11 @@ class Doors(Sockets):
         return far is not None and far.goes_on
 
     def check_keys(self) -> int:
-        """End the connections of those whose keys are not listed any more; return how many."""
+        """End the connections of those whose keys are not listed any more; return how many.
+
+        Raises:
+            ConnectionError: the list cannot be read: whoever is connected stays so.
+        """
         listed = self._keys.listed()
         gone = [peer for peer, far in self._far.items() if far.key not in listed]
         for peer in gone:
@@ -417,7 +433,10 @@ class Doors(Sockets):
 
     def _look(self) -> None:
         """See who is still there (whoever is cut off says nothing), and by which keys."""
-        self.check_keys()
+        try:
+            self.check_keys()
+        except ConnectionError as error:
+            _log.error("whoever is connected stays so: %s", error)
         for peer, far in list(self._far.items()):
             word = [far.connection, far.stream.word()]
             if far.reachable and attempt(self._send_far, word) == errno.EHOSTUNREACH:

@@ -20,7 +20,7 @@ import zmq
 
 from kernel_worker.broker import doors as doors_module
 from kernel_worker.broker.sockets import received
-from kernel_worker.errors import AuthError, ProtocolError
+from kernel_worker.errors import AuthError, ConnectionError, ProtocolError  # noqa: A004  ours
 from kernel_worker.keys import Invitation, KeyPair, Keys
 from kernel_worker.model import CallId
 from kernel_worker.rendezvous import Connection, journal_path
@@ -531,6 +531,26 @@ def test_a_look_finds_who_is_gone_and_whose_key_was_removed(
         while True:
             around.turn()
             far.wait(0.0)
+
+
+def test_a_list_of_keys_that_cannot_be_read_revokes_nobody(
+    around: Around, knock: Callable[..., Far], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a flood, or who is on this machine, has taken all descriptors."""
+    around.meets(knock(to(around.invitation), "cl-far"))
+    stranger = around.keys.invite("another", around.doors.door)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))
+    try:
+        around.timers.run(around.now() + 20)
+        with pytest.raises(ConnectionError, match="Too many open files"):
+            around.doors.check_keys()
+        assert around.doors._name_of(stranger.client.public) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert around.losses == []
+    assert "whoever is connected stays so" in caplog.text
+    assert "nobody is let in" in caplog.text
 
 
 def test_who_vanishes_is_found_out_and_what_was_said_waits(
