@@ -59,14 +59,14 @@ class WorkerIdentity(msgspec.Struct, eq=False):
     """Makes a function of a code object and a snapshot: what a reference runs `.local`."""
     entering: FunctionSpec | None = None
     """The instance whose `enter` hooks run now, before the first input."""
-    seals: bool = False
-    """It has run inputs that came sealed: what it calls from then on is sealed too."""
     running: Callable[[], RunningInput | None] | None = None
     """Returns the input that the worker is at, for threads that inherit no context."""
 
 
 worker_identity: WorkerIdentity | None = None
 """Set once, by the worker's main module."""
+seals = False
+"""The code of this process, or an input of it, came sealed: what it calls from then on is too."""
 
 
 def running_input() -> RunningInput | None:

@@ -116,8 +116,7 @@ class Session:
     @property
     def _is_strict(self) -> bool:
         """Whether what goes through here is sealed: the broker is believed nothing."""
-        identity = context.worker_identity
-        return self.is_far or (identity is not None and identity.seals)
+        return self.is_far or context.seals
 
     def _seal(self) -> None:
         """Let what is said from now on be sealed: objects, and the payloads of new calls."""

@@ -264,10 +264,16 @@ class Agent:
             return
         self._retiring.pop(spec.pool, None)
         self._specs[spec.pool] = spec
-        template = self.templates.function(spec, self._contents.opened)
-        template.users += 1
+        template = self._template_of(spec)
         self._workers[asked.worker] = worker = Worker(asked, template)
         template.when_settled(partial(self._launch, worker))
+
+    def _template_of(self, spec: FunctionSpec) -> Template:
+        """Return the template of a function, which has one more user."""
+        seals = self._contents.came_sealed(spec)
+        template = self.templates.function(spec, self._contents.opened, seals=seals)
+        template.users += 1
+        return template
 
     def _launch(self, worker: Worker, template: Template) -> None:
         """Fork the worker from its template, or from the base where that one must not be forked."""
@@ -365,8 +371,7 @@ class Agent:
             self._tell(messages.WorkerExited(worker.id, worker.kill_cause or cause))
             return
         spec = worker.spec
-        template = self.templates.function(spec, self._contents.opened)
-        template.users += 1
+        template = self._template_of(spec)
         worker.template.users -= 1
         self._workers[worker.id] = again = worker.again(template)
         template.when_settled(partial(self._launch, again))

@@ -164,20 +164,24 @@ class Templates:
             self._spawn(template, decoded)
         return self._bases[key]
 
-    def function(self, spec: FunctionSpec, objects: Mapping[Digest, bytes]) -> Template:
+    def function(
+        self, spec: FunctionSpec, objects: Mapping[Digest, bytes], *, seals: bool = False
+    ) -> Template:
         """Return the template of a function; it may not have settled.
 
         Args:
             spec: the function; a template is shared by all instances of a class, unless it makes
                 one itself (`spec.snaps`).
             objects: holds `spec.objects`.
+            seals: some of these came sealed.
         """
         instance = (spec.parameters, spec.version) if spec.snaps else ()
         key = (spec.environment, spec.imports, spec.code, *instance)
         template = self._functions.pop(key, None)
         if template is None or not template.is_of_use:
             parent = self._parent(spec, objects[spec.environment])
-            load = local.Load((), not spec.imports, True, spec.snaps, makes_instance=spec.snaps)
+            snaps = spec.snaps
+            load = local.Load((), not spec.imports, True, snaps, makes_instance=snaps, seals=seals)
             files = contents_of(load, spec, objects)
             template = self._make(spec.name, parent, load, files, spec.startup_timeout_seconds)
         self._functions[key] = template  # the last one is the youngest

@@ -55,6 +55,8 @@ class Load(_Local, tag="load"):
     has_instance: bool = False
     makes_instance: bool = False
     """Make the instance and run its `enter(snap=True)` hooks: those forked later share it."""
+    seals: bool = False
+    """Its function came sealed: what its code writes is in no log."""
 
 
 class ForkWorker(_Local, tag="fork_worker"):

@@ -36,8 +36,7 @@ class Seals:
     def begin(self) -> None:
         """Note that a lease of a sealed call has come: what is said of such calls is sealed."""
         self.is_on = True
-        if context.worker_identity is not None:
-            context.worker_identity.seals = True
+        context.seals = True
 
     def inputs(self, lease: messages.Lease, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Return the inputs of a lease in clear.

@@ -82,7 +82,8 @@ def run(
         files: what came with it.
         load: returns the function; only fast where its template has loaded it.
         threads: the caller's values of `THREAD_VARIABLES`.
-        said: what was written while the instance was made, if this worker is to say it.
+        said: what was written while the code was loaded and the instance made, if this worker is to
+            say it.
     """
     _replace_descriptors(files)
     _set_variables(start, threads)
@@ -90,6 +91,7 @@ def run(
     channel = Channel(start.address, start.worker, start.connection_file)
     identity = context.WorkerIdentity(start.worker, start.connection_file, {}, _load_function)
     context.worker_identity = identity
+    context.seals = start.seals
     try:
         binding = load()
     except BaseException as error:  # noqa: BLE001  the broker hears of it
@@ -123,10 +125,10 @@ def run(
     control.start()
     outputs.install(output)
     faulthandler.enable(2)
+    output.is_holding = isinstance(binding, Instance) or bool(said)
+    for stream, text in said:
+        output.hold(stream, text)
     if isinstance(binding, Instance):
-        output.is_holding = True
-        for stream, text in said:
-            output.hold(stream, text)
         identity.entering = start.spec
         try:
             binding.enter(executor.run_coroutine)

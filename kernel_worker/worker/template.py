@@ -223,7 +223,8 @@ def load(loaded: Loaded, message: local.Load, files: list[int]) -> None:
         with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)
     if message.has_code:
-        loaded.binding = Binding.load(local.content_of(next(remaining)))
+        with _written(loaded.said) if message.seals else contextlib.nullcontext():
+            loaded.binding = Binding.load(local.content_of(next(remaining)))
     if message.has_instance and loaded.binding is not None:
         parameters, initial = map(local.content_of, remaining)
         loaded.instance = Instance(loaded.binding, parameters, initial)

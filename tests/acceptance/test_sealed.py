@@ -66,7 +66,9 @@ def runs_there(site: Site, code: str) -> str:
     return done.stdout
 
 
+LOUD = 'print("q7" + "marker at the import")'
 FUNCTIONS = """
+import loud
 import numpy as np
 
 @app.function(secrets=[nb.Secret.from_dict({"TOKEN": WORD})])
@@ -74,6 +76,10 @@ def echo(x, **more):
     said = "q7marker, in the code of a function"
     assert os.environ["TOKEN"] in said
     return x
+
+@app.function()
+def imports():
+    return loud.__name__
 
 @app.function()
 def fails(x):
@@ -106,6 +112,7 @@ class Kept:
     def enter(self):
         if "broken" in self.word:
             raise RuntimeError(self.word)
+        self.word = echo.remote(self.word)
 
     @nb.method()
     def said(self, x):
@@ -149,6 +156,7 @@ print(json.dumps([
     list(grouped.map([WORD, "b"])) == [WORD, "b"],
     Kept(word=WORD).said.remote("!") == WORD + "!",
     raised(lambda: Kept(word=WORD + " broken").said.remote("!")),
+    imports.remote(),
     reads.remote(put) == (WORD + "captured", 700_000),
     spawned.get() == WORD,
     log_raises,
@@ -165,6 +173,7 @@ def test_a_broker_holds_and_keeps_what_it_cannot_read(
 ) -> None:
     site.types("broker", "start", "--listen", site.address)
     client = laptop()
+    (client.home / "loud.py").write_text(LOUD)
     *printed, said = client.runs(EVERYTHING).splitlines()
     *results, spawned, logged = json.loads(said)
     assert results == [
@@ -180,12 +189,14 @@ def test_a_broker_holds_and_keeps_what_it_cannot_read(
         True,
         True,
         ["RuntimeError", True],
+        "loud",
         True,
         True,
         ["ValueError", True],
         True,
     ]
     assert any("q7marker was printed" in line for line in printed)
+    assert sum("q7marker at the import" in line for line in printed) > 1, "here, and by workers"
     pid = site.place.broker_pid()
     assert memory_has(pid, (SEALED, b"Kept")) == {b"Kept"}, "names are in clear"
     assert files_have(site, (SEALED,)) == set()

@@ -49,8 +49,7 @@ def test_what_is_not_what_its_digest_says_is_refused_where_the_broker_is_not_bel
     session, digest = process.current(), digest_of(b"mine")
     session.post(session._conversation._told.store, digest, b"mine")
     assert session.ask("object", digest, bytes).join() == b"mine"
-    identity = context.WorkerIdentity(WorkerId("ta"), "", {}, seals=True)
-    monkeypatch.setattr(context, "worker_identity", identity)
+    monkeypatch.setattr(context, "seals", True)
     assert session.ask("object", digest, bytes).join() == b"mine"
     monkeypatch.setattr(sealed, "digest_of", lambda _: digest_of(b"theirs"))
     with pytest.raises(DeserializationError, match="another one, in clear"):
@@ -63,8 +62,9 @@ def test_who_has_to_seal_and_has_no_key_is_told_before_the_call(
     file = tmp_path / "connection.json"
     gone = Connection("ipc://s", 1, "i", "m", str(file), payload_key=str(tmp_path / "gone"))
     rendezvous.publish(gone)
-    identity = context.WorkerIdentity(WorkerId("ta"), str(file), {}, seals=True)
+    identity = context.WorkerIdentity(WorkerId("ta"), str(file), {})
     monkeypatch.setattr(context, "worker_identity", identity)
+    monkeypatch.setattr(context, "seals", True)
     with Session() as session:
         with pytest.raises(AuthError, match="No such file"):
             session.new_call()

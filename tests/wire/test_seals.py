@@ -34,16 +34,12 @@ def found(tmp_path: Path) -> Seals:
     return Seals(str(file))
 
 
-@pytest.fixture
-def identity(monkeypatch: pytest.MonkeyPatch) -> context.WorkerIdentity:
-    made = context.WorkerIdentity(WorkerId("ta-1"), "", {})
-    monkeypatch.setattr(context, "worker_identity", made)
-    return made
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "seals", False)
 
 
-def test_what_no_far_client_sent_stays_as_it_is_and_needs_no_key(
-    identity: context.WorkerIdentity,
-) -> None:
+def test_what_no_far_client_sent_stays_as_it_is_and_needs_no_key() -> None:
     none = Seals("/nowhere/connection.json")
     assert none.inputs(lease(NEAR), BATCH) is BATCH
     assert none.content(Digest("d"), b"code") == b"code"
@@ -57,15 +53,13 @@ def test_what_no_far_client_sent_stays_as_it_is_and_needs_no_key(
     assert not none.is_on
     said = messages.Output(NEAR, 3, "stdout", WorkerId("ta-1"))
     assert none.output(said, b"text\n") == (said, b"text\n")
-    assert not identity.seals
+    assert not context.seals
 
 
-def test_inputs_and_objects_come_out_and_answers_go_in(
-    found: Seals, identity: context.WorkerIdentity
-) -> None:
+def test_inputs_and_objects_come_out_and_answers_go_in(found: Seals) -> None:
     found.begin()
     assert found.is_on
-    assert identity.seals, "what it calls is sealed too"
+    assert context.seals, "what it calls is sealed too"
     sealed = KEY.seal_batch(BATCH, sealing.inputs_of(FAR), 3)
     assert [bytes(each) for each in found.inputs(lease(FAR), sealed)] == [*map(bytes, BATCH)]
     assert found.content(Digest("d"), KEY.seal(b"code", sealing.object_named(Digest("d")))) == (
