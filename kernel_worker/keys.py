@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -33,7 +33,6 @@ from kernel_worker.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
@@ -54,9 +53,9 @@ class KeyPair(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"KeyPair({self.public!r}, secret=…)"
 
-    def __rich_repr__(self) -> Iterator[object]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Show what `repr` does: of a struct rich shows every field."""
-        yield self.public
+        return [("public", self.public)]
 
 
 class Invitation(msgspec.Struct, frozen=True):
@@ -74,10 +73,9 @@ class Invitation(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Invitation({self.address!r}, {self.name!r}, …)"
 
-    def __rich_repr__(self) -> Iterator[object]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Show what `repr` does."""
-        yield self.address
-        yield self.name
+        return [("address", self.address), ("name", self.name)]
 
 
 class Keys:

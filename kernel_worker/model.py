@@ -6,7 +6,7 @@ A leaf: it imports nothing of ours, does nothing and can travel on the wire (`ms
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NewType
+from typing import Any, NewType
 
 import msgspec
 
@@ -14,9 +14,6 @@ try:
     from _blake2 import blake2b  # `hashlib` loads OpenSSL: a megabyte in each of our processes
 except ImportError:  # an interpreter that is built otherwise
     from hashlib import blake2b
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PROTOCOL_MAJOR = 1
 """Peers of different majors do not talk; each major has brokers of its own (`rendezvous`)."""
@@ -288,9 +285,9 @@ class Environment(msgspec.Struct, frozen=True, array_like=True):
     def __repr__(self) -> str:
         return f"Environment({self.python!r}, {len(self.variables)} variables, …)"
 
-    def __rich_repr__(self) -> Iterator[object]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Show no values either: they may be secrets, and of a struct rich shows every field."""
-        yield self.python
+        return [("python", self.python)]
 
 
 ELSEWHERE = Environment("", (), {}, "")
@@ -311,9 +308,9 @@ class CallContext(msgspec.Struct, frozen=True, array_like=True):
     def __repr__(self) -> str:
         return f"CallContext({self.directory!r}, {len(self.variables)} variables, …)"
 
-    def __rich_repr__(self) -> Iterator[object]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Show no values either."""
-        yield self.directory
+        return [("directory", self.directory)]
 
 
 class StreamLimits(msgspec.Struct, frozen=True, array_like=True):
