@@ -15,8 +15,9 @@ CHANCE := tests/core/test_invariants.py::TestAnyHistory \
   tests/core/test_scaling.py::test_many_functions_share_two_cores_and_none_starves \
   tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns \
   tests/core/test_granting.py::test_equal_inputs_keep_both_workers_busy
+COMPUTING := tests/test_capture.py
 
-.PHONY: help setup quick demo lab test lint format pytest rest suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
+.PHONY: help setup quick demo lab test lint format pytest chance pages standards rest suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -33,9 +34,10 @@ demo: quick ## run notebooks/quickstart.ipynb here, in the terminal
 lab: quick ## open the quickstart in JupyterLab
 	@$(VENV_PYTHON) -m jupyterlab notebooks/quickstart.ipynb
 
-# The first two compute, a core each; `rest` is alone: its tests watch the clock.
+# What computes shares the cores, then what mostly waits; `rest` is alone: its tests watch the clock.
 test: setup ## everything that CI checks
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint coverage
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target coverage lint chance
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target pages standards
 	@$(MAKE) --no-print-directory rest
 
 lint: setup ## ruff, mypy and the import contracts
@@ -51,10 +53,19 @@ format: setup ## let ruff mend what it can
 pytest: setup ## all tests, the quick ones first
 	$(VENV_PYTHON) -m pytest
 
-# What `coverage` has not run.
+# What `coverage` leaves out of its folders, and what computes alone outside of them.
+chance: setup
+	$(VENV_PYTHON) -m pytest $(CHANCE) $(COMPUTING)
+
+pages: setup
+	$(VENV_PYTHON) -m pytest tests/documentation
+
+standards: setup
+	$(VENV_PYTHON) -m pytest tests/suites
+
 rest: setup
-	$(VENV_PYTHON) -m pytest $(COVERED:%=--ignore=%)
-	$(VENV_PYTHON) -m pytest $(CHANCE)
+	$(VENV_PYTHON) -m pytest \
+	  $(patsubst %,--ignore=%,$(COVERED) $(COMPUTING) tests/documentation tests/suites)
 
 large: setup ## the tests' largest sizes, for some minutes
 	$(VENV_PYTHON) -m pytest -m large
