@@ -48,6 +48,10 @@ current_input: ContextVar[RunningInput | None] = ContextVar("current_input", def
 """The input that runs in this thread or task."""
 
 
+traceparent: ContextVar[str] = ContextVar("traceparent", default="")
+"""The span (W3C) below which what runs in this thread or task belongs; empty: nobody traces."""
+
+
 class WorkerIdentity(msgspec.Struct, eq=False):
     """What a worker process tells a nested client that is made in it."""
 

@@ -304,6 +304,8 @@ class CallContext(msgspec.Struct, frozen=True, array_like=True):
     """Which method of an instance is called; empty for functions."""
     keep_failed_seconds: float = 0.0
     """How long a worker keeps the frames of an input that failed for good; 0: it does not."""
+    traceparent: str = ""
+    """The caller's span (W3C), where it makes spans: what runs of the call belongs below it."""
 
     def __repr__(self) -> str:
         return f"CallContext({self.directory!r}, {len(self.variables)} variables, …)"

@@ -34,7 +34,7 @@ _PROFILE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,31}")
 _ADDRESS = re.compile(r"tcp://(\*|[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 DEFAULT_PORT = 9465
 _MOST_PORTS = 65_535
-_PROGRESS = ("auto", "widget", "text", "off")
+_CHOICES = {"progress": ("auto", "widget", "text", "off"), "log_format": ("text", "json")}
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 
@@ -67,6 +67,8 @@ class Settings:
     """How a map shows its progress: auto, widget, text or off."""
     log_prefix: bool = False
     """Whether each line of output carries the function and input that wrote it."""
+    log_format: str = "text"
+    """How the broker and its host agent write their log: text, or json (an object in each line)."""
     keep_failed_seconds: float = 0.0
     """How long a worker keeps the frames of an input that failed, for `%remote_debug`; 0: not."""
     max_request_mib: int = 512
@@ -278,8 +280,8 @@ def _devices(name: str, value: object, origin: str) -> tuple[int, ...]:
 
 
 def _choice(name: str, value: object, origin: str) -> str:
-    if value not in _PROGRESS:
-        raise _invalid(name, value, origin, ", ".join(_PROGRESS))
+    if value not in _CHOICES[name]:
+        raise _invalid(name, value, origin, ", ".join(_CHOICES[name]))
     return str(value)
 
 
@@ -303,6 +305,7 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "result_ttl_seconds": _seconds,
     "progress": _choice,
     "log_prefix": _flag,
+    "log_format": _choice,
     "keep_failed_seconds": _seconds,
     "max_request_mib": _count,
     "listen": _address,

@@ -15,7 +15,7 @@ from kernel_worker.errors import InvalidError
 from kernel_worker.model import is_deployed
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import payload
-from notebook_ext import process
+from notebook_ext import process, spans
 from notebook_ext.arguments import copied, encoded, plain, shared_object, weighed
 from notebook_ext.call import FunctionCall
 from notebook_ext.companions import Companions, gathering
@@ -77,7 +77,9 @@ class Callee(Source, Generic[P, R]):
         if frames is None:
             frames = weighed(self._name, gathering(companions, encoded, args, kwargs))
         context, refusal = self._context(), NO_LINE
-        is_plain = running is None and not companions and not package.table
+        is_plain = (
+            running is None and not companions and not package.table and not spans.are_wanted()
+        )
         if blocks and is_plain and (self._raw is not None or not is_deployed(self._key)):
             direct = session.lines.call(package, context, frames)
             if not isinstance(direct, Refusal):
@@ -90,10 +92,11 @@ class Callee(Source, Generic[P, R]):
         parent = running.as_parent() if running is not None else None
         if running is not None:
             waiting.announce = partial(_announce, session, call)
+        span, context = spans.begun(self._name, call, context)
         said = Submission(
             call,
             package,
-            answer,
+            answer if span is None else span.watching(answer),
             context=context,
             parent=parent,
             deaths=refusal.deaths,
@@ -253,16 +256,19 @@ class Callee(Source, Generic[P, R]):
         package = self._package(running)
         companions: Companions = {}
         digest, objects = gathering(companions, shared_object, shared)
+        call = session.new_call()
+        span, context = spans.begun(self._name, call, self._context())
         return Submission(
-            session.new_call(),
+            call,
             package,
             receiver,
             shared=digest,
-            context=self._context(),
+            context=context,
             parent=running.as_parent() if running is not None else None,
             objects=objects,
             raw=self._replayable,
             snapshot_now=self._snapshot_now,
+            span=span,
             companions=companions,
         )
 
@@ -289,6 +295,8 @@ class Callee(Source, Generic[P, R]):
         waiting: Waiting[FunctionCall[R]] = Waiting()
         said.companions.update(companions)
         said.receiver = Acceptance(output, waiting, call)
+        if said.span is not None:
+            said.receiver = said.span.watching(said.receiver)
         said.attached = False
         said.streams = self.is_generator
         said.parts = parts

@@ -134,7 +134,7 @@ class AttachedRun(Run):
 
     def start(self) -> None:
         """Make the call."""
-        self._said.receiver = self
+        self._said.receiver = self if self._said.span is None else self._said.span.watching(self)
         self.session.submit(self._said, 1, self._frames)
         self._frames = ()
 

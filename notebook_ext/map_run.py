@@ -102,6 +102,8 @@ class MapRun(Answer):
         if resumes is not None:
             self._said.companions.update(resumes.feed.companions)
         self.call = self._said.call
+        if self._said.span is not None:
+            self.settled.add_callback(self._finish_span)
         self.retries = Retries(self, self._said)
         self.sent = 0
         """So many inputs were given to the session."""
@@ -301,6 +303,11 @@ class MapRun(Answer):
         if not self.unanswered:
             self._note_unanswered()
         self.settled.complete(_nothing)
+
+    def _finish_span(self) -> None:
+        """Say in the trace how it went."""
+        first, state = self.facts.first_error, self.facts.state
+        self._said.span.finish(first[1] if first is not None else state * (state == "failed"))
 
     def _note_unanswered(self) -> None:
         if self._open is not None and not self.is_whole:

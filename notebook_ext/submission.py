@@ -128,6 +128,8 @@ class Submission(msgspec.Struct, eq=False):
     """What runs the function here, where that can be: for replays …"""
     snapshot_now: Callable[[], Digest] | None = None
     """… and what reads what it captures as that is now."""
+    span: Any = None
+    """A `spans.CallSpan`, where the call is traced."""
     companions: dict[FunctionKey, Package] = msgspec.field(default_factory=dict)
     """Functions that are among the arguments; those of a map's inputs are added as it goes."""
 

@@ -59,6 +59,11 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
     from kernel_worker.journal.thread import Journal  # noqa: PLC0415
 
     configured = settings.load(start="/")
+    if configured.log_format == "json":
+        from kernel_worker.broker.log_json import JsonLines  # noqa: PLC0415  where it is asked for
+
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonLines())
     directory = rendezvous.prepare_directory(configured)
     lock = rendezvous.claim(directory)
     if lock is None:

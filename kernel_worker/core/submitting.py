@@ -232,7 +232,7 @@ def _kinship(pool: Pool, made: events.CallSubmitted | records.CallSubmitted) -> 
     context = made.context
     same = (made.snapshot, made.table, made.shared, context.directory, context.variables)
     # A group is one call of one method; side by side, methods of an instance may differ.
-    return same if pool.is_concurrent else (*same, context)
+    return same if pool.is_concurrent else (*same, context.method, context.keep_failed_seconds)
 
 
 def _submitted_record(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kernel_worker import settings
 from kernel_worker.errors import Error
-from kernel_worker.host import orphans, resources, templates
+from kernel_worker.host import log, orphans, resources, templates
 from kernel_worker.host.agent import Agent
 from kernel_worker.model import HostId
 from kernel_worker.rendezvous import claim_agent, machine_id, read_connection
@@ -33,17 +33,19 @@ def main(arguments: list[str] | None = None) -> int:
         if connection is None:
             raise FileNotFoundError(options.connection)
         offered = resources.measure(options.max_workers, options.gpus)
-        grace_seconds = settings.load(start="/").broker_grace_seconds
+        configured = settings.load(start="/")
+        log.begin(configured.log_format)
     except (Error, OSError) as error:
-        sys.stderr.write(f"host agent: {error}\n")
+        log.say(f"{error}")
         return 1
     orphans.become_subreaper()
     lifeline = os.pipe2(os.O_CLOEXEC)
     base = templates.fork_base(*lifeline)  # before there is a thread
     path = str(Path(options.connection).absolute())
     if claim_agent(path) is None:  # behind the fork, which would have the lock too
-        sys.stderr.write(f"host agent: another one lives beside {path}\n")
+        log.say(f"another one lives beside {path}")
         return 1
+    grace_seconds = configured.broker_grace_seconds
     host = HostId(f"ho-{os.urandom(8).hex()}")
     agent = Agent(host, connection.address, path, offered, lifeline, machine_id(), grace_seconds)
     agent.templates.adopt_base(base, sys.executable, dict(os.environ))

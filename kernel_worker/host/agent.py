@@ -24,7 +24,6 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, assert_never
@@ -37,7 +36,7 @@ from kernel_worker.errors import (
     InternalFailure,
     TimeoutError,  # noqa: A004  ours
 )
-from kernel_worker.host import memory, orphans, survival, workers
+from kernel_worker.host import log, memory, orphans, survival, workers
 from kernel_worker.host.connection import Connection
 from kernel_worker.host.contents import Contents
 from kernel_worker.host.succession import Succession
@@ -162,7 +161,7 @@ class Agent:
 
     def _give_up_broker(self, dialled: int) -> None:
         if dialled == self._dialled and not self._broker.is_welcome:
-            sys.stderr.write("host agent: there is no broker any more: everything ends\n")
+            log.say("there is no broker any more: everything ends")
             self._is_ending = True
 
     def _broker_gone(self) -> None:
@@ -191,7 +190,7 @@ class Agent:
             try:
                 self._obey(messages.decode_at_host(frames[0]), frames[1:])
             except Exception as error:  # noqa: BLE001  one bad message ends no host
-                sys.stderr.write(f"host agent: {type(error).__name__}: {error}\n")
+                log.say(f"{type(error).__name__}: {error}")
 
     def _obey(self, message: messages.ToHost, frames: list[bytes]) -> None:
         match message:
@@ -221,7 +220,7 @@ class Agent:
             case messages.Welcome():
                 self._broker.is_welcome = True
             case messages.Refused():
-                sys.stderr.write(f"host agent: refused: {message.reason}\n")
+                log.say(f"refused: {message.reason}")
                 self._is_ending = True
             case messages.Bye():
                 self._is_ending = True

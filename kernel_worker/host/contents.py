@@ -5,10 +5,10 @@ What came sealed is opened here, on the workers' side, and from then on is what 
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from kernel_worker.errors import Error
+from kernel_worker.host import log
 from kernel_worker.wire.frames import is_sealed
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Contents:
             try:
                 content = self._seals.content(digest, content)
             except Error as error:
-                sys.stderr.write(f"host agent: {error}\n")
+                log.say(f"{error}")
                 self._sealed[digest] = str(error)
                 return
         self.opened[digest] = content

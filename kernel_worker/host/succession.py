@@ -8,13 +8,13 @@ tried, and so it does where several in a row have died young: what kills them wo
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from kernel_worker import rendezvous, settings
 from kernel_worker.errors import Error
+from kernel_worker.host import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ def start_broker() -> None:
     try:
         rendezvous.find_or_start(settings.load(start="/"))
     except (Error, OSError) as error:
-        sys.stderr.write(f"host agent: no broker follows the one that is gone: {error}\n")
+        log.say(f"no broker follows the one that is gone: {error}")
 
 
 class Succession:

@@ -275,7 +275,20 @@ class Executor:
         self._surroundings.enter(lease.context)
         self._binding.select(lease.context.method)
         function = self._binding.function
-        return function if type(function) in _WRITTEN_IN_PYTHON else _framed(function)
+        if type(function) not in _WRITTEN_IN_PYTHON:
+            function = _framed(function)
+        if lease.context.traceparent:
+            function = self._traced(function, lease)
+        return function
+
+    def _traced(self, function: Callable[..., Any], lease: messages.Lease) -> Callable[..., Any]:
+        from kernel_worker.worker import spans  # noqa: PLC0415  only where a caller traces
+
+        name = ".".join(filter(None, (self._binding.name, lease.context.method)))
+        parent, streams = lease.context.traceparent, lease.streams is not None
+        return spans.traced(
+            function, name, parent, is_async=self._binding.is_async, streams=streams
+        )
 
     def _run_all(
         self, work: Work, function: Callable[..., Any], reader: payload.BatchReader

@@ -33,9 +33,10 @@ def submit(simulation: Simulation, pool: PoolId, name: str, count: int, **more: 
     """Submit a closed call that captured or shares what is given."""
     call = CallId(name)
     simulation.left[call] = count
+    context = CallContext(more.get("directory", ""), traceparent=more.get("traceparent", ""))
     event = events.CallSubmitted(
         CLIENT, call, pool, True, count, closed=True,
-        snapshot=Digest(more.get("snapshot", "")), context=CallContext(more.get("directory", "")),
+        snapshot=Digest(more.get("snapshot", "")), context=context,
     )  # fmt: skip
     simulation.feed(event)
     return call
@@ -359,6 +360,14 @@ def test_calls_that_captured_other_values_are_not_grouped() -> None:
         ["fc-b", "fc-d"],
         ["fc-g"],
     ]
+
+
+def test_calls_of_other_traces_are_grouped() -> None:
+    simulation, pool = batched(wait=0.2)
+    for number in range(4):
+        submit(simulation, pool, f"fc-{number}", 1, traceparent=str(number))
+    simulation.run(5.0)
+    assert sizes(simulation) == [4]
 
 
 def test_a_retried_input_is_a_group_by_itself_and_need_not_wait() -> None:
