@@ -17,7 +17,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import work
-from benchmarks.systems import SYSTEMS, WORKERS, System
+from benchmarks.systems import SYSTEMS, WORKERS, NotebookExt, System
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,19 +92,32 @@ def tasks(system: System, kind: str, lengths: list[float]) -> Answer:
     return {"seconds": seconds, "ideal_seconds": sum(executed) / WORKERS}
 
 
-def echo(system: System, megabytes: int, times: int) -> Answer:
-    """Send an array there and have it back; the seconds of each time, and its bytes both ways."""
+def echo(system: System, megabytes: int, times: int, *, change: bool = False) -> Answer:
+    """Send an array there and have it back; the seconds of each time, and its bytes both ways.
+
+    With `change` another one comes back, which was made there.
+    """
     import numpy as np  # noqa: PLC0415  a part of this measurement alone
 
+    function: Callable[[Any], Any] = work.increased if change else work.echo
     sent = np.arange(megabytes * 125_000, dtype=np.float64)
-    system.call(work.echo, sent[:1000])
+    system.call(function, sent[:1000])
     durations = []
     for _ in range(times):
         begun = time.perf_counter()
-        found = system.call(work.echo, sent)
+        found = system.call(function, sent)
         durations.append(time.perf_counter() - begun)
-        _expect((found.shape, found[-1]), (sent.shape, sent[-1]))
+        _expect((found.shape, found[-1]), (sent.shape, sent[-1] + change))
     return {"durations": durations, "bytes": 2 * sent.nbytes}
+
+
+def large_values(system: System) -> Answer:
+    """Measure what only ours has: shared arguments, and items of 1 MB."""
+    import numpy as np  # noqa: PLC0415  as above
+
+    if not isinstance(system, NotebookExt):
+        raise TypeError(f"{system} has no such thing")
+    return {"figures": system.large_values(np.arange(12_500_000, dtype=np.float64))}
 
 
 def first_of_many(system: System, count: int) -> Answer:
@@ -130,7 +143,17 @@ def close(system: System) -> Answer:
 
 ACTIONS: dict[str, Callable[..., Answer]] = {
     action.__name__: action
-    for action in (load, first_result, latency, map_noops, tasks, echo, first_of_many, close)
+    for action in (
+        load,
+        first_result,
+        latency,
+        map_noops,
+        tasks,
+        echo,
+        large_values,
+        first_of_many,
+        close,
+    )
 }
 
 

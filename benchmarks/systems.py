@@ -9,7 +9,9 @@ that is not installed raises `ImportError` on `load`, before anything is started
 from __future__ import annotations
 
 import os
+import statistics
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -78,6 +80,34 @@ class NotebookExt:
 
     def map_chunked(self, arguments: Sequence[int], size: int) -> list[int] | None:  # noqa: ARG002
         return None
+
+    def large_values(self, array: Any) -> dict[str, float]:
+        """Return the figures of `benchmarks.arrays` that have no counterpart elsewhere."""
+        last = self._app.function(max_containers=WORKERS)(work.last)
+        items = self._app.function(max_containers=1, is_generator=True)(work.megabytes)
+        list(last.map([0.0] * 4, kwargs={"array": array[:10]}))
+        without: list[float] = []
+        shared: list[float] = []
+        for _ in range(3):
+            for spent, given in ((without, array[:10]), (shared, array)):
+                begun = time.perf_counter()
+                list(last.map([0.001] * 1_000, kwargs={"array": given}))
+                spent.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+        self.call(work.length, array)
+        write = time.perf_counter() - begun
+        list(items.remote_gen(2))
+        rates = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            count = sum(1 for _ in items.remote_gen(500))
+            rates.append(count / 1_000 / (time.perf_counter() - begun))
+        return {
+            "shared by 1,000 inputs of 1 ms, without its write": (
+                (statistics.median(shared) - write) / statistics.median(without)
+            ),
+            "items of 1 MB, GB/s": statistics.median(rates),
+        }
 
     def close(self) -> None:
         """Leave the broker to the run's sweep: it is meant to outlive its clients."""

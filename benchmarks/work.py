@@ -7,7 +7,10 @@ with what was executed and not with what was asked for (a 1 ms sleep lasts longe
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def noop(value: int) -> int:
@@ -23,6 +26,28 @@ def echo(value: Any) -> Any:
 def noop_each(values: list[int]) -> list[int]:
     """Return what `noop` returns for each of `values`: a chunk made by hand."""
     return [noop(value) for value in values]
+
+
+def increased(array: Any) -> Any:
+    """Return another array."""
+    return array + 1
+
+
+def length(array: Any) -> int:
+    """Return how many elements an array has."""
+    return len(array)
+
+
+def last(seconds: float, array: Any) -> float:
+    """Sleep, and return the last element of an array."""
+    time.sleep(seconds)
+    return float(array[-1])
+
+
+def megabytes(count: int) -> Iterator[bytes]:
+    """Yield so many items of 1 MB."""
+    for at in range(count):
+        yield bytes([at % 256]) * 1_000_000
 
 
 def sleep(seconds: float) -> float:

@@ -306,6 +306,9 @@ class CallContext(msgspec.Struct, frozen=True, array_like=True):
     """How long a worker keeps the frames of an input that failed for good; 0: it does not."""
     traceparent: str = ""
     """The caller's span (W3C), where it makes spans: what runs of the call belongs below it."""
+    store: str = ""
+    """The directory where large buffers of an attached call lie, and of its results, on the machine
+    of its client; empty: nowhere."""
 
     def __repr__(self) -> str:
         return f"CallContext({self.directory!r}, {len(self.variables)} variables, …)"

@@ -72,7 +72,10 @@ class Settings:
     keep_failed_seconds: float = 0.0
     """How long a worker keeps the frames of an input that failed, for `%remote_debug`; 0: not."""
     max_request_mib: int = 512
-    """How much the arguments of one input may be together, pickled; what was put does not count."""
+    """How much the arguments of one input may be together, pickled; what was put does not count,
+    nor what lies in shared memory."""
+    store_mib: int = 4096
+    """How much of a client's large values may lie in shared memory at once; more go to a disk."""
     listen: str | None = None
     """Where a broker lets clients of other machines in, by their keys: `tcp://ADDRESS:PORT`."""
     connection_file: Path | None = None
@@ -308,6 +311,7 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "log_format": _choice,
     "keep_failed_seconds": _seconds,
     "max_request_mib": _count,
+    "store_mib": _count,
     "listen": _address,
     "connection_file": _file,
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any, cast
 
+from kernel_worker.errors import SerializationError
 from kernel_worker.model import Digest, digest_of
+from kernel_worker.store.blobs import Content
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import payload
 from notebook_ext.config import current
@@ -14,20 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kernel_worker.wire.frames import Frame
+    from kernel_worker.wire.payload import Keep
 
 _ALWAYS_SENT_BYTES = 1024 * 1024
 """No setting forbids so little."""
 
 
-def encoded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
-    """Return the batch of one input.
+def encoded(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], keep: Keep | None = None
+) -> list[Frame]:
+    """Return the batch of one input; `keep` is where its large buffers may go instead.
 
     Raises:
         SerializationError: an argument cannot travel; the message has the path to the culprit.
     """
     if kwargs:
-        return payload.encode_batch([(args, kwargs)], wire_frames.FORM_CALL)
-    return payload.encode_batch([args], wire_frames.FORM_ARGS)
+        return payload.encode_batch([(args, kwargs)], wire_frames.FORM_CALL, keep)
+    return payload.encode_batch([args], wire_frames.FORM_ARGS, keep)
 
 
 def plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame] | None:
@@ -62,13 +67,31 @@ def weighed(name: str, frames: list[Frame], count: int = 1) -> list[Frame]:
     return frames
 
 
-def shared_object(shared: Mapping[str, Any]) -> tuple[Digest, dict[Digest, bytes]]:
-    """Return the object that holds the arguments which all inputs of a call share."""
+def shared_object(
+    shared: Mapping[str, Any], keep: Keep | None = None
+) -> tuple[Digest, dict[Digest, bytes]]:
+    """Return the object that holds the arguments which all inputs of a call share.
+
+    Args:
+        shared: the arguments.
+        keep: where large buffers may go instead.
+    """
     if not shared:
         return Digest(""), {}
-    data = _one_pickle(dict(shared))
+    data = _with_buffers(dict(shared), keep) if keep is not None else _one_pickle(dict(shared))
     digest = digest_of(data)
     return digest, {digest: data}
+
+
+def _with_buffers(shared: dict[str, Any], keep: Keep) -> bytes:
+    """Return `shared` as one pickle, with its buffers or with the places where they are."""
+    try:
+        frames = payload.encode_batch([shared], wire_frames.FORM_VALUE, keep)
+    except SerializationError:
+        return _one_pickle(shared)  # which names the culprit as the caller knows it
+    if wire_frames.is_stored(frames):
+        return Content.of(frames)
+    return _one_pickle(shared) if frames[2:] else bytes(frames[1])
 
 
 def _one_pickle(shared: dict[str, Any]) -> bytes:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from msgspec.structs import replace
+
 from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import is_deployed
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import payload
-from notebook_ext import process, spans
+from notebook_ext import blobs, process, spans
 from notebook_ext.arguments import copied, encoded, plain, shared_object, weighed
 from notebook_ext.call import FunctionCall
 from notebook_ext.companions import Companions, gathering
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from kernel_worker.context import RunningInput
     from kernel_worker.model import CallId, Digest
     from kernel_worker.wire.frames import Frame
+    from kernel_worker.wire.payload import Keep
     from notebook_ext.generators import AttachedRun, RemoteGenerator
     from notebook_ext.maps import Map
     from notebook_ext.session import Session
@@ -75,7 +78,8 @@ class Callee(Source, Generic[P, R]):
         companions: Companions = {}
         frames = plain(args, kwargs)
         if frames is None:
-            frames = weighed(self._name, gathering(companions, encoded, args, kwargs))
+            keep = blobs.here.keep
+            frames = weighed(self._name, gathering(companions, encoded, args, kwargs, keep))
         context, refusal = self._context(), NO_LINE
         is_plain = (
             running is None and not companions and not package.table and not spans.are_wanted()
@@ -130,7 +134,9 @@ class Callee(Source, Generic[P, R]):
                 "`yield` (or is_generator=True, where it returns an iterator)."
             )
         companions: Companions = {}
-        frames = copied(weighed(self._name, gathering(companions, encoded, args, kwargs)))
+        process.current()  # which has a place for large buffers
+        given = gathering(companions, encoded, args, kwargs, blobs.here.keep)
+        frames = copied(weighed(self._name, given))
         from notebook_ext.generators import RemoteGenerator  # noqa: PLC0415  imported when used
 
         begin = partial(self._streamed, frames, companions)
@@ -250,12 +256,25 @@ class Callee(Source, Generic[P, R]):
         run: Map[R] = Map(self, input_iterators, shared=kwargs or {}, title="for_each")
         return run.drained(ignore_exceptions=ignore_exceptions)
 
-    def submission(self, session: Session, receiver: Any, shared: Mapping[str, Any]) -> Submission:
-        """Return a call of this function, as made here and now, without inputs; for maps."""
+    def submission(
+        self,
+        session: Session,
+        receiver: Any,
+        shared: Mapping[str, Any],
+        keep: Keep | None = None,
+    ) -> Submission:
+        """Return a call of this function, as made here and now, without inputs; for maps.
+
+        Args:
+            session: what it goes through.
+            receiver: who hears of it.
+            shared: arguments that all inputs share.
+            keep: where large buffers of these may go instead.
+        """
         running = running_input()
         package = self._package(running)
         companions: Companions = {}
-        digest, objects = gathering(companions, shared_object, shared)
+        digest, objects = gathering(companions, shared_object, shared, keep)
         call = session.new_call()
         span, context = spans.begun(self._name, call, self._context())
         return Submission(
@@ -298,6 +317,7 @@ class Callee(Source, Generic[P, R]):
         if said.span is not None:
             said.receiver = said.span.watching(said.receiver)
         said.attached = False
+        said.context = replace(said.context, store="")  # what is there does not last
         said.streams = self.is_generator
         said.parts = parts
         session.submit(said, count, frames)

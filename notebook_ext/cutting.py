@@ -42,5 +42,6 @@ def picked(frames: Sequence[Frame], positions: Sequence[int]) -> list[Frame]:
         head.form,
         [0, *accumulate(map(len, items))],
         [0, *accumulate(map(len, buffers))],
+        stored=head.stored,
     )
     return [front, b"".join(items), *(frame for each in buffers for frame in each)]

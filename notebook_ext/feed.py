@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernel_worker.errors import InvalidError, SerializationError
 from kernel_worker.wire import payload
-from kernel_worker.wire.frames import FORM_ARGS
+from kernel_worker.wire.frames import FORM_ARGS, plain_bytes
+from notebook_ext import blobs
 from notebook_ext.companions import Companions, gathering
 from notebook_ext.twin import Waiting, done
 
@@ -145,7 +146,7 @@ class Feed:
         self._spread = spread
         self._gate = gate
         self._ready = ready
-        self._writer = payload.BatchWriter(FORM_ARGS, limit_bytes)
+        self._writer = payload.BatchWriter(FORM_ARGS, limit_bytes, blobs.here.keep)
         self._limit = limit_bytes
         self._batches: deque[tuple[int, list[Frame]]] = deque()
         self._announced = False
@@ -332,13 +333,14 @@ class Feed:
         """Add a batch; of one that cannot be pickled, the inputs before the culprit."""
         frames = None
         with contextlib.suppress(SerializationError):  # the culprit raises it below, alone
-            frames = gathering(self.companions, payload.encode_batch, chunk, FORM_ARGS)
+            encode = payload.encode_batch
+            frames = gathering(self.companions, encode, chunk, FORM_ARGS, blobs.here.keep)
         if frames is None or sum(map(len, frames)) > self._limit:
             for item in chunk:
                 self._add_one(item)
             return
         owned = [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
-        self._gate.note_size(len(chunk), sum(map(len, owned)))
+        self._gate.note_size(len(chunk), plain_bytes(owned))
         self._gate.pulled += len(chunk)
         self._batches.append((len(chunk), list(owned)))
         self._ready()

@@ -21,6 +21,7 @@ from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import NoValue
 from kernel_worker.wire import payload
+from kernel_worker.wire.frames import plain_bytes
 from notebook_ext import dropping
 from notebook_ext.delivery import Delivery
 from notebook_ext.outcome import value_at
@@ -308,5 +309,5 @@ def _values(run: Run, piece: Any) -> Iterator[Any]:
         if run.taken % CREDIT_ITEMS == 0:
             run.credit(within=True)
         yield item
-    run.taken_bytes += sum(map(len, piece.frames))
+    run.taken_bytes += plain_bytes(piece.frames)
     run.credit()

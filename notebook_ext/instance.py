@@ -272,7 +272,9 @@ class Method(Function[..., Any]):
 
     def _context(self) -> CallContext:
         around = self._pool._context()
-        return CallContext(around.directory, around.variables, method=self._method)
+        return CallContext(
+            around.directory, around.variables, method=self._method, store=around.store
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (self._instance, self._method)

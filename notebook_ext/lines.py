@@ -33,6 +33,8 @@ from msgspec.structs import replace
 from kernel_worker.model import Outcome
 from kernel_worker.wire import line as wire_line
 from kernel_worker.wire import payload
+from kernel_worker.wire.frames import is_stored
+from notebook_ext import blobs
 from notebook_ext.outcome import value_at
 from notebook_ext.receivers import open_result, raise_rejection
 from notebook_ext.twin import LOOK_SECONDS, Ready, Waiting, shortened
@@ -84,7 +86,7 @@ class Line:
             output_in: gives where the output of a call goes that was made in a context.
             on_over: called when no further input runs by the line.
         """
-        self.said = said
+        self.said = replace(said, receiver=None)  # which has the value, and knows this
         self.call = said.call
         self.package = said.package
         self.context = said.context
@@ -345,8 +347,10 @@ class Lines:
         try:
             line.next += 1
             data = b""
+            # Those that name buffers know more than goes out.
+            said = frames if len(frames) <= 2 else [bytes(frame) for frame in frames]  # noqa: PLR2004  header and pickles
             try:
-                end.send(wire_line.encode((index, frames)))
+                end.send(wire_line.encode((index, said)))
                 data = _received(end)
             except ConnectionError:
                 pass
@@ -361,6 +365,8 @@ class Lines:
             shortened(interrupt)
             raise
         if answer:
+            if len(answer) > 2:  # noqa: PLR2004  header and pickles
+                answer = tuple(blobs.taken([*answer])) if is_stored(answer) else answer
             return Ready(payload.loads(answer))
         if waiting.failed:
             return waiting

@@ -26,6 +26,8 @@ import zmq
 
 from kernel_worker.errors import Error, ProtocolError
 from kernel_worker.wire import messages
+from kernel_worker.wire.frames import is_stored
+from notebook_ext import blobs
 from notebook_ext.conversation import Conversation
 from notebook_ext.sealed import Seals
 
@@ -211,10 +213,13 @@ class Link:
             self._fail("ConnectionError", _STOPPED)  # before anything asks for another broker
             self._hang_up()
         elif len(frames) > 1 and self.seals.concerns(message, frames[1]):
-            for each, payload in self.seals.opened(message, frames[1:]):
-                self.conversation.receive(each, payload)
+            for each, opened in self.seals.opened(message, frames[1:]):
+                self.conversation.receive(each, opened)
         else:
-            self.conversation.receive(message, frames[1:])
+            payload = frames[1:]
+            if len(payload) > 2 and is_stored(payload):  # noqa: PLR2004  header and pickles
+                payload = blobs.taken(payload)
+            self.conversation.receive(message, payload)
 
     # ---- finding the broker ---------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from kernel_worker.errors import CallCancelledError, RequestSizeError, SerializationError
 from kernel_worker.model import Outcome
-from notebook_ext import dropping, facts, process
+from kernel_worker.wire.frames import plain_bytes
+from notebook_ext import blobs, dropping, facts, process
 from notebook_ext.config import current
 from notebook_ext.delivery import Delivery, Skipped
 from notebook_ext.facts import MapFacts
@@ -97,7 +98,7 @@ class MapRun(Answer):
             self.feed, self._places = refeed, refeed.places
         self.drain: Drain | None = None
         """For a map whose results nobody takes."""
-        self._said = function.submission(self.session, self, shared)
+        self._said = function.submission(self.session, self, shared, blobs.here.keep)
         self.feed.companions = self._said.companions
         if resumes is not None:
             self._said.companions.update(resumes.feed.companions)
@@ -344,7 +345,7 @@ class MapRun(Answer):
         for offset, ours, size in self.ours(start, count):
             self._succeed_here(ours, size, position + offset, frames)
         if self.drain is None:
-            self.gate.note_size(count, sum(map(len, frames)))
+            self.gate.note_size(count, plain_bytes(frames))
         self._answered(count)
 
     def _succeed_here(self, index: int, count: int, position: int, frames: list[bytes]) -> None:
@@ -405,6 +406,7 @@ class MapRun(Answer):
     def _look_for_end(self) -> None:
         if self._closed and self.gate.ended == self.sent:
             self._output.finish()
+            self._said.objects = {}  # what is shared may be large, and a map that is over may stay
             self.settled.complete(_nothing)
 
     def _look(self) -> None:

@@ -33,7 +33,7 @@ from kernel_worker.model import (
     is_text,
 )
 from kernel_worker.wire import instances
-from notebook_ext import process
+from notebook_ext import blobs, process
 from notebook_ext.submission import Package
 
 if TYPE_CHECKING:
@@ -383,8 +383,13 @@ class Surroundings:
         if raw is None or raw != self._seen:
             self._different = self._difference()
             self._seen = dict(raw) if raw is not None else None
-        if last.directory != directory or last.variables is not self._different:
-            self._last = last = CallContext(directory, self._different)
+        store = blobs.here.directory
+        if (
+            last.directory != directory
+            or last.variables is not self._different
+            or last.store != store
+        ):
+            self._last = last = CallContext(directory, self._different, store=store)
         return last
 
     def _difference(self) -> tuple[tuple[str, str | None], ...]:

@@ -29,9 +29,11 @@ def current() -> Session:
         return session
     with _Current.lock:
         if _Current.session is None or not _Current.session.is_usable:
-            from notebook_ext.session import Session  # noqa: PLC0415  see the docstring
+            from notebook_ext import blobs  # noqa: PLC0415  see the docstring
+            from notebook_ext.session import Session  # noqa: PLC0415  likewise
 
             _Current.session = Session()
+            blobs.begin(_Current.session)
         return _Current.session
 
 
@@ -57,7 +59,10 @@ def close() -> None:
     with _Current.lock:
         session, _Current.session = _Current.session, None
     if session is not None:
+        from notebook_ext import blobs  # noqa: PLC0415  there is one
+
         session.close()
+        blobs.end()
 
 
 def _forget() -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from kernel_worker.errors import ConnectionError, DeserializationError, Error  # noqa: A004  ours
 from kernel_worker.model import SEALED_CALL, CallId, Digest, Outcome, digest_of, is_sealed
+from kernel_worker.store.blobs import brought
 from kernel_worker.wire import frames as batches
 from kernel_worker.wire import messages
 
@@ -52,6 +53,7 @@ class Seals:
                 return [self._key().seal(frames[0], sealing.object_named(digest))]
             case messages.Submit(call=call) | messages.AddInputs(call=call) if is_sealed(call):
                 place = sealing.inputs_of(call)
+                frames = brought(frames)
                 if isinstance(message, messages.AddInputs):
                     return self._key().seal_batch(frames, place, message.start)
                 if not message.parts:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from kernel_worker.context import running_input
 from kernel_worker.model import CallContext, Digest, FunctionKey, FunctionSpec, is_deployed
+from notebook_ext import blobs
 from notebook_ext.config import current
 from notebook_ext.package import (
     Surroundings,
@@ -130,7 +131,8 @@ class Source:
         surroundings = self._surroundings if self.has_code else None
         kept = current().keep_failed_seconds
         if surroundings is None:
-            return CallContext(os.getcwd(), keep_failed_seconds=kept)  # noqa: PTH109  as in `Surroundings`
+            here = os.getcwd()  # noqa: PTH109  as in `Surroundings`
+            return CallContext(here, keep_failed_seconds=kept, store=blobs.here.directory)
         context = surroundings.call_context()
         return replace(context, keep_failed_seconds=kept) if kept else context
 

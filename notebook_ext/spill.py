@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kernel_worker.wire.frames import is_stored, plain_bytes
 from notebook_ext import dropping
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Values(msgspec.Struct, frozen=True):
     @property
     def size_bytes(self) -> int:
         """How large the batch is."""
-        return sum(map(len, self.frames))
+        return plain_bytes(self.frames)
 
     def read(self) -> Values:
         """Return it."""
@@ -63,7 +64,12 @@ class Spill:
         return self._end
 
     def write(self, values: Values) -> Values | Spilled:
-        """Append a batch; return what stands for it: itself, where the disk does not take it."""
+        """Append a batch; return what stands for it.
+
+        That is itself where the disk does not take it, or it takes no memory here.
+        """
+        if is_stored(values.frames):
+            return values
         data = msgspec.msgpack.encode(list(values.frames))
         with self._lock:
             offset = self._end

@@ -111,7 +111,7 @@ def put(value: T) -> Stored[T]:
 
 def packed(value: payload.Pickled) -> bytes:
     """Return a pickle and its buffers as one block: sizes, then each at a multiple of 64 bytes."""
-    frames = [memoryview(value.data), *value.buffers]
+    frames = [memoryview(part) for part in (value.data, *value.buffers)]
     sizes = [frame.nbytes for frame in frames]
     head = b"".join(map(_COUNT.pack, (len(sizes), *sizes)))
     parts: list[Any] = [head]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel_worker.store import owning
 from tests import leftovers
 from tests.plain_kernel import PlainKernel
 from tests.waiting import wait_until
@@ -85,6 +86,9 @@ def _look_for_leftovers(base: Path) -> None:
         pytest.fail(f"processes are left (and were killed): {left}")
     if files := leftovers.files(base / "r"):
         pytest.fail(f"files are left: {files}")
+    owning.sweep(base / "r")  # a client and its broker were killed together: the next one does that
+    if stores := leftovers.stores(base / "r"):
+        pytest.fail(f"shared memory is left: {stores}")
 
 
 @pytest.fixture

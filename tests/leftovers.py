@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kernel_worker.store import owning
+
 KEPT = ("lock", "start.lock", "agent.lock", "broker.log")
 """Lock files stay (removing one under a waiting process would give two owners), and the log."""
 
@@ -29,3 +31,9 @@ def files(directory: Path) -> list[Path]:
     return [
         path for path in sorted(directory.rglob("*")) if not path.is_dir() and path.name not in KEPT
     ]
+
+
+def stores(directory: Path) -> list[Path]:
+    """Return the stores of clients whose brokers met below `directory`."""
+    found = owning.root_of(directory).glob("*/disk")
+    return [disk.parent for disk in found if directory in disk.readlink().parents]

@@ -50,6 +50,7 @@ SHOWN_BY = {
     "wire/test_messages.py": "kernel_worker/wire/messages: *",
     "acceptance/test_debug.py": "notebook_ext: console",
     "worker/test_consoles.py": "kernel_worker/worker: debugging",
+    "acceptance/test_blobs.py": "kernel_worker/worker: arriving",
     "worker/test_run.py": "kernel_worker/worker: control coroutines main work",
 }
 """Source files without a test file of their own, by the test that shows what they do."""

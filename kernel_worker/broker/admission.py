@@ -217,6 +217,7 @@ class Admission:
         client = Client(ClientId(hello.peer), routing, 0 if far else hello.pid, far)
         self._peers.add_client(client)
         client.watch = None if far else self._watch(hello, client)
+        self._broker.sweeping.look_later()
         return events.ClientConnected(client.id, is_nested=bool(hello.worker) and not far)
 
     def _watch(self, hello: messages.Hello, peer: Peer) -> ProcessWatch | None:

@@ -25,6 +25,7 @@ import signal
 import socket
 import time
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,6 +52,7 @@ from kernel_worker.broker.rest import Rest
 from kernel_worker.broker.restore import restore_tables
 from kernel_worker.broker.schedules import Schedules
 from kernel_worker.broker.sockets import Sockets
+from kernel_worker.broker.sweeping import Sweeping
 from kernel_worker.broker.translate import Refusal, Repetition, Translator, in_parts
 from kernel_worker.broker.watches import Timers, Watches
 from kernel_worker.core import effects, events
@@ -149,6 +151,12 @@ class Broker:
         self._agent = (
             LocalAgent(connection.path, self.watches, self.timers, self.now) if with_agent else None
         )
+        self.sweeping = Sweeping(
+            Path(connection.path).parent,
+            self.timers,
+            self.now,
+            lambda: self.scheduler.has_clients,
+        )
         self._restore()
 
     def _opened(self) -> Sockets:
@@ -202,6 +210,7 @@ class Broker:
         self.watches.add(refusals, self.sockets.note_refusals)
         signals = _Signals(self)
         self._upkeep()
+        self.sweeping.look()
         while self._early:
             self._guarded(self._receive)
         if self._agent is not None:
@@ -589,6 +598,7 @@ class Broker:
     def client_gone(self, client: ClientId) -> None:
         """End what somebody had here who is gone for good."""
         self._answers.consoles.client_gone(client)
+        self.sweeping.look()
 
     def release_pools(self) -> None:
         """Let the code of functions go that the core no longer knows."""
@@ -615,6 +625,7 @@ class Broker:
         self.journal.close()
         self.sockets.close()
         self.watches.close()
+        self.sweeping.sweep()
 
 
 class _Signals:

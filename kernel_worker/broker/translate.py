@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kernel_worker.broker.objects import ObjectStore
+    from kernel_worker.model import CallContext
 
 Frame = bytes | memoryview
 
@@ -208,6 +209,7 @@ class Translator:
                 message = self._resolved(message)
             except (NotFoundError, InvalidError) as error:
                 return Refusal(messages.Rejected(call, type(error).__name__, str(error)))
+        message = self._placed(client, message, header)
         if message.line and not (message.closed and message.attached and message.count == 1):
             text = f"{call} would have a line and is no attached call of one input"
             raise ProtocolError(text)
@@ -262,6 +264,21 @@ class Translator:
             pools=tuple(spec.pool for spec in (found.spec, *found.nested)) if found.table else (),
         )
 
+    def _placed(
+        self, client: Client, message: messages.Submit, header: batches.BatchHeader
+    ) -> messages.Submit:
+        """Let only calls name a store whose client is here, and that end with it.
+
+        Raises:
+            ProtocolError: another one has buffers there.
+        """
+        context = message.context
+        if context.store and not (message.attached and self._is_near(client)):
+            context = msgspec.structs.replace(context, store="")
+            message = msgspec.structs.replace(message, context=context)
+        _check_store(message.call, context, header)
+        return message
+
     def _submitted_again(self, client: Client, call: OpenCall) -> Repetition | None:
         """Answer for a call that is here: the core may be through with it, and would run it."""
         if call.client not in {client.id, ""}:
@@ -312,6 +329,7 @@ class Translator:
         if not self._is_of(message.call, client):
             return None
         call = self._calls[message.call]
+        _check_store(message.call, call.context, header)
         end = call.batches.end
         if message.start < end:
             return None  # sent again after a reconnection
@@ -383,6 +401,12 @@ def _check_inputs(start: int, count: int, frames: Sequence[Frame]) -> batches.Ba
     header = batches.check(frames, count)
     _check_form(header, is_value=False)
     return header
+
+
+def _check_store(call: CallId, context: CallContext, header: batches.BatchHeader) -> None:
+    if header.stored and not context.store:
+        text = f"{call} has buffers in a store, and names none, outlives it, or is from elsewhere"
+        raise ProtocolError(text)
 
 
 def _check_positions(start: int, count: int) -> None:

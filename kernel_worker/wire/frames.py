@@ -10,12 +10,14 @@ Not guaranteed: that the pickles in a batch are pickles.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from kernel_worker.errors import ProtocolError
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Sequence
 
 Frame = bytes | bytearray | memoryview
@@ -38,6 +40,14 @@ msgpack, no UTF-8."""
 _WHOLE = 0
 _ITEMISED = 1
 _SEALED = 1
+_STORED = 2
+_INLINE = 0
+_REFERENCE = 1
+_PLACE = struct.Struct("<BQQ")
+"""Of a buffer that lies in a store: `_REFERENCE`, its offset and its length; a name follows."""
+_NAME = re.compile(rb"(disk/)?[a-z0-9-]{1,80}")
+"""Of a file in a store, so that none names another one."""
+_FLAGS_AT = 2
 _HEADER = struct.Struct("<BBHI")
 _ENTRY_BYTES = 8 + 4
 """An offset and a position."""
@@ -54,6 +64,24 @@ class BatchHeader(NamedTuple):
     """How many items the batch holds."""
     sealed: bool = False
     """Nobody can read the items but who has the key; their places are in clear."""
+    stored: bool = False
+    """Its buffers lie in a store of the machine: frames say where."""
+
+
+class Place(NamedTuple):
+    """Where a buffer lies in a store."""
+
+    name: str
+    offset: int
+    nbytes: int
+
+
+class Stored(bytes):
+    """A frame that says where a buffer lies, in the hands of who can read it there."""
+
+    def fetched(self) -> bytearray | mmap.mmap:
+        """Return the buffer: one's own, writable."""
+        raise NotImplementedError
 
 
 class Table(NamedTuple):
@@ -74,10 +102,45 @@ def header(frames: Sequence[Frame]) -> BatchHeader:
     if one is not None:
         return one
     kind, form, flags, count = _HEADER.unpack_from(frames[0])
-    if kind > _ITEMISED or form > FORM_VALUE or flags > _SEALED:
+    if kind > _ITEMISED or form > FORM_VALUE or flags > (_STORED if kind else _SEALED):
         message = f"no batch header: kind {kind}, form {form}, flags {flags}"
         raise ProtocolError(message)
-    return BatchHeader(kind == _WHOLE, form, count, flags == _SEALED)
+    return BatchHeader(kind == _WHOLE, form, count, flags == _SEALED, flags == _STORED)
+
+
+def is_stored(frames: Sequence[Frame]) -> bool:
+    """Return whether buffers of a batch lie in a store."""
+    return len(frames) > 2 and len(frames[0]) > _HEADER.size and frames[0][_FLAGS_AT] == _STORED  # noqa: PLR2004  behind header and pickles
+
+
+def reference(place: Place) -> bytes:
+    """Return the frame that says that a buffer of a stored batch lies at `place`."""
+    return _PLACE.pack(_REFERENCE, place.offset, place.nbytes) + place.name.encode()
+
+
+def inline(buffer: Frame) -> bytes:
+    """Return the frame of a buffer of a stored batch that lies in none."""
+    return b"".join((bytes((_INLINE,)), buffer))
+
+
+def inlined(frame: Frame) -> memoryview | None:
+    """Return the buffer in a frame of a stored batch; None where it lies elsewhere."""
+    return memoryview(frame)[1:] if frame[0] == _INLINE else None
+
+
+def place_of(frame: Frame) -> Place:
+    """Return where the buffer of a frame of a stored batch lies.
+
+    Raises:
+        ProtocolError: it does not say so.
+    """
+    if len(frame) > _PLACE.size and frame[0] == _REFERENCE:
+        _, offset, nbytes = _PLACE.unpack_from(frame)
+        name = bytes(frame[_PLACE.size :])
+        if _NAME.fullmatch(name):
+            return Place(name.decode(), offset, nbytes)
+    message = f"{len(frame)} bytes say of no buffer where it lies"
+    raise ProtocolError(message)
 
 
 def is_sealed(frame: Frame) -> bool:
@@ -115,6 +178,10 @@ def check(frames: Sequence[Frame], count: int) -> BatchHeader:
     rows = table(frames[0], count)
     _check_run(rows.offsets, len(frames[1]), "offsets")
     _check_run(rows.positions, len(frames) - 2, "buffer positions")
+    if found.stored:
+        for frame in frames[2:]:
+            if len(frame) == 0 or inlined(frame) is None:
+                place_of(frame)
     return found
 
 
@@ -173,6 +240,7 @@ def cut_by(rows: Table, form: int, frames: Sequence[F], start: int, stop: int) -
         [offset - low for offset in offsets[start : stop + 1]],
         [position - first for position in positions[start : stop + 1]],
         salt_of(frames[0]),
+        stored=frames[0][_FLAGS_AT] == _STORED,
     )
     items = cast("F", frames[1][low : offsets[stop]])  # a part of bytes is bytes
     return [front, items, *frames[2 + first : 2 + positions[stop]]]
@@ -181,14 +249,18 @@ def cut_by(rows: Table, form: int, frames: Sequence[F], start: int, stop: int) -
 def salt_of(frame: Frame) -> bytes:
     """Return the salt in the first frame of a checked batch; empty where it is in clear."""
     _, _, flags, _ = _HEADER.unpack_from(frame)
-    return bytes(frame[-SALT_BYTES:]) if flags & _SEALED else b""
+    return bytes(frame[-SALT_BYTES:]) if flags == _SEALED else b""
 
 
 def plain_bytes(frames: Sequence[Frame]) -> int:
-    """Return how large a checked batch is, or was before it was sealed."""
-    size, found = sum(map(len, frames)), header(frames)
-    if not found.sealed:
+    """Return how large a checked batch is, or was before it was sealed, or its buffers stored."""
+    size = sum(map(len, frames))
+    if not frames[0][_FLAGS_AT]:
         return size
+    if is_stored(frames):
+        places = [place_of(frame) for frame in frames[2:] if inlined(frame) is None]
+        return size + sum(place.nbytes for place in places)
+    found = header(frames)
     pieces = 1 if found.whole else found.count + len(frames) - 2
     return size - SALT_BYTES - TAG_BYTES * pieces
 
@@ -199,13 +271,19 @@ def whole_header(form: int, count: int, salt: bytes = b"") -> bytes:
 
 
 def itemised_header(
-    form: int, offsets: Sequence[int], positions: Sequence[int], salt: bytes = b""
+    form: int,
+    offsets: Sequence[int],
+    positions: Sequence[int],
+    salt: bytes = b"",
+    *,
+    stored: bool = False,
 ) -> bytes:
     """Return frame 0 of an itemised batch with this table, sealed where there is a salt."""
     rows = len(offsets)
+    flags = _SEALED if salt else _STORED if stored else 0
     return b"".join(
         (
-            _HEADER.pack(_ITEMISED, form, _SEALED if salt else 0, rows - 1),
+            _HEADER.pack(_ITEMISED, form, flags, rows - 1),
             struct.pack(f"<{rows}Q", *offsets),
             struct.pack(f"<{rows}I", *positions),
             salt,

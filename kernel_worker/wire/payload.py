@@ -20,22 +20,29 @@ import math
 import pickle
 import threading
 from itertools import accumulate, chain
+from operator import is_not
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from kernel_worker.errors import DeserializationError, RequestSizeError, SerializationError
 from kernel_worker.wire import culprit, frames
-from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, FORM_VALUE, Frame
+from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, FORM_VALUE, Frame, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    import mmap
+    from collections.abc import Callable, Iterable, Sequence
 
     from kernel_worker.wire import byvalue
+
+    Keep = Callable[[Sequence[memoryview]], Sequence[Stored] | None]
+    """Puts buffers where whoever reads the batch finds them; None: they are to go with it."""
 
 PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})
 _PLAIN_OR_TUPLE = PLAIN_TYPES | {tuple}
 _MAX_PLAIN_DEPTH = 16
 OUT_OF_BAND_BYTES = 64 * 1024
 """Smaller buffers stay in the pickle: a frame costs more than copying them."""
+APART_BYTES = 256 * 1024
+"""Bytes are buffers too, from so many on, where buffers may be kept elsewhere."""
 WHOLE_BYTES = 256 * 1024
 """A part of a whole batch travels as all of it, so larger ones are itemised where items are big."""
 _WHOLE_ITEM_BYTES = 256
@@ -46,7 +53,7 @@ class Pickled(NamedTuple):
     """One value: its pickle and its out-of-band buffers."""
 
     data: bytes
-    buffers: list[memoryview]
+    buffers: Sequence[memoryview | Stored]
 
 
 def dumps(value: object, name: str = "value") -> list[Frame]:
@@ -78,23 +85,25 @@ def loads(parts: Sequence[Frame]) -> object:
     return BatchReader(parts)[0]
 
 
-def encode_batch(items: Sequence[object], form: int) -> list[Frame]:
+def encode_batch(items: Sequence[object], form: int, keep: Keep | None = None) -> list[Frame]:
     """Return the frames of a batch that holds `items`.
 
     Args:
         items: the values; tuples of arguments for `FORM_ARGS`, pairs for `FORM_CALL`.
         form: `FORM_ARGS`, `FORM_CALL` or `FORM_VALUE`.
+        keep: where large buffers may go instead.
 
     Raises:
         SerializationError: an item cannot be pickled; the message has the path to the culprit.
     """
     if len(items) == 1 and _is_plain(items[0]):
-        return [frames.ONE_HEADERS[form], pickle.dumps([items[0]], 5)]
-    if _all_plain(items):
+        if keep is None or _size(items[0]) < APART_BYTES:
+            return [frames.ONE_HEADERS[form], pickle.dumps([items[0]], 5)]
+    elif _all_plain(items):
         data = pickle.dumps(list(items), 5)
         if not _too_big(len(data), len(items)):
             return [frames.whole_header(form, len(items)), data]
-    return _itemised([_pickled_item(item, form) for item in items], form)
+    return _itemised([_kept(item, form, keep) for item in items], form)
 
 
 def pickled(value: object, name: str = "value") -> Pickled:
@@ -122,14 +131,22 @@ class BatchWriter:
     Plain items are kept as they are; others are pickled by the thread that adds them.
     """
 
-    def __init__(self, form: int, limit_bytes: float = math.inf) -> None:
-        """Start empty; `form` is that of every batch, `limit_bytes` what one item may take."""
+    def __init__(self, form: int, limit_bytes: float = math.inf, keep: Keep | None = None) -> None:
+        """Start empty.
+
+        Args:
+            form: that of every batch.
+            limit_bytes: what one item may take, but for what `keep` takes.
+            keep: where large buffers may go instead.
+        """
         self._form = form
+        self._keep = keep
         self._limit = limit_bytes
         self._lock = threading.Lock()
         self._items: list[object] = []
         self._taken = 0
         self._bytes = 0
+        self._measure: Callable[[object], int] = _size
 
     def __len__(self) -> int:
         """Return how many items wait."""
@@ -147,12 +164,18 @@ class BatchWriter:
             SerializationError: it cannot be pickled; nothing was appended.
             RequestSizeError: it is over the limit; nothing was appended.
         """
-        kept = item if _is_plain(item) else _pickled_item(item, self._form)
+        kept = item if _is_plain(item) else _kept(item, self._form, self._keep)
         size = _size(kept)
+        if size >= APART_BYTES and kept is item and self._keep is not None:
+            kept = _kept(item, self._form, self._keep)
+            size = _size(kept)
         if size > self._limit:
             raise too_large("the arguments of an input", size, self._limit)
-        if kept is not item:
-            kept = _owned(cast("Pickled", kept))
+        if type(kept) is Pickled:
+            kept = _owned(kept)
+            stored_bytes = _stored_bytes(kept)
+            self._measure = _full_size if stored_bytes else self._measure
+            size += stored_bytes
         with self._lock:
             self._items.append(kept)
             self._bytes += size
@@ -181,7 +204,7 @@ class BatchWriter:
             stop = min(self._taken + max_count, len(self._items))
             taken = self._items[self._taken : stop]
             self._taken = stop
-            self._bytes -= sum(map(_size, taken))
+            self._bytes -= sum(map(self._measure, taken))
             if stop * 2 >= len(self._items):
                 del self._items[:stop]
                 self._taken = 0
@@ -189,7 +212,7 @@ class BatchWriter:
 
     def _batch(self, items: list[object]) -> list[Frame]:
         if Pickled not in set(map(type, items)):
-            return encode_batch(items, self._form)
+            return encode_batch(items, self._form, self._keep)
         ready = [i if type(i) is Pickled else Pickled(pickle.dumps(i, 5), []) for i in items]
         return _itemised(ready, self._form)
 
@@ -238,7 +261,10 @@ class BatchReader:
         first, last = positions[position], positions[position + 1]
         if first == last:
             return _unpickled(data, ())
-        return _unpickled(data, [bytearray(f) for f in self._frames[2 + first : 2 + last]])
+        buffers = self._frames[2 + first : 2 + last]
+        if self.header.stored:
+            return _unpickled(data, [_fetched(frame) for frame in buffers])
+        return _unpickled(data, [bytearray(frame) for frame in buffers])
 
     def plain_items(self, start: int, stop: int) -> list[object]:
         """Return the items `[start, stop)` of a whole batch, which is unpickled once."""
@@ -274,7 +300,18 @@ def too_large(what: str, size_bytes: int, limit_bytes: float) -> RequestSizeErro
     )
 
 
-def _unpickled(data: Frame, buffers: Iterable[bytearray]) -> object:
+def _fetched(frame: Frame) -> bytearray | mmap.mmap:
+    """Return a buffer of a batch that is stored."""
+    if isinstance(frame, Stored):
+        return frame.fetched()
+    buffer = frames.inlined(frame)
+    if buffer is None:
+        message = f"it lies in a store ({frames.place_of(frame)}) that nobody has looked into"
+        raise DeserializationError(message)
+    return bytearray(buffer)
+
+
+def _unpickled(data: Frame, buffers: Iterable[bytearray | mmap.mmap]) -> object:
     try:
         return pickle.loads(data, buffers=buffers)
     except (Exception, SystemExit) as error:  # a value must not end the process that reads it
@@ -307,10 +344,20 @@ def _size(item: object) -> int:
     """Return about how many bytes `item` takes in a pickle."""
     kind = type(item)
     if kind is Pickled:
-        return len(item.data) + sum(b.nbytes for b in item.buffers)  # type: ignore[attr-defined]
+        return len(item.data) + sum(map(len, cast("Pickled", item).buffers))  # type: ignore[attr-defined]
     if kind is tuple:
         return 2 + sum(map(_size, item))  # type: ignore[call-overload]
     return len(item) + 5 if kind is str or kind is bytes else 5  # type: ignore[arg-type]
+
+
+def _full_size(item: object) -> int:
+    """Return about how many bytes `item` takes in a pickle and in a store."""
+    return _size(item) + (_stored_bytes(item) if type(item) is Pickled else 0)
+
+
+def _stored_bytes(item: Pickled) -> int:
+    places = [frames.place_of(each) for each in item.buffers if isinstance(each, Stored)]
+    return sum(place.nbytes for place in places)
 
 
 def _too_big(size: int, count: int) -> bool:
@@ -330,14 +377,53 @@ def _pickled_item(item: object, form: int) -> Pickled:
 
 def _owned(item: Pickled) -> Pickled:
     """Return `item` with buffers that stay as they are when the caller writes to its own."""
+    if item.buffers and isinstance(item.buffers[0], Stored):
+        return item
     return Pickled(item.data, [memoryview(bytes(buffer)) for buffer in item.buffers])
+
+
+def _kept(item: object, form: int, keep: Keep | None) -> Pickled:
+    """Return an item, pickled, its buffers kept elsewhere where they may be."""
+    if keep is None:
+        return _pickled_item(item, form)
+    pickled_item = _pickled_item(_apart(item), form)
+    if not pickled_item.buffers:
+        return pickled_item
+    stored = keep(cast("Sequence[memoryview]", pickled_item.buffers))
+    return pickled_item if stored is None else Pickled(pickled_item.data, stored)
+
+
+class _Apart:
+    """Bytes that are a buffer to the pickle that they belong to."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[pickle.PickleBuffer]]:
+        return bytes, (pickle.PickleBuffer(self._content),)
+
+
+def _apart(item: object, depth: int = 2) -> object:
+    """Return an item whose large bytes, near the surface, are buffers to its pickle."""
+    kind = type(item)
+    if kind is bytes:
+        return _Apart(item) if len(item) >= APART_BYTES else item  # type: ignore[arg-type]
+    if kind is tuple and depth:
+        parts = [_apart(part, depth - 1) for part in item]  # type: ignore[attr-defined]
+        return tuple(parts) if any(map(is_not, parts, item)) else item  # type: ignore[call-overload]
+    if kind is dict and depth:
+        return {name: _apart(part, 0) for name, part in item.items()}  # type: ignore[attr-defined]
+    return item
 
 
 def _itemised(items: Sequence[Pickled], form: int) -> list[Frame]:
     offsets = [0, *accumulate(len(item.data) for item in items)]
     positions = [0, *accumulate(len(item.buffers) for item in items)]
-    front = frames.itemised_header(form, offsets, positions)
-    buffers = chain.from_iterable(item.buffers for item in items)
+    buffers: list[Frame] = [*chain.from_iterable(item.buffers for item in items)]
+    stored = any(isinstance(each, Stored) for each in buffers)
+    if stored:
+        buffers = [each if isinstance(each, Stored) else frames.inline(each) for each in buffers]
+    front = frames.itemised_header(form, offsets, positions, stored=stored)
     return [front, b"".join([item.data for item in items]), *buffers]
 
 

@@ -28,6 +28,7 @@ from kernel_worker.errors import FunctionTimeoutError, InvalidError
 from kernel_worker.model import LeaseId, Outcome
 from kernel_worker.wire import failures, messages, payload
 from kernel_worker.wire import page as pages
+from kernel_worker.worker import arriving
 from kernel_worker.worker.run import end_fork
 from kernel_worker.worker.work import Work
 
@@ -165,7 +166,9 @@ class Batching:
                 continue
             lease = member.lease
             try:
-                reader = payload.BatchReader(self._channel.seals.inputs(lease, member.frames))
+                reader = payload.BatchReader(
+                    arriving.inputs(lease, member.frames, self._channel.seals)
+                )
             except Exception as error:  # noqa: BLE001  its inputs are answered with it
                 member.results = [_Failed(error)] * len(member.results)
                 continue

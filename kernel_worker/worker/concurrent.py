@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, Any, Final
 from kernel_worker.context import RunningInput, current_input
 from kernel_worker.errors import CallCancelledError
 from kernel_worker.model import CallId, LeaseId, Outcome
+from kernel_worker.store import blobs
 from kernel_worker.wire import failures, messages, payload
 from kernel_worker.wire.frames import FORM_VALUE
+from kernel_worker.worker import arriving
 from kernel_worker.worker.instance import Instance
 from kernel_worker.worker.run import end_fork
 
@@ -137,7 +139,8 @@ class Concurrent:
         try:
             function = self._executor.prepare(lease)
             one = _Input(lease, self._executor.running(lease, lease.start), function)
-            one.reader = payload.BatchReader(self._channel.seals.inputs(lease, frames))
+            parts = arriving.inputs(lease, frames, self._channel.seals)
+            one.reader = payload.BatchReader(parts)
             if self._output.is_holding:
                 self._output.release(one.running)
         except Exception as error:  # noqa: BLE001  the input is answered with it
@@ -171,7 +174,7 @@ class Concurrent:
             args, kwargs = self._executor.arguments(one.lease, one.reader, one.lease.start)
             value = one.function(*args, **kwargs)
             del args, kwargs
-            frames = payload.encode_batch([value], FORM_VALUE)
+            frames = _encoded(one, value)
             del value
         except BaseException as error:  # noqa: BLE001  it is the input's outcome
             self._end(one, error, [])
@@ -192,7 +195,7 @@ class Concurrent:
             args, kwargs = self._executor.arguments(one.lease, one.reader, one.lease.start)
             value = await one.function(*args, **kwargs)
             del args, kwargs
-            frames = payload.encode_batch([value], FORM_VALUE)
+            frames = _encoded(one, value)
             del value
         except BaseException as error:  # noqa: BLE001  it is the input's outcome
             self._end(one, error, [])
@@ -381,3 +384,8 @@ class _Threads:
             self._run(self._waiting.get())
             with self._lock:
                 self._free += 1
+
+
+def _encoded(one: _Input, value: object) -> list[Frame]:
+    keep = blobs.keep_in(arriving.store_of(one.lease))
+    return payload.encode_batch([value], FORM_VALUE, keep)

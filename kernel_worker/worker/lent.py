@@ -143,7 +143,9 @@ class Lent:
 
     def _answer(self, index: int, frames: Sequence[Frame]) -> None:
         try:
-            self._end.send(lines.encode((index, frames)))
+            # Frames that name buffers know more than goes out.
+            said = frames if len(frames) <= 2 else [bytes(frame) for frame in frames]  # noqa: PLR2004  header and pickles
+            self._end.send(lines.encode((index, said)))
         except OSError:
             self.is_recalled = True  # nobody is there any more
 

@@ -14,7 +14,6 @@ output of an input is sent before its outcome; what an input raises, `SystemExit
 from __future__ import annotations
 
 import os
-import pickle
 import select
 import signal
 import sys
@@ -37,8 +36,8 @@ from kernel_worker.wire import failures, messages, payload
 from kernel_worker.wire import line as lines
 from kernel_worker.wire import page as pages
 from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, ONE_HEADERS
+from kernel_worker.worker import arriving, memory
 from kernel_worker.worker import interrupts as interrupting
-from kernel_worker.worker import memory
 from kernel_worker.worker.coroutines import Coroutines
 from kernel_worker.worker.streaming import Streamer
 from kernel_worker.worker.work import Work
@@ -159,8 +158,8 @@ class Executor:
         try:
             function = self.prepare(lease)
             parts: Sequence[Frame] = frames
-            if self._channel.seals.is_on:
-                parts = self._channel.seals.inputs(lease, frames)
+            if self._channel.seals.is_on or len(frames) > 2:  # noqa: PLR2004  header and pickles
+                parts = arriving.inputs(lease, frames, self._channel.seals)
             reader = payload.BatchReader(parts)
             if reader.header.whole:
                 reader[lease.start - lease.first]  # unpickle now: this may fail
@@ -203,7 +202,11 @@ class Executor:
         try:
             self._surroundings.enter(lease.context)
             is_one = len(frames) == 2 and frames[0] == _ONE_INPUT and not self._is_special(lease)  # noqa: PLR2004  header and pickle
-            asked: Any = payload.loads(frames) if is_one else payload.BatchReader(frames)
+            asked: Any = (
+                payload.loads(frames)
+                if is_one
+                else payload.BatchReader(arriving.at_hand(lease, frames))
+            )
         except Exception as error:  # noqa: BLE001  the input is answered with it
             self._fail_all(work, error)
         else:
@@ -437,7 +440,7 @@ class Executor:
         args, kwargs = item if reader.header.form == FORM_CALL else (item, {})
         if lease.shared:
             try:
-                kwargs = {**pickle.loads(self._objects.shared), **kwargs}
+                kwargs = {**self._objects.shared_arguments(lease.context.store), **kwargs}
             except Exception as error:
                 text = f"kwargs cannot be unpickled here: {type(error).__name__}: {error}"
                 raise DeserializationError(text) from error

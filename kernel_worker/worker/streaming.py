@@ -26,6 +26,8 @@ from kernel_worker.errors import (
 )
 from kernel_worker.wire import messages, payload
 from kernel_worker.wire import page as pages
+from kernel_worker.wire.frames import plain_bytes
+from kernel_worker.worker import arriving
 from kernel_worker.worker.work import Results
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Stream(Results):
 
     def __init__(self, lease: messages.Lease, index: int, limits: StreamLimits) -> None:
         """Start with none."""
-        super().__init__()
+        super().__init__(arriving.store_of(lease))
         self.lease = lease.lease
         self.call = lease.call
         self.index = index
@@ -123,7 +125,7 @@ class Stream(Results):
         self._sent_at_ns = time.monotonic_ns()
         message = messages.Yielded(self.lease, self.index, self._sent, count)
         self._sent += count
-        self._sent_bytes += sum(map(len, frames))
+        self._sent_bytes += plain_bytes(frames)
         channel.send_locked(message, frames, self.call)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from kernel_worker.errors import ProtocolError
+from kernel_worker.store import blobs
+from kernel_worker.wire import payload
 
 if TYPE_CHECKING:
     from kernel_worker.context import WorkerIdentity
@@ -29,6 +32,8 @@ class Objects:
         self._named = {"snapshot": "", "table": "", "shared": ""}
         self._arrived: dict[Digest, bytes] = {}
         self._seals: Seals | None = None
+        self._reader: payload.BatchReader | None = None
+        """Of shared arguments whose buffers lie in a store."""
 
     def store(self, digest: Digest, content: bytes, seals: Seals | None = None) -> None:
         """Keep an object for the lease that will name it, which opens it if it is sealed."""
@@ -54,6 +59,15 @@ class Objects:
         for digest in used:
             self._arrived.pop(digest, None)
 
+    def shared_arguments(self, store: str) -> dict[str, Any]:
+        """Return the arguments that all inputs share: one's own, with buffers in `store`."""
+        if not blobs.is_content(self.shared):
+            found: dict[str, Any] = pickle.loads(self.shared)
+            return found
+        if self._reader is None:
+            self._reader = payload.BatchReader(blobs.opened(store, self.shared))
+        return cast("dict[str, Any]", self._reader[0])
+
     def _take(self, role: str, digest: Digest) -> bool:
         content = self._arrived.get(digest)
         if content is None:
@@ -62,6 +76,8 @@ class Objects:
             content = self._seals.content(digest, content)
         setattr(self, role, content)
         self._named[role] = digest
+        if role == "shared":
+            self._reader = None
         if role == "table":
             self._keep_table(digest, content)
         return True

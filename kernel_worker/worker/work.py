@@ -10,9 +10,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from kernel_worker.store import blobs
 from kernel_worker.wire import messages, payload
 from kernel_worker.wire import page as pages
 from kernel_worker.wire.frames import FORM_VALUE
+from kernel_worker.worker import arriving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,11 +33,12 @@ _KEPT_BYTES = 1 << 20
 class Results:
     """Values that were made, in order: one thread adds, another one may take."""
 
-    def __init__(self) -> None:
-        """Start with none."""
+    def __init__(self, store: str) -> None:
+        """Start with none; large ones go into the client's `store`."""
         self.values: list[object] = []
         """Plain ones, newer than those in the writer; only the main thread appends."""
-        self._writer = payload.BatchWriter(FORM_VALUE)
+        self._place = blobs.keep_in(store)
+        self._writer = payload.BatchWriter(FORM_VALUE, keep=self._place)
         self._is_written = False
         """Whether the writer may hold some."""
         self._results = threading.Lock()
@@ -73,8 +76,11 @@ class Results:
             taken = self.values[:]
             del self.values[: len(taken)]
             if len(taken) == 1:
-                return 1, payload.dumps(taken[0])
-            return len(taken), payload.encode_batch(taken, FORM_VALUE) if taken else []
+                frames = payload.dumps(taken[0])
+                if len(frames[1]) < payload.APART_BYTES:
+                    return 1, frames
+            keep = self._place
+            return len(taken), payload.encode_batch(taken, FORM_VALUE, keep) if taken else []
 
     def _settle(self) -> None:
         count = len(self.values)
@@ -88,7 +94,7 @@ class Work(Results):
 
     def __init__(self, lease: messages.Lease, wanted: dict[int, Kind]) -> None:
         """Begin `lease`, of which these interrupts were asked for already."""
-        super().__init__()
+        super().__init__(arriving.store_of(lease))
         self.id = lease.lease
         self.lease = lease
         self.stop = lease.stop

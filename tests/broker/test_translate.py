@@ -16,6 +16,7 @@ from kernel_worker.core import effects, events
 from kernel_worker.core.lending import MOST_AHEAD
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import (
+    CallContext,
     CallId,
     ClientId,
     Digest,
@@ -325,3 +326,38 @@ def test_how_far_a_line_has_come_is_believed_step_by_step(door: Door) -> None:
     door.submit()
     with pytest.raises(ProtocolError, match="the line of fc-1"):
         reached(1)
+
+
+def test_only_an_attached_call_of_this_machine_has_buffers_in_a_store(door: Door) -> None:
+    front = frames.itemised_header(frames.FORM_ARGS, [0, 1], [0, 1], stored=True)
+    batch = [front, b"a", frames.reference(frames.Place("b-1-aa", 0, 1 << 20))]
+    there = CallContext("/here", store="/dev/shm/store")
+
+    def submit(batch: list[bytes], context: CallContext, *, attached: bool) -> object:
+        door.calls.clear()
+        message = messages.Submit(
+            CALL, POOL, attached=attached, count=1, closed=False, context=context
+        )
+        event = door.translator.from_client(door.client, message, batch)
+        assert isinstance(event, events.CallSubmitted)
+        return event.context.store
+
+    more = messages.AddInputs(CALL, 1, 1)
+    assert submit(inputs(1), there, attached=True) == "", "from elsewhere"
+    with pytest.raises(ProtocolError, match="buffers in a store"):
+        door.translator.from_client(door.client, more, batch)
+    with pytest.raises(ProtocolError, match="buffers in a store"):
+        submit(batch, there, attached=True)
+    watches = Watches()
+    door.client.watch = ProcessWatch(watches, os.getpid(), lambda: None)
+    try:
+        assert submit(batch, there, attached=True) == there.store
+        assert door.translator.from_client(door.client, more, batch) is not None
+        assert submit(inputs(1), there, attached=False) == "", "it outlives the store"
+        with pytest.raises(ProtocolError, match="buffers in a store"):
+            submit(batch, there, attached=False)
+        with pytest.raises(ProtocolError, match="buffers in a store"):
+            submit(batch, CallContext(), attached=True)
+    finally:
+        door.client.watch.close()
+        watches.close()

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from kernel_worker.errors import ProtocolError
 from kernel_worker.wire import frames, payload
-from kernel_worker.wire.frames import FORM_ARGS, FORM_VALUE, BatchHeader
+from kernel_worker.wire.frames import FORM_ARGS, FORM_VALUE, BatchHeader, Place
 
+STORED = frames.itemised_header(0, [0, 1], [0, 1], stored=True)
 ITEMS = [[1], {"a": 2}, bytearray(200_000), "x", [bytearray(70_000), bytearray(80_000)]]
 
 
@@ -31,6 +32,12 @@ def test_header_of_whole_and_itemised() -> None:
         [struct.pack("<BBHI", 2, 0, 0, 0), b""],
         [struct.pack("<BBHI", 0, 3, 0, 0), b""],
         [struct.pack("<BBHI", 0, 0, 2, 0), b""],
+        [struct.pack("<BBHI", 1, 0, 3, 0) + bytes(12), b""],
+        [STORED, b"a", b""],
+        [STORED, b"a", b"\2" + bytes(16) + b"b-1"],
+        [STORED, b"a", b"\1" + bytes(16)],
+        [STORED, b"a", b"\1" + bytes(16) + b"../b-1"],
+        [STORED, b"a", b"\1" + bytes(16) + b"/etc/passwd"],
         [struct.pack("<BBHI", 0, 0, 1, 0), b""],
         [struct.pack("<BBHI", 0, 0, 0, 0) + b"s" * 16, b""],
         [struct.pack("<BBHI", 0, 0, 0, 0)],
@@ -118,3 +125,27 @@ def test_a_part_of_a_whole_batch_is_all_of_it() -> None:
 def test_cut_refuses_what_is_not_there(start: int, stop: int) -> None:
     with pytest.raises(ValueError, match="of a batch of 3"):
         frames.cut(payload.encode_batch([[1], 2, 3], FORM_VALUE), start, stop)
+
+
+def test_a_stored_batch_says_where_its_buffers_lie_also_in_parts() -> None:
+    places = [Place("b-1-aa", 0, 100), Place("disk/b-2-bb", 4096, 1 << 40)]
+    front = frames.itemised_header(FORM_VALUE, [0, 1, 2], [0, 2, 3], stored=True)
+    batch = [front, b"xy", *map(frames.reference, places), frames.inline(b"here")]
+    assert frames.check(batch, 2) == BatchHeader(whole=False, form=FORM_VALUE, count=2, stored=True)
+    assert frames.is_stored(batch)
+    assert [frames.place_of(frame) for frame in batch[2:4]] == places
+    assert [frames.inlined(frame) for frame in batch[2:]] == [None, None, b"here"]
+    assert frames.plain_bytes(batch) == sum(map(len, batch)) + 100 + (1 << 40)
+    _, part = frames.cut(batch, 1, 2)
+    assert frames.check(part, 1).stored
+    assert part[2:] == batch[4:]
+
+
+def test_what_has_no_buffers_is_not_stored() -> None:
+    assert not frames.is_stored(payload.encode_batch([[1]], FORM_VALUE))
+    assert not frames.is_stored(payload.encode_batch([bytearray(200_000)], FORM_VALUE))
+
+
+def test_what_names_a_buffer_is_read_by_who_can() -> None:
+    with pytest.raises(NotImplementedError):
+        frames.Stored(b"").fetched()

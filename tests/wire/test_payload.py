@@ -5,8 +5,10 @@ import pickle
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -291,3 +293,101 @@ def test_a_million_numbers_take_a_fraction_of_a_second() -> None:
             payload.encode_batch(items[k : k + 1000], FORM_ARGS)
         best = min(best, time.perf_counter() - start)
     assert len(items) / best > 1e6, f"{len(items) / best / 1e6:.1f} M/s"
+
+
+class Shelf:
+    """Keeps buffers, as a store does."""
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+        self.is_full = False
+
+    def __call__(self, buffers: Sequence[memoryview]) -> list[frames.Stored] | None:
+        if self.is_full:
+            return None
+        named: list[frames.Stored] = []
+        for buffer in buffers:
+            place = frames.Place(f"b-{len(self.kept)}", 0, buffer.nbytes)
+            named.append(OnShelf(frames.reference(place)))
+            self.kept.append(bytes(buffer))
+            named[-1].shelf = self  # type: ignore[attr-defined]
+        return named
+
+
+class OnShelf(frames.Stored):
+    """A buffer there."""
+
+    shelf: Shelf
+
+    def fetched(self) -> bytearray:
+        return bytearray(self.shelf.kept[int(frames.place_of(self).name.removeprefix("b-"))])
+
+
+LARGE = bytes(range(256)) * 2_000
+ARRAY = np.arange(50_000)
+
+
+@pytest.mark.parametrize(
+    ("item", "form", "count"),
+    [
+        (LARGE, FORM_VALUE, 1),
+        ((LARGE, 1), FORM_ARGS, 1),
+        ((1, ARRAY, LARGE, b"small"), FORM_ARGS, 2),
+        (((ARRAY,), {"x": LARGE, "y": 1}), FORM_CALL, 2),
+        ([LARGE, ARRAY], FORM_VALUE, 1),
+    ],
+)
+def test_large_buffers_are_kept_elsewhere_bytes_near_the_surface_too(
+    item: Any, form: int, count: int
+) -> None:
+    shelf = Shelf()
+    writer = payload.BatchWriter(form, keep=shelf)
+    writer.add(item)
+    full = writer.pending_bytes
+    ways = [payload.encode_batch([item], form, shelf), writer.take(9)[1]]
+    assert writer.pending_bytes == 0
+    assert full > 400_000
+    assert len(shelf.kept) == 2 * count
+    for parts in ways:
+        assert frames.check(parts, 1).stored
+        assert len(parts) == 2 + count
+        assert repr(payload.BatchReader(parts)[0]) == repr(item)
+
+
+def test_what_is_plain_and_small_is_kept_nowhere() -> None:
+    shelf = Shelf()
+    assert payload.encode_batch([1, "a"], FORM_VALUE, shelf) == payload.encode_batch(
+        [1, "a"], FORM_VALUE
+    )
+    assert payload.encode_batch([b"a"], FORM_VALUE, shelf) == payload.dumps(b"a")
+    assert payload.loads(payload.encode_batch([[1]], FORM_VALUE, shelf)) == [1]
+    assert shelf.kept == []
+
+
+def test_where_nothing_can_be_kept_all_goes_along() -> None:
+    shelf = Shelf()
+    writer = payload.BatchWriter(FORM_VALUE, keep=shelf)
+    writer.add(ARRAY)
+    shelf.is_full = True
+    writer.add(ARRAY + 1)
+    writer.add(3)
+    parts = writer.take(9)[1]
+    assert frames.check(parts, 3).stored
+    reader = payload.BatchReader(parts)
+    assert (reader[0] == ARRAY).all()
+    assert (reader[1] == ARRAY + 1).all()
+    assert reader[2] == 3
+    assert not frames.is_stored(payload.encode_batch([ARRAY], FORM_VALUE, shelf))
+
+
+def test_what_lies_elsewhere_is_read_by_nobody_who_has_not_looked_there() -> None:
+    parts = [bytes(part) for part in payload.encode_batch([ARRAY], FORM_VALUE, Shelf())]
+    with pytest.raises(DeserializationError, match="nobody has looked into"):
+        payload.loads(parts)
+
+
+def test_what_is_kept_elsewhere_is_within_no_limit() -> None:
+    writer = payload.BatchWriter(FORM_ARGS, 100_000, Shelf())
+    writer.add((ARRAY,))
+    with pytest.raises(RequestSizeError):
+        writer.add(("x" * 200_000,))

@@ -1,0 +1,1 @@
+"""The blob store: large buffers of payloads, in files that processes of one machine share."""
