@@ -57,6 +57,9 @@ def keyed_digest(key: bytes, content: bytes, size_bytes: int) -> bytes:
     return blake2b(content, digest_size=size_bytes, key=key, person=b"nbx payload").digest()
 
 
+NO_CALL = CallId("-")
+"""Stands for what is no call where somebody says what he waits for: an item of a queue."""
+
 SEALED_CALL = "fc-s"
 """Begins the ids of calls whose payloads are sealed: everybody knows of each what is due."""
 

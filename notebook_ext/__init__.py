@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from notebook_ext.hooks import enter, exit, method, parameter  # noqa: A004  documented names
     from notebook_ext.integrations.executor import Executor
     from notebook_ext.schedule import Cron, Period
+    from notebook_ext.state.dicts import Dict
+    from notebook_ext.state.queues import Queue
+    from notebook_ext.state.volumes import Volume
     from notebook_ext.unfinished import last_map
 
 __version__ = "0.1.0"
@@ -55,14 +58,17 @@ __all__ = [
     "CallStatus",
     "Cls",
     "Cron",
+    "Dict",
     "Error",
     "Executor",
     "Function",
     "FunctionCall",
     "FunctionStats",
     "Period",
+    "Queue",
     "Retries",
     "Secret",
+    "Volume",
     "attach",
     "batched",
     "call_graph",
@@ -131,8 +137,11 @@ _ROOMS = {
     "CallEvent": "event_stream",
     "CallStatus": "call_status",
     "Cron": "schedule",
+    "Dict": "state.dicts",
     "Executor": "integrations.executor",
     "Period": "schedule",
+    "Queue": "state.queues",
+    "Volume": "state.volumes",
     "attach": "attaching",
     "call_graph": "",
     "calls": "call_status",

@@ -23,6 +23,7 @@ from notebook_ext import inquiry
 from notebook_ext.call import FunctionCall
 from notebook_ext.call_status import STATES, call_filter
 from notebook_ext.config import afresh, reload
+from notebook_ext.state import commands as state_commands
 from notebook_ext.widgets.status import (
     NO_BROKER,
     CallsReport,
@@ -297,6 +298,11 @@ def app_stop(profile: str | None, name: str) -> None:
     _choose(profile)
     stopped = inquiry.stop_app(name)
     click.echo(f"Stopped: {stopped.app} v{stopped.version}")
+
+
+main.add_command(state_commands.dict_group)
+main.add_command(state_commands.queue_group)
+main.add_command(state_commands.volume_group)
 
 
 def _table(found: list[messages.DeploymentInfo]) -> str:

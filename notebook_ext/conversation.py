@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from kernel_worker.model import CallId, Digest, ParentInput, WorkerId
     from kernel_worker.wire.frames import Frame
+    from notebook_ext.shelving import Shelving
     from notebook_ext.submission import Package, Receiver, Submission
 
     Cut = Callable[[Sequence[Frame], int, int], list[Frame]]
@@ -74,6 +75,8 @@ class Conversation:
         self._blocked: dict[ParentInput, messages.Blocked] = {}
         self._cancels: dict[CallId, bool] = {}
         """Of spawned calls: those that no broker has confirmed, and whether workers are killed."""
+        self._shelving: Shelving | None = None
+        """What is asked of dicts and queues, where anything was."""
         self._lines: dict[CallId, Any] = {}
         """Who hears of a call past whose first input there is a direct line."""
         self.kept: Mapping[Digest, object] = {}
@@ -96,6 +99,8 @@ class Conversation:
     @property
     def is_idle(self) -> bool:
         """Whether no answer is outstanding."""
+        if self._shelving is not None and not self._shelving.is_idle:
+            return False
         return not (self._calls or self._attached_to or self._questions or self._cancels)
 
     def take(self) -> deque[list[Frame]]:
@@ -149,6 +154,8 @@ class Conversation:
         for line in lines.values():
             line.rejected(error, message)
         body = encode_body(message)
+        if self._shelving is not None:
+            self._shelving.fail(body, error)
         for number, question in questions.items():
             question.answer(messages.Reply(number, body, error), [])
 
@@ -279,6 +286,14 @@ class Conversation:
         if self._online:
             self._say_question(question)
 
+    def shelving(self) -> Shelving:
+        """Return what is asked of dicts and queues."""
+        if self._shelving is None:
+            from notebook_ext.shelving import Shelving  # noqa: PLC0415  where any are used
+
+            self._shelving = Shelving(self._say_if_online)
+        return self._shelving
+
     def tell(self, message: messages.Blocked | messages.Resumed) -> None:
         """Say that an input of this worker begins or ends to wait for calls."""
         if isinstance(message, messages.Blocked):
@@ -324,10 +339,13 @@ class Conversation:
                 self._rejected(message)
             case messages.Reply():
                 question = self._questions.pop(message.request, None)
-                if question is None:
-                    self.dropped_messages += 1
-                else:
+                if question is not None:
                     question.answer(message, frames)
+                elif self._shelving is None or not self._shelving.answered(message, frames):
+                    self.dropped_messages += 1
+            case messages.Parked(request=request):
+                if self._shelving is None or not self._shelving.parked(request):
+                    self.dropped_messages += 1
             case messages.Welcome() | messages.Refused() | messages.Bye():
                 self.dropped_messages += 1
             case _:
@@ -514,6 +532,10 @@ class Conversation:
             frames = self.seal(message, frames)
         self._out.append([encode(message), *frames])
 
+    def _say_if_online(self, message: messages.ToBroker, frames: Sequence[Frame]) -> None:
+        if self._online:
+            self._out.append([encode(message), *frames])
+
     def _say_submit(
         self, opened: OpenCall, count: int, frames: Sequence[Frame], *, closed: bool
     ) -> None:
@@ -591,6 +613,8 @@ class Conversation:
                 self._say_attach(call)
         for question in self._questions.values():
             self._say_question(question)
+        if self._shelving is not None:
+            self._shelving.begin()
         for blocked in self._blocked.values():
             self._say(blocked)
 

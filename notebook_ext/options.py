@@ -32,7 +32,8 @@ _SPELLINGS_2024 = {
     "concurrency_limit": "max_containers",
     "container_idle_timeout": "scaledown_window",
 }
-_NOT_YET = ("image", "volumes", "mounts", "network_file_systems")
+_NOT_YET = ("image", "mounts", "network_file_systems")
+_VOLUMES = "volumes"
 _MOST_AT_ONCE = 1_000
 """So many inputs at once is the most that a worker runs, or that a group holds."""
 _LONGEST_WAIT_MS = 600_000
@@ -204,10 +205,21 @@ def _modern(given: Mapping[str, Any]) -> dict[str, Any]:
         if now in _NOT_YET:
             _refuse_unbuilt(name, value)
             continue
+        if now == _VOLUMES:
+            _check_volumes(value)
+            continue
         if now not in _READERS:
             raise InvalidError(_unknown(name))
         modern[now] = value
     return modern
+
+
+def _check_volumes(mounts: object) -> None:
+    """Look at where volumes are to be; they are there already, or it is refused."""
+    if mounts:
+        from notebook_ext.state.volumes import check_mounts  # noqa: PLC0415  where there are any
+
+        check_mounts(mounts)
 
 
 def _refuse_unbuilt(name: str, value: object) -> None:
@@ -218,7 +230,7 @@ def _refuse_unbuilt(name: str, value: object) -> None:
 
 
 def _unknown(name: str) -> str:
-    known = [*_READERS, *_SPELLINGS_2024, *_NOT_YET]
+    known = [*_READERS, *_SPELLINGS_2024, _VOLUMES, *_NOT_YET]
     near = difflib.get_close_matches(name, known, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"{name} is no option of a function.{hint} There are: {', '.join(_READERS)}."

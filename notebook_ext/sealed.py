@@ -40,6 +40,11 @@ class Seals:
         self._connection: Connection | None = None
         self._found: Key | None = None
 
+    @property
+    def has_found(self) -> bool:
+        """Whether a broker was found yet."""
+        return self._connection is not None
+
     def use(self, connection: Connection) -> None:
         """Take the key of a broker that was found: another one where clients were invited anew."""
         self._connection, self._found = connection, None
@@ -50,17 +55,17 @@ class Seals:
 
         match message:
             case messages.StoreObject(digest=digest):
-                return [self._key().seal(frames[0], sealing.object_named(digest))]
+                return [self.key().seal(frames[0], sealing.object_named(digest))]
             case messages.Submit(call=call) | messages.AddInputs(call=call) if is_sealed(call):
                 place = sealing.inputs_of(call)
                 frames = brought(frames)
                 if isinstance(message, messages.AddInputs):
-                    return self._key().seal_batch(frames, place, message.start)
+                    return self.key().seal_batch(frames, place, message.start)
                 if not message.parts:
-                    return self._key().seal_batch(frames, place, 0)
+                    return self.key().seal_batch(frames, place, 0)
                 first, sealed = 0, []
                 for at, count in enumerate(message.parts):
-                    sealed += self._key().seal_batch(frames[2 * at : 2 * at + 2], place, first)
+                    sealed += self.key().seal_batch(frames[2 * at : 2 * at + 2], place, first)
                     first += count
                 return sealed
             case _:
@@ -108,7 +113,7 @@ class Seals:
 
         if asked.what == "object" and batches.is_sealed(frames[0]):
             place = sealing.object_named(Digest(asked.subject))
-            return [self._key().open(frames[0], place)]
+            return [self.key().open(frames[0], place)]
         if asked.what == "object" and strict and digest_of(frames[0]) != asked.subject:
             text = f"the object {asked.subject} is refused: what came is another one, in clear"
             raise DeserializationError(text)
@@ -124,7 +129,7 @@ class Seals:
             if entry.stream == "notice"
             else msgspec.structs.replace(
                 entry,
-                data=self._key().open(entry.data, sealing.output_of(CallId(call), entry.index)),
+                data=self.key().open(entry.data, sealing.output_of(CallId(call), entry.index)),
             )
             for entry in _entries.decode(frame)
         ]
@@ -133,7 +138,7 @@ class Seals:
     def _opened(self, message: _Opened, frames: list[bytes]) -> list[bytes]:
         from kernel_worker.wire import sealing  # noqa: PLC0415  only where something is sealed
 
-        call, key = message.call, self._key()
+        call, key = message.call, self.key()
         match message:
             case messages.Results():
                 return _whole(key.open_batch(frames, sealing.values_of(call), message.first))
@@ -152,7 +157,13 @@ class Seals:
             case _:
                 assert_never(message)
 
-    def _key(self) -> Key:
+    def key(self) -> Key:
+        """Return the key.
+
+        Raises:
+            ConnectionError: no broker was found yet.
+            AuthError: it is not there.
+        """
         if self._found is None:
             from kernel_worker.wire import sealing  # noqa: PLC0415  only where something is sealed
 

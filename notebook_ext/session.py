@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from kernel_worker.rendezvous import Connection
     from kernel_worker.settings import Settings
     from kernel_worker.wire.frames import Frame
+    from kernel_worker.wire.sealing import Key
     from notebook_ext.open_call import OpenCall
+    from notebook_ext.shelving import Request
     from notebook_ext.submission import Receiver, Submission
 
 
@@ -117,6 +119,21 @@ class Session:
     def _is_strict(self) -> bool:
         """Whether what goes through here is sealed: the broker is believed nothing."""
         return self.is_far or context.seals
+
+    def seals(self) -> bool:
+        """Return whether what is put into dicts and queues is sealed, whatever is there."""
+        return self._is_strict
+
+    def payload_key(self) -> Key:
+        """Return the key that seals payloads.
+
+        Raises:
+            AuthError: it is not there.
+        """
+        seals = self._link.seals
+        if not seals.has_found:
+            seals.use(self._find())
+        return seals.key()
 
     def _seal(self) -> None:
         """Let what is said from now on be sealed: objects, and the payloads of new calls."""
@@ -210,17 +227,26 @@ class Session:
         prefixed = current_settings().log_prefix
         return CallOutput(self._printer, context, name, call, prefixed=prefixed)
 
-    def announce(self, running: RunningInput, begins: bool, calls: tuple[CallId, ...]) -> None:  # noqa: FBT001  a callback
+    def announce(
+        self,
+        running: RunningInput,
+        begins: bool,  # noqa: FBT001  a callback
+        calls: tuple[CallId, ...],
+        halts: bool | None = None,  # noqa: FBT001  as above
+    ) -> None:
         """Say that an input of this worker begins, or ends, to wait for `calls`.
 
-        Threads and tasks of one input may wait at the same time; it runs once none does.
+        Threads and tasks of one input may wait at the same time; it runs once none does. `halts`
+        says whether the wait keeps an event loop from running; None: it is this thread that waits.
         """
+        if halts is None:
+            halts = halts_loop()
         with self._waits_lock:
             waits = self._waits.setdefault(running, [])
             if begins:
-                waits.append((calls, halts_loop()))
+                waits.append((calls, halts))
             else:
-                waits.remove((calls, halts_loop()))
+                waits.remove((calls, halts))
             everything = tuple(call for each, _ in waits for call in each)
             halts = any(halts for _, halts in waits)
             if not waits:
@@ -308,7 +334,23 @@ class Session:
         self._link.post(self._conversation.ask, message, take, package)
         return waiting
 
+    # ---- dicts and queues -----------------------------------------------------------------------
+
+    def use_shelf(self, request: Request) -> None:
+        """Ask for something of a dict or a queue."""
+        self._link.post(self._use_shelf, request, next(self._requests))
+
+    def withdraw_from_shelf(self, request: Request) -> None:
+        """Nobody waits for that any more."""
+        self._link.post(self._withdraw_from_shelf, request)
+
     # ---- in the I/O thread ----------------------------------------------------------------------
+
+    def _use_shelf(self, request: Request, number: int) -> None:
+        self._conversation.shelving().ask(request, number)
+
+    def _withdraw_from_shelf(self, request: Request) -> None:
+        self._conversation.shelving().withdraw(request)
 
     def _submit(
         self,

@@ -275,7 +275,7 @@ class Waiting(Coroutine[Any, Any, T_co], Generic[T_co]):
         """Wait as an input of a worker, whose slot is free meanwhile."""
         __tracebackhide__ = True
         assert self.announce is not None  # noqa: S101  asked before
-        halts = _has_running_loop()
+        halts = has_running_loop()
         _thread.halts = halts
         self.announce(running, True)
         try:
@@ -314,7 +314,8 @@ def halts_loop() -> bool:
     return _thread.halts
 
 
-def _has_running_loop() -> bool:
+def has_running_loop() -> bool:
+    """Say whether an event loop runs in this thread."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001  the one that does not raise
 

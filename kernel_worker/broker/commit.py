@@ -14,12 +14,14 @@ from kernel_worker.core import events
 from kernel_worker.model import CallId, Digest, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
 
     from kernel_worker.broker.gate import Held
     from kernel_worker.broker.objects import ObjectStore
     from kernel_worker.core import effects
-    from kernel_worker.journal.store import Entry
+    from kernel_worker.journal.shelves import Shelves
+    from kernel_worker.journal.store import Entry, Step
     from kernel_worker.journal.thread import Journal
     from kernel_worker.model import LeaseId
 
@@ -37,7 +39,7 @@ class Commit:
 
         self._fact, self._finished = store.Fact, store.Finished
         self._deployed, self._undeployed = store.Deployed, store.Undeployed
-        self._written = store.Written
+        self._written, self._step = store.Written, store.Step
         self._journal = journal
         self._objects = objects
         self._entries: list[Entry] = []
@@ -72,6 +74,12 @@ class Commit:
         """Note what a spawned call has written; return the token of its commit."""
         self._entries.append(self._written(call, body))
         return self._journal.next_token
+
+    def step(self, act: Callable[[Shelves], Any]) -> tuple[int, Step]:
+        """Have `act` done in this turn's transaction; return its token, and itself."""
+        step = self._step(act)
+        self._entries.append(step)
+        return self._journal.next_token, step
 
     @property
     def has_facts(self) -> bool:

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 
     from kernel_worker.broker.calls import OpenCall
     from kernel_worker.broker.peers import Peer
+    from kernel_worker.broker.shelves import Shelves
     from kernel_worker.broker.translate import Translated
     from kernel_worker.journal.thread import Journal
     from kernel_worker.model import ClientId, Digest, FunctionSpec, LeaseId
@@ -145,6 +146,8 @@ class Broker:
         self._answers = Answers(self, self._lookups, register, self._deployments, self._logs)
         self._progress = ProgressReports(self)
         self._rest = Rest(self)
+        self._shelves: Shelves | None = None
+        """Made by whoever first uses a dict or a queue."""
         self._performer = Performer(
             self.peers, self.objects, self.calls, self.send, self._on_finished
         )
@@ -358,8 +361,19 @@ class Broker:
                 self._answers.consoles.refused(message)
             case messages.Deploy():
                 self._deployments.deploy(client, message)
+            case messages.UseShelf():
+                self._on_shelves().use(client, message, frames)
+            case messages.ShelfWord():
+                self._on_shelves().hear(client, message)
             case _:
                 self._to_core(client, self._translator.from_client(client, message, frames), frames)
+
+    def _on_shelves(self) -> Shelves:
+        if self._shelves is None:
+            from kernel_worker.broker.shelves import Shelves  # noqa: PLC0415  where there are any
+
+            self._shelves = Shelves(self, self._commit, self._settings.client_grace_seconds)
+        return self._shelves
 
     def _from_workplace(
         self, peer: Worker | Host, message: messages.ToBroker, frames: Sequence[Frame]
@@ -525,6 +539,8 @@ class Broker:
             match completion:
                 case journal_thread.Committed(token=token):
                     self._logs.written(token)
+                    if self._shelves is not None:
+                        self._shelves.committed(token)
                     for held in self._commit.release(token):
                         self._perform(held.effect, held.frames)
                 case journal_thread.Delayed(why=why):
@@ -599,6 +615,8 @@ class Broker:
         """End what somebody had here who is gone for good."""
         self._answers.consoles.client_gone(client)
         self.sweeping.look()
+        if self._shelves is not None:
+            self._shelves.client_gone(client)
 
     def release_pools(self) -> None:
         """Let the code of functions go that the core no longer knows."""

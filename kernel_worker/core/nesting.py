@@ -16,7 +16,7 @@ from kernel_worker.core.cancelling import end_waiting
 from kernel_worker.core.ending import finish_if_over
 from kernel_worker.core.lending import reach_parent
 from kernel_worker.core.pools import Condition
-from kernel_worker.model import Outcome, ParentInput
+from kernel_worker.model import NO_CALL, Outcome, ParentInput
 
 if TYPE_CHECKING:
     from kernel_worker.core import events
@@ -32,9 +32,10 @@ def worker_blocked(state: State, event: events.WorkerBlocked) -> None:
     reach_parent(state, event.parent)
     lease = state.lease_at(event.parent)
     awaited = [state.calls[call] for call in event.calls if call in state.calls]
-    if lease is None or not awaited or lease.worker.condition is Condition.STOPPING:
+    elsewhere = NO_CALL in event.calls
+    if lease is None or not (awaited or elsewhere) or lease.worker.condition is Condition.STOPPING:
         return
-    state.start_awaiting(lease, awaited, event.parent.index, halts=event.halts)
+    state.start_awaiting(lease, awaited, event.parent.index, halts=event.halts, elsewhere=elsewhere)
     if not lease.group and (event.halts or not lease.call.pool.is_concurrent):
         _ask_rest_back(state, lease, event.parent.index)
     for call in awaited:

@@ -16,7 +16,7 @@ from kernel_worker.core.hosts import EPSILON
 from kernel_worker.core.pools import Condition, Pool, Worker
 from kernel_worker.core.timers import Timers
 from kernel_worker.core.transitions import Cause
-from kernel_worker.model import LeaseId, WorkerId
+from kernel_worker.model import NO_CALL, LeaseId, WorkerId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -338,12 +338,22 @@ class State:
                 host.cpu_used = 0.0
 
     def start_awaiting(
-        self, lease: Lease, calls: list[Call], index: int, *, halts: bool = False
+        self,
+        lease: Lease,
+        calls: list[Call],
+        index: int,
+        *,
+        halts: bool = False,
+        elsewhere: bool = False,
     ) -> None:
-        """Block the input at `index` of a lease on calls; `halts`: all of its worker with it."""
+        """Block the input at `index` of a lease on calls; `halts`: all of its worker with it.
+
+        With `elsewhere`: (also) on something that is known elsewhere, an item of a queue.
+        """
         worker = lease.worker
         worker.waiting += not lease.awaited
-        lease.awaited = tuple(dict.fromkeys((*lease.awaited, *(call.id for call in calls))))
+        more = (*(call.id for call in calls), *((NO_CALL,) if elsewhere else ()))
+        lease.awaited = tuple(dict.fromkeys((*lease.awaited, *more)))
         lease.awaiting = index
         lease.resumed = False
         if halts:

@@ -31,8 +31,10 @@ from kernel_worker.journal.seal import Sealer, hidden, shown
 from kernel_worker.model import CallId, Digest, app_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any
 
+    from kernel_worker.journal.shelves import Shelves
     from kernel_worker.model import DeployedFunction
 
 APPLICATION_ID = 0x4E42584A
@@ -114,7 +116,15 @@ class Written:
     body: bytes
 
 
-Entry = Fact | Finished | Deployed | Undeployed | Written
+@dataclass(slots=True)
+class Step:
+    """Something that is done in the transaction; `found` is what came of it, once it is written."""
+
+    act: Callable[[Shelves], Any]
+    found: Any = None
+
+
+Entry = Fact | Finished | Deployed | Undeployed | Written | Step
 
 
 class Store:
@@ -125,6 +135,7 @@ class Store:
         self._sealer = sealer
         self._ids: dict[CallId, int] = {}
         self._known_objects: set[Digest] = set()
+        self._shelves: Shelves | None = None
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -165,6 +176,8 @@ class Store:
                         self._deploy(entry)
                     case Undeployed(app=app, at=at):
                         self._undeploy(app, at)
+                    case Step(act=act):
+                        entry.found = act(self._opened_shelves())
                     case Written(call=call, body=body):
                         self._db.execute(
                             "INSERT INTO logs (call, body) VALUES (?, ?)",
@@ -172,6 +185,13 @@ class Store:
                         )
                     case _:
                         self._keep(entry)
+
+    def _opened_shelves(self) -> Shelves:
+        if self._shelves is None:
+            from kernel_worker.journal.shelves import Shelves  # noqa: PLC0415  where there are any
+
+            self._shelves = Shelves(self._db)
+        return self._shelves
 
     def expire(self, before: float, limit: int = 200) -> list[CallId]:
         """Drop the records of up to `limit` calls that ended before `before` (Unix seconds).
@@ -361,6 +381,7 @@ class Store:
             # What a rolled back transaction taught us is not so.
             self._ids.clear()
             self._known_objects.clear()
+            self._shelves = None
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise

@@ -83,6 +83,13 @@ class Key:
     def __repr__(self) -> str:
         return "Key(…)"
 
+    def token(self, place: str, content: bytes, size_bytes: int) -> bytes:
+        """Return what stands for `content` at `place`, of which it tells nothing without the key.
+
+        The same content has the same token there.
+        """
+        return keyed_digest(self._secret, f"a token of {place}\0".encode() + content, size_bytes)
+
     def seal(self, frame: Frame, place: str) -> bytes:
         """Return a frame sealed for `place`."""
         salt = os.urandom(SALT_BYTES)

@@ -222,6 +222,46 @@ def test_a_broker_holds_and_keeps_what_it_cannot_read(
     assert files_have(site, (SEALED, CLEAR)) == {CLEAR}
 
 
+STATE = """
+kept = nb.Dict.from_name("kept", create_if_missing=True)
+line = nb.Queue.from_name("line", create_if_missing=True)
+
+@app.function()
+def uses(word):
+    kept[word, 1.0] = word
+    line.put(word * 2, partition=word)
+    return kept["from afar"], list(kept.keys())
+
+kept["from afar"] = WORD
+print(uses.remote(WORD) == (WORD, ["from afar", (WORD, 1.0)]))
+print(kept[WORD, 1], line.get(partition=WORD) == WORD * 2, kept.put(WORD, WORD))
+line.put(WORD)
+"""
+
+
+def test_a_dict_and_a_queue_of_a_far_client_are_sealed(
+    site: Site, laptop: Callable[..., Laptop]
+) -> None:
+    site.types("broker", "start", "--listen", site.address)
+    client = laptop()
+    assert client.runs(PUT_TOGETHER + STATE) == f"True\n{SEALED.decode()} True True\n"
+    assert memory_has(site.place.broker_pid(), (SEALED,)) == set()
+    assert files_have(site, (SEALED,)) == set()
+    local = """
+    kept = nb.Dict.from_name("kept")
+    print(kept[WORD], nb.Queue.from_name("line").get(), len(list(kept.items())))
+    nb.Dict.from_name("clear", create_if_missing=True)[MINE] = 1
+    """
+    assert runs_there(site, local) == f"{SEALED.decode()} {SEALED.decode()} 3\n"
+    refused = """
+    try:
+        nb.Dict.from_name("clear")["r8" + "marker"]
+    except nb.exception.InvalidError as error:
+        print(error)
+    """
+    assert "made on the broker's own machine, in clear" in client.runs(refused)
+
+
 def test_what_was_tampered_with_is_refused(site: Site, laptop: Callable[..., Laptop]) -> None:
     site.types("broker", "start", "--listen", site.address)
     client = laptop()

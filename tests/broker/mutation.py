@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from kernel_worker import shelf
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import (
     CallContext,
@@ -36,6 +37,8 @@ Said = tuple[bytes, list[bytes]]
 
 CONTENT = b"the code"
 _DIGEST = digest_of(CONTENT)
+_DICT = shelf.Shelf("dict", "mutants", creates=True)
+_QUEUE = shelf.Shelf("queue", "mutants", creates=True)
 _STRANGE: tuple[object, ...] = (
     None,
     True,
@@ -145,6 +148,10 @@ def sound(worker: str, pool: PoolId) -> list[Said]:
         (messages.DropObjects((_DIGEST,)), []),
         (messages.ConfigurePool(1, pool, 0, 2, 0, 1.0), []),
         (messages.Deploy(2, "mutants", (deployed,)), []),
+        (messages.UseShelf(3, shelf.Put(_DICT, (b"t" * 24,), only_new=True)), [b"k", b"v"]),
+        (messages.UseShelf(4, shelf.Add(_QUEUE, b"p", 60.0, None), (3,)), [b"an item"]),
+        (messages.UseShelf(5, shelf.Take(_QUEUE, b"p", 2, 0.1)), []),
+        (messages.ShelfWord((4,), (5,), (5,), (3,)), []),
         (messages.Blocked(parent, (call,)), []),
         (messages.Resumed(parent), []),
         (messages.Credit(call, 0, 1, 100), []),

@@ -16,6 +16,7 @@ from kernel_worker.core import effects, events
 from kernel_worker.core.invariants import History, InvariantBroken, Steadiness, check
 from kernel_worker.core.scheduler import Scheduler
 from kernel_worker.model import (
+    NO_CALL,
     CallId,
     ClientId,
     FunctionSpec,
@@ -440,7 +441,8 @@ class AnyHistory(RuleBasedStateMachine):
         found = self.lease(pick)
         if found is not None and self.submitted:
             calls = list(self.submitted)
-            awaited = (calls[more % len(calls)], calls[(more // 7) % len(calls)])
+            elsewhere = (NO_CALL,) if more % 11 == 0 else ()
+            awaited = (calls[more % len(calls)], calls[(more // 7) % len(calls)], *elsewhere)
             self.feed(events.WorkerBlocked(self.parent_of(*found), awaited, halts))
 
     @rule(pick=picks)

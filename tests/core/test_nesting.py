@@ -7,7 +7,15 @@ import itertools
 import pytest
 
 from kernel_worker.core import effects, events
-from kernel_worker.model import CallId, ClientId, Outcome, ParentInput, PoolSettings, Resources
+from kernel_worker.model import (
+    NO_CALL,
+    CallId,
+    ClientId,
+    Outcome,
+    ParentInput,
+    PoolSettings,
+    Resources,
+)
 from tests.core.simulation import CLIENT, Nested, Script, Simulation, make_resources, make_spec
 
 
@@ -125,6 +133,16 @@ def test_waiting_for_calls_that_are_over_blocks_nothing() -> None:
     parent = blocked_parent(simulation)
     simulation.feed(events.WorkerBlocked(parent, (CallId("fc-over"),)))
     assert [w.state for w in simulation.core.status().workers] == ["busy"]
+
+
+def test_waiting_for_what_is_no_call_frees_the_slot_until_it_runs_on() -> None:
+    simulation = Simulation(make_resources(gpus=1))
+    parent = blocked_parent(simulation)
+    for calls in ((NO_CALL,), (CallId("fc-over"), NO_CALL)):
+        simulation.feed(events.WorkerBlocked(parent, calls))
+        assert [w.state for w in simulation.core.status().workers] == ["blocked"]
+        simulation.feed(events.WorkerResumed(parent))
+        assert [w.state for w in simulation.core.status().workers] == ["busy"]
 
 
 def test_resuming_without_an_outcome_takes_the_slot_back() -> None:

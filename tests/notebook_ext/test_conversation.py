@@ -16,9 +16,11 @@ from kernel_worker.model import (
     PoolId,
     WorkerId,
 )
+from kernel_worker.shelf import Shelf, Take
 from kernel_worker.wire import messages, payload
 from notebook_ext import told
 from notebook_ext.conversation import Conversation, encode_body
+from notebook_ext.shelving import Request
 from notebook_ext.submission import Ended, Package
 from tests.notebook_ext.talk import (
     Heard,
@@ -872,3 +874,36 @@ def test_a_call_that_got_no_line_is_forgotten() -> None:
     talk.receive(messages.Results(CALL, 4, 1, 4), values("four"))
     assert not line.results
     assert talk.dropped_messages == 1
+
+
+def test_what_is_asked_of_shelves_is_said_again_to_a_new_broker() -> None:
+    talk = opened()
+    answers: list[str] = []
+
+    def asked() -> Request:
+        return Request(
+            Take(Shelf("queue", "q")),
+            [],
+            lambda reply, _: answers.append(reply.error),
+            lambda begins: answers.append(f"parks {begins}"),
+        )
+
+    talk.receive(messages.Parked(1), [])
+    assert talk.dropped_messages == 1
+    talk.shelving().ask(asked(), 1)
+    assert not talk.is_idle
+    talk.receive(messages.Parked(1), [])
+    talk.receive(messages.Parked(2), [])
+    talk.receive(messages.Reply(2), [])
+    assert talk.dropped_messages == 3
+    talk.lost()
+    said(talk)
+    talk.shelving().ask(asked(), 3)
+    assert said(talk) == []
+    talk.connected("another")
+    assert names(said(talk)) == ["ShelfWord", "UseShelf", "UseShelf"]
+    talk.receive(messages.Reply(1), [b"item"])
+    assert names(said(talk)) == ["ShelfWord"]
+    talk.fail("ConnectionError", "gone")
+    assert answers == ["parks True", "parks False", "", "ConnectionError"]
+    assert talk.is_idle

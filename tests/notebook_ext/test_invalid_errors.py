@@ -178,7 +178,49 @@ def replayed_elsewhere() -> object:
     return replay()
 
 
+def volume_elsewhere() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "is_far", lambda: True)
+        return nb.Volume.from_name("invalid").path
+
+
+def volume() -> nb.Volume:
+    """Return a volume with a directory in it."""
+    made = nb.Volume.from_name("invalid", create_if_missing=True)
+    (made.path / "sub").mkdir(exist_ok=True)
+    return made
+
+
+a_queue = nb.Queue.from_name("invalid", create_if_missing=True)
+
 CASES = {
+    # dicts, queues, volumes
+    "a dict's name": Case(lambda: nb.Dict.from_name("a/b"), ("'a/b'", "Dict")),
+    "a queue's patience": Case(lambda: a_queue.get(timeout=-1), ("timeout=-1",)),
+    "how many items": Case(lambda: a_queue.get_many(0), ("n_values=0",)),
+    "which length": Case(lambda: a_queue.len(partition="p", total=True), ("partition='p'",)),
+    "what to clear": Case(lambda: a_queue.clear(partition="p", all=True), ("partition='p'",)),
+    "a partition": Case(lambda: a_queue.put(1, partition=""), ("partition=''",)),
+    "a partition's time": Case(
+        lambda: a_queue.put(1, partition="p", partition_ttl=0), ("partition_ttl=0",)
+    ),
+    "a volume's name": Case(lambda: nb.Volume.from_name(".."), ("'..'",)),
+    "a volume's new name": Case(
+        lambda: nb.Volume.rename(volume().name or "", "invalid"), ("new_name='invalid'",)
+    ),
+    "a volume that is there": Case(
+        lambda: nb.Volume.objects.create(volume().name or ""), ("name='invalid'",)
+    ),
+    "a path out of a volume": Case(lambda: volume().listdir("../x"), ("path='../x'",)),
+    "a directory to remove": Case(lambda: volume().remove_file("sub"), ("path='sub'",)),
+    "where to copy": Case(lambda: volume().copy_files(["a", "b"], "c"), ("dst_path='c'",)),
+    "a directory to copy": Case(lambda: volume().copy_files(["sub"], "c"), ("sub",)),
+    "no mounts": Case(option(volumes=[1]), ("volumes=[1]",)),
+    "a mount of nothing": Case(option(volumes={"/data": 1}), ("'/data'", "1")),
+    "a mount": Case(
+        lambda: app.function(volumes={"/nowhere": volume()}), ("'/nowhere'", "volume.path")
+    ),
+    "a volume of another machine": Case(volume_elsewhere, ("remote functions",)),
     # consoles
     "an executor's containers": Case(lambda: nb.Executor(2, name="x"), ("name", "max_workers")),
     "debug what": Case(lambda: console.debug("worker 3"), ("worker 3", "fc-")),

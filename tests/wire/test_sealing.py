@@ -166,3 +166,11 @@ def test_each_kind_has_a_place_of_its_own_and_a_key_is_not_shown() -> None:
     }
     assert len(places) == 8
     assert repr(KEY) == "Key(…)"
+
+
+def test_a_token_is_the_same_at_its_place_with_its_key_alone() -> None:
+    other = sealing.Key(b"o" * sealing.KEY_BYTES)
+    made = KEY.token("dict d", b"content", 24)
+    assert (len(made), made) == (24, KEY.token("dict d", b"content", 24))
+    others = {KEY.token("dict e", b"content", 24), KEY.token("dict d", b"x", 24)}
+    assert made not in others | {other.token("dict d", b"content", 24)}

@@ -91,6 +91,7 @@ from kernel_worker.wire.messages.replies import (
     TreeCall,
     WorkerStatus,
 )
+from kernel_worker.wire.messages.shelves import Parked, ShelfWord, UseShelf
 from kernel_worker.wire.messages.workers import (
     Done,
     InputEnded,
@@ -160,6 +161,7 @@ __all__ = [
     "LogPage",
     "Message",
     "Output",
+    "Parked",
     "PauseCall",
     "Paused",
     "PoolStats",
@@ -173,6 +175,7 @@ __all__ = [
     "RetirePool",
     "Returned",
     "ScheduleInfo",
+    "ShelfWord",
     "StartFailed",
     "StartWorker",
     "Status",
@@ -185,6 +188,7 @@ __all__ = [
     "ToHost",
     "ToWorker",
     "TreeCall",
+    "UseShelf",
     "Welcome",
     "WorkerExited",
     "WorkerStarted",
@@ -214,6 +218,8 @@ ToBroker = (
     | ConfigurePool
     | Deploy
     | Ask
+    | UseShelf
+    | ShelfWord
     | Blocked
     | Resumed
     | Credit
@@ -252,6 +258,7 @@ ToClient = (
     | ConsoleSaid
     | ConsoleClosed
     | Reply
+    | Parked
     | Bye
 )
 ToHost = (

@@ -192,6 +192,7 @@ class Blocked(Tagged, tag="blocked"):
 
     parent: ParentInput
     calls: tuple[CallId, ...]
+    """`model.NO_CALL` among them: not for a call alone, or for none."""
     halts: bool = False
     """Nothing else in the worker can run meanwhile: it waits on the thread of the event loop."""
 

@@ -1,0 +1,1 @@
+"""State that outlives a call: `Dict` and `Queue`, which the broker keeps, and `Volume`."""

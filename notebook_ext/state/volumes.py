@@ -1,0 +1,616 @@
+"""`Volume`: a named directory on the broker's machine, for files that outlive a call.
+
+What it is here. A directory of this user, `vol.path`, beside the journal. All workers of the
+machine see the same files at once, and so does the notebook, if it runs there: what one writes the
+other reads, as in any directory. So `commit` and `reload`, which on Modal's cloud carry changes
+between machines, have nothing to do. A file that is put by `batch_upload` is there whole or not at
+all.
+
+A directory cannot be mounted somewhere else without root: `volumes={"/data": vol}` is taken where
+`/data` leads there already (a link that was made once), and is refused with what to do otherwise.
+
+Not guaranteed: anything between two programs that write one file at the same time.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar
+
+from kernel_worker import directories, rendezvous
+from kernel_worker.errors import InvalidError, NotFoundError
+from notebook_ext import cloud, process
+from notebook_ext.config import current as current_settings
+from notebook_ext.state.handles import Many, checked_name
+from notebook_ext.twin import Waiting, blocks_thread, done, stream, twin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+T = TypeVar("T")
+
+CHUNK_BYTES: Final = 1024 * 1024
+_EPHEMERAL: Final = "~"
+
+
+class FileEntryType(enum.IntEnum):
+    """What an entry of a directory is."""
+
+    UNSPECIFIED = 0
+    FILE = 1
+    DIRECTORY = 2
+    SYMLINK = 3
+
+
+class FileEntry(NamedTuple):
+    """One entry of a directory."""
+
+    path: str
+    """From the volume's root on, without a slash at its beginning."""
+    type: FileEntryType
+    mtime: int
+    """Unix seconds."""
+    size: int
+    """In bytes."""
+
+
+class VolumeInfo(NamedTuple):
+    """What is known of a volume."""
+
+    name: str
+    created_at: float
+    """Unix seconds."""
+
+
+class Volume:
+    """A named directory on the broker's machine; see `path`.
+
+    In a remote function that captures one it is the same directory. Every method is there as
+    `.aio` too, and does its work in a thread then.
+    """
+
+    __slots__ = ("__weakref__", "_creates", "_name")
+
+    objects: ClassVar[Volumes]
+
+    def __init__(self, name: str, *, creates: bool) -> None:
+        """Use `from_name`, `lookup` or `ephemeral`."""
+        self._name = name
+        self._creates = creates
+
+    @classmethod
+    def from_name(
+        cls,
+        name: str,
+        *,
+        create_if_missing: bool = False,
+        version: object = None,  # noqa: ARG003  Modal's
+        **cloud_only: object,
+    ) -> Self:
+        """Return the volume of that name; nothing is looked at before it is used.
+
+        Args:
+            name: 1 to 64 letters, digits, dots, dashes and underscores.
+            create_if_missing: make it where there is none.
+            version: accepted for Modal's sake.
+            **cloud_only: `environment_name` selects a profile, others change nothing.
+
+        Raises:
+            InvalidError: it is no such name.
+        """
+        cloud.check("Volume.from_name", cloud_only)
+        if checked_name("Volume", name) in {".", ".."}:
+            raise InvalidError(f"the name {name!r} of a Volume: allowed is one that is no path.")
+        return cls(name, creates=create_if_missing)
+
+    @classmethod
+    def lookup(cls, name: str, *, create_if_missing: bool = False, **cloud_only: object) -> Self:
+        """Do as `from_name`, and look that it is there.
+
+        Raises:
+            NotFoundError: there is none, and `create_if_missing` is not set.
+        """
+        found = cls.from_name(name, create_if_missing=create_if_missing, **cloud_only)
+        found.path  # noqa: B018  looks
+        return found
+
+    @classmethod
+    def ephemeral(cls, **cloud_only: object) -> EphemeralVolume:
+        """Return one without a name, for a `with` or `async with`; it ends with that."""
+        cloud.check("Volume.ephemeral", cloud_only)
+        return EphemeralVolume()
+
+    @staticmethod
+    def delete(name: str, *, allow_missing: bool = False, **cloud_only: object) -> None:
+        """Remove the volume of that name with all its files, for good.
+
+        Raises:
+            NotFoundError: there is none, and `allow_missing` is not set.
+        """
+        cloud.check("Volume.delete", cloud_only)
+        _delete(Volume.from_name(name), allow_missing=allow_missing)
+
+    @staticmethod
+    def rename(old_name: str, new_name: str, **cloud_only: object) -> None:
+        """Give a volume another name.
+
+        Raises:
+            NotFoundError: there is none of the old one.
+            InvalidError: there is one of the new one already.
+        """
+        cloud.check("Volume.rename", cloud_only)
+        old, new = Volume.lookup(old_name).path, _root() / str(Volume.from_name(new_name).name)
+        if new.exists():
+            raise InvalidError(
+                f"new_name={new_name!r}: there is a volume of that name; give another one."
+            )
+        old.rename(new)
+
+    @property
+    def name(self) -> str | None:
+        """Its name; None of an ephemeral one."""
+        return None if self._name.startswith(_EPHEMERAL) else self._name
+
+    @property
+    def object_id(self) -> str:
+        """What it is called among all of this user's."""
+        return f"vo-{self._name}"
+
+    @property
+    def path(self) -> Path:
+        """The directory: read and write files there, with whatever does that.
+
+        Raises:
+            NotFoundError: there is no such volume.
+            InvalidError: it is on another machine.
+        """
+        found = _root(creates=self._creates) / self._name
+        if self._creates:
+            found.mkdir(mode=0o700, exist_ok=True)
+        if not found.is_dir():
+            what = "an ephemeral volume" if self.name is None else f"the volume {self._name!r}"
+            hint = "" if self.name is None else "; create_if_missing=True makes it"
+            raise NotFoundError(f"{what} is not there{hint}")
+        return found
+
+    def info(self) -> VolumeInfo:
+        """Return what is known of it."""
+        return VolumeInfo(self._name, self.path.stat().st_ctime)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"<Volume {self.name or 'ephemeral'}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Volume) and self._name == other._name
+
+    def __hash__(self) -> int:
+        return hash(("volume", self._name))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (self._name, self._creates)
+
+    # ---- what there is to do for others --------------------------------------------------------
+
+    @twin
+    def commit(self) -> Waiting[None]:
+        """Do nothing: what was written is seen by all at once."""
+        return _doing(self._look)
+
+    @twin
+    def reload(self) -> Waiting[None]:
+        """Do nothing: what others wrote is seen at once."""
+        return _doing(self._look)
+
+    @twin
+    def hydrate(self) -> Waiting[Any]:
+        """Look that it is there, and make it where it may be made; return it."""
+        return _doing(self._looked_at)
+
+    # ---- files --------------------------------------------------------------------------------
+
+    @twin
+    def listdir(self, path: str = "/", *, recursive: bool = False) -> Waiting[list[FileEntry]]:
+        """Return the entries of a directory, by name; of a file itself.
+
+        Raises:
+            FileNotFoundError: there is nothing of that name.
+        """
+        return _doing(lambda: list(self._entries(path, recursive=recursive)))
+
+    @stream
+    def iterdir(self, path: str = "/", *, recursive: bool = True) -> Both[FileEntry]:
+        """Yield the entries of a directory, and (`recursive`) of those below it."""
+        return Both(lambda: self._entries(path, recursive=recursive))
+
+    @stream
+    def read_file(self, path: str) -> Both[bytes]:
+        """Yield what a file holds, in pieces of up to 1 MiB; `b"".join(...)` is all of it.
+
+        Raises:
+            FileNotFoundError: (where it is iterated) there is none.
+        """
+        return Both(lambda: _chunks(self._inside(path)))
+
+    @twin
+    def read_file_into_fileobj(self, /, path: str, fileobj: IO[bytes], **_: object) -> Waiting[int]:
+        """Write what a file holds into `fileobj`; return how many bytes those were."""
+        return _doing(lambda: sum(map(fileobj.write, _chunks(self._inside(path)))))
+
+    @twin
+    def remove_file(self, path: str, *, recursive: bool = False) -> Waiting[None]:
+        """Remove a file, or (`recursive`) a directory with all that is in it.
+
+        Raises:
+            FileNotFoundError: there is nothing of that name.
+            InvalidError: it is a directory, and `recursive` is not set.
+        """
+        return _doing(lambda: self._remove(path, recursive=recursive))
+
+    @twin
+    def copy_files(
+        self, src_paths: Sequence[str], dst_path: str, *, recursive: bool = False
+    ) -> Waiting[None]:
+        """Copy files within the volume, as `cp` does: to a file's name, or into a directory.
+
+        Raises:
+            FileNotFoundError: there is nothing of one of the names.
+            InvalidError: several are to be one file, or one is a directory and `recursive` is not
+                set.
+        """
+        return _doing(lambda: self._copy(src_paths, dst_path, recursive=recursive))
+
+    def batch_upload(self, force: bool = False) -> Upload:  # noqa: FBT001, FBT002  Modal's
+        """Return what takes files (`put_file`, `put_directory`), for a `with` or `async with`.
+
+        They are copied as the block ends: none where it ends by an exception, and none where one of
+        them is there already, unless `force` is set.
+        """
+        return Upload(self, force=force)
+
+    # ---- how --------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self.path  # noqa: B018  looks
+
+    def _looked_at(self) -> Self:
+        self._look()
+        return self
+
+    def _inside(self, path: str) -> Path:
+        """Return where a path of the volume is.
+
+        Raises:
+            InvalidError: it leads out of it.
+        """
+        parts = [part for part in PurePosixPath(path).parts if part != "/"]
+        if ".." in parts:
+            raise InvalidError(f"path={path!r}: allowed is one that stays in the volume.")
+        return self.path.joinpath(*parts)
+
+    def _entries(self, path: str, *, recursive: bool) -> Iterator[FileEntry]:
+        root, found = self.path, self._inside(path)
+        if not found.is_dir():
+            yield _entry(root, found)
+            return
+        for each in sorted(found.iterdir()):
+            yield _entry(root, each)
+            if recursive and each.is_dir() and not each.is_symlink():
+                yield from self._entries(str(each.relative_to(root)), recursive=True)
+
+    def _remove(self, path: str, *, recursive: bool) -> None:
+        found = self._inside(path)
+        if not found.is_dir() or found.is_symlink():
+            found.unlink()
+        elif not recursive:
+            raise InvalidError(f"path={path!r} is a directory: give recursive=True to remove it.")
+        else:
+            shutil.rmtree(found)
+
+    def _copy(self, sources: Sequence[str], target: str, *, recursive: bool) -> None:
+        places, into = [self._inside(path) for path in sources], self._inside(target)
+        if len(places) > 1 and not into.is_dir():
+            raise InvalidError(
+                f"dst_path={target!r}: allowed is a directory, where several files are copied."
+            )
+        for place in places:
+            to = into / place.name if into.is_dir() else into
+            if not place.is_dir():
+                shutil.copy2(place, to)
+            elif recursive:
+                shutil.copytree(place, to, dirs_exist_ok=True)
+            else:
+                raise InvalidError(f"{place.name} is a directory: give recursive=True to copy it.")
+
+
+class Upload:
+    """Files on their way into a volume; see `Volume.batch_upload`."""
+
+    def __init__(self, volume: Volume, *, force: bool) -> None:
+        """Take files for `volume`."""
+        self._volume = volume
+        self._force = force
+        self._files: list[tuple[Path | IO[bytes], Path, int | None]] = []
+
+    def put_file(
+        self,
+        local_file: str | Path | IO[bytes],
+        remote_path: str,
+        mode: int | None = None,
+    ) -> None:
+        """Take a file, by its name here or as what is open for reading.
+
+        Args:
+            local_file: the file.
+            remote_path: where it is to be; below that, under its name, where it ends in a slash.
+            mode: its permissions; None: as they are.
+
+        Raises:
+            FileNotFoundError: there is no such file here.
+        """
+        if isinstance(local_file, str | Path):
+            local = Path(local_file)
+            if not local.is_file():
+                raise FileNotFoundError(f"there is no file {local}")
+            into = f"{remote_path}{local.name}" if str(remote_path).endswith("/") else remote_path
+            self._files.append((local, self._volume._inside(str(into)), mode))  # noqa: SLF001  its own room
+        else:
+            self._files.append((local_file, self._volume._inside(str(remote_path)), mode))  # noqa: SLF001  its own room
+
+    def put_directory(
+        self,
+        local_path: str | Path,
+        remote_path: str,
+        recursive: bool = True,  # noqa: FBT001, FBT002  Modal's
+    ) -> None:
+        """Take the files of a directory, and (`recursive`) of those below it.
+
+        Raises:
+            FileNotFoundError: there is no such directory here.
+        """
+        top = Path(local_path)
+        if not top.is_dir():
+            raise FileNotFoundError(f"there is no directory {top}")
+        for found in sorted(top.rglob("*") if recursive else top.glob("*")):
+            if found.is_file():
+                below = PurePosixPath(remote_path) / found.relative_to(top).as_posix()
+                self.put_file(found, str(below))
+
+    def __enter__(self) -> Self:
+        """Take files."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Copy them, unless the block ends by an exception."""
+        if kind is None:
+            self._copy()
+
+    async def __aenter__(self) -> Self:
+        """Take files."""
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Copy them, unless the block ends by an exception."""
+        if kind is None:
+            await _in_thread(self._copy)
+
+    def _copy(self) -> None:
+        there = [target for _, target, _ in self._files if target.exists()]
+        if there and not self._force:
+            shown = there[0].relative_to(self._volume.path)
+            raise FileExistsError(f"{shown} is there already; batch_upload(force=True) replaces it")
+        for source, target, mode in self._files:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f".{target.name}.{os.urandom(6).hex()}")
+            try:
+                if isinstance(source, Path):
+                    shutil.copyfile(source, part)
+                    part.chmod(source.stat().st_mode & 0o777)
+                else:
+                    with part.open("wb") as file:
+                        shutil.copyfileobj(source, file, CHUNK_BYTES)
+                if mode is not None:
+                    part.chmod(mode)
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
+
+
+class EphemeralVolume:
+    """What `Volume.ephemeral()` returns: makes one as the block begins, and removes it."""
+
+    def __enter__(self) -> Volume:
+        """Make it, and remove what processes that were killed have left."""
+        _sweep()
+        self._made = Volume(f"{_EPHEMERAL}{os.getpid()}-{os.urandom(6).hex()}", creates=False)
+        (_root(creates=True) / self._made._name).mkdir(mode=0o700)  # noqa: SLF001  its own room
+        return self._made
+
+    def __exit__(self, *_: object) -> None:
+        """Remove it."""
+        _delete(self._made, allow_missing=True)
+
+    async def __aenter__(self) -> Volume:
+        """Make it."""
+        return self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Remove it."""
+        await _in_thread(self.__exit__)
+
+
+class Volumes:
+    """`Volume.objects`: all volumes, by name."""
+
+    @twin
+    def create(
+        self, /, name: str, *, allow_existing: bool = False, **cloud_only: object
+    ) -> Waiting[None]:
+        """Make one.
+
+        Raises:
+            InvalidError: there is one already, and `allow_existing` is not set.
+        """
+        cloud.check("create", cloud_only)
+        made = Volume.from_name(name, create_if_missing=True)
+        if not allow_existing and (_root() / name).exists():
+            raise InvalidError(
+                f"name={name!r}: there is a volume of that name; give allow_existing=True."
+            )
+        return made.hydrate.start().dropping_result()
+
+    @twin
+    def list(
+        self, /, *, max_objects: int | None = None, **cloud_only: object
+    ) -> Waiting[Many[Volume]]:
+        """Return all that have a name, by name."""
+        cloud.check("list", cloud_only)
+        return _doing(lambda: _all()[:max_objects])
+
+    @twin
+    def delete(
+        self, /, name: str, *, allow_missing: bool = False, **cloud_only: object
+    ) -> Waiting[None]:
+        """Remove one with all its files, for good.
+
+        Raises:
+            NotFoundError: there is none, and `allow_missing` is not set.
+        """
+        cloud.check("delete", cloud_only)
+        found = Volume.from_name(name)
+        return _doing(lambda: _delete(found, allow_missing=allow_missing))
+
+
+Volume.objects = Volumes()
+
+
+class Both(Generic[T]):
+    """What is iterated with `for` or `async for`; each iteration begins anew."""
+
+    def __init__(self, begin: Callable[[], Iterator[T]]) -> None:
+        """Iterate what `begin` returns."""
+        self._begin = begin
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield all."""
+        return self._begin()
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Yield all, each from a thread."""
+        found: Iterator[T] = self._begin()
+        while step := await _in_thread(lambda: list(itertools.islice(found, 1))):
+            yield step[0]
+
+
+def check_mounts(mounts: object) -> None:
+    """Look at `volumes={...}`: each place has to lead to the volume already.
+
+    Raises:
+        InvalidError: one does not; what to do.
+    """
+    if not isinstance(mounts, Mapping):
+        raise InvalidError(f"volumes={mounts!r}: allowed is a dict of paths to Volumes.")
+    for place, volume in mounts.items():
+        if not isinstance(volume, Volume) or not Path(place).is_absolute():
+            raise InvalidError(
+                f"volumes={{{place!r}: {volume!r}}}: allowed are absolute paths and Volumes."
+            )
+        if process.is_far() or Path(place).resolve() != volume.path.resolve():
+            where = "its path" if process.is_far() else str(volume.path)
+            raise InvalidError(
+                f"volumes={{{place!r}: {volume!r}}}: nothing can be mounted there without root: use"
+                f" the directory {where}, which is volume.path in the function; or have {place}"
+                f" lead there, once: `sudo ln -s {where} {place}`."
+            )
+
+
+def _root(*, creates: bool = False) -> Path:
+    if process.is_far():
+        raise InvalidError(
+            "volumes lie on the broker's machine, and this process is on another: use them in"
+            " remote functions, and give small files as arguments."
+        )
+    settings = directories.on_this_machine(current_settings())
+    if creates:
+        root = rendezvous.prepare_journal(settings).parent / "volumes"
+        root.mkdir(mode=0o700, exist_ok=True)
+        return root
+    return rendezvous.journal_path(settings).parent / "volumes"
+
+
+def _all() -> list[Volume]:
+    root = _root()
+    names = sorted(each.name for each in root.iterdir()) if root.exists() else []
+    return [Volume(name, creates=False) for name in names if not name.startswith(_EPHEMERAL)]
+
+
+def _delete(volume: Volume, *, allow_missing: bool) -> None:
+    try:
+        found = volume.path
+    except NotFoundError:
+        if not allow_missing:
+            raise
+        return
+    gone = found.with_name(f"{_EPHEMERAL}{os.getpid()}-{os.urandom(6).hex()}")
+    found.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _sweep() -> None:
+    root = _root()
+    for left in root.glob(f"{_EPHEMERAL}*-*"):
+        if not Path("/proc", left.name[1:].partition("-")[0]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _entry(root: Path, path: Path) -> FileEntry:
+    found = path.lstat()
+    kind = FileEntryType.FILE
+    if path.is_symlink():
+        kind = FileEntryType.SYMLINK
+    elif path.is_dir():
+        kind = FileEntryType.DIRECTORY
+    return FileEntry(path.relative_to(root).as_posix(), kind, int(found.st_mtime), found.st_size)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _arrive(name: str, creates: bool) -> Volume:  # noqa: FBT001  a pickle's
+    return Volume(name, creates=creates)
+
+
+def _doing(act: Callable[[], T]) -> Waiting[T]:
+    """Do `act`: here, where somebody waits in this thread, or in another one."""
+    return done(act()) if blocks_thread() else _in_thread(act)
+
+
+def _in_thread(act: Callable[[], T]) -> Waiting[T]:
+    waiting: Waiting[T] = Waiting()
+
+    def work() -> None:
+        try:
+            found = act()
+        except BaseException as error:  # noqa: BLE001  raised where one waits
+            failure = error
+
+            def failed() -> T:
+                raise failure
+
+            waiting.complete(failed)
+        else:
+            waiting.complete(lambda: found)
+
+    threading.Thread(target=work, name="notebook-ext volume", daemon=True).start()
+    return waiting
