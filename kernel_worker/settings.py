@@ -78,6 +78,10 @@ class Settings:
     """How much of a client's large values may lie in shared memory at once; more go to a disk."""
     listen: str | None = None
     """Where a broker lets clients of other machines in, by their keys: `tcp://ADDRESS:PORT`."""
+    web_address: str = "127.0.0.1"
+    """Where web endpoints listen; off the loopback address, requests need the token."""
+    web_port: int = 0
+    """The first port that web endpoints may have; 0: one by the endpoint's label."""
     connection_file: Path | None = None
     """Made by `notebook-ext broker invite`: calls go to that broker; None, or `local`: here."""
     origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -235,6 +239,26 @@ def _address(name: str, value: object, origin: str) -> str:
     return f"tcp://{found[1]}:{port}"
 
 
+def _web_address(name: str, value: object, origin: str) -> str:
+    if origin.endswith("pyproject.toml"):
+        allowed = "not there: whose project it is would choose who reaches you; set it yourself"
+        raise _invalid(name, value, origin, allowed)
+    import ipaddress  # noqa: PLC0415  only where it is set
+
+    try:
+        return str(ipaddress.ip_address(str(value)))
+    except ValueError:
+        allowed = "an address of this machine, such as 127.0.0.1 or 0.0.0.0 (all of them)"
+        raise _invalid(name, value, origin, allowed) from None
+
+
+def _web_port(name: str, value: object, origin: str) -> int:
+    port = int(str(value)) if str(value).isdigit() else -1
+    if isinstance(value, bool) or not 0 <= port <= _MOST_PORTS:
+        raise _invalid(name, value, origin, f"a port, 0 (any) to {_MOST_PORTS}")
+    return port
+
+
 def _file(name: str, value: object, origin: str) -> Path | None:
     if origin.endswith("pyproject.toml"):
         allowed = "not there: whose project it is would choose where your calls go; set it yourself"
@@ -313,5 +337,7 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "max_request_mib": _count,
     "store_mib": _count,
     "listen": _address,
+    "web_address": _web_address,
+    "web_port": _web_port,
     "connection_file": _file,
 }

@@ -49,6 +49,13 @@ if TYPE_CHECKING:
     from notebook_ext.state.queues import Queue
     from notebook_ext.state.volumes import Volume
     from notebook_ext.unfinished import last_map
+    from notebook_ext.web.endpoints import (
+        asgi_app,
+        fastapi_endpoint,
+        web_endpoint,
+        web_server,
+        wsgi_app,
+    )
 
 __version__ = "0.1.0"
 
@@ -69,6 +76,7 @@ __all__ = [
     "Retries",
     "Secret",
     "Volume",
+    "asgi_app",
     "attach",
     "batched",
     "call_graph",
@@ -82,6 +90,7 @@ __all__ = [
     "events",
     "exception",
     "exit",
+    "fastapi_endpoint",
     "functions",
     "gather",
     "is_local",
@@ -89,6 +98,9 @@ __all__ = [
     "method",
     "parameter",
     "put",
+    "web_endpoint",
+    "web_server",
+    "wsgi_app",
 ]
 
 
@@ -145,14 +157,19 @@ _ROOMS = {
     "attach": "attaching",
     "call_graph": "",
     "calls": "call_status",
+    "asgi_app": "web.endpoints",
     "enter": "hooks",
     "events": "event_stream",
     "exit": "hooks",
+    "fastapi_endpoint": "web.endpoints",
     "functions": "",
     "last_map": "unfinished",
     "method": "hooks",
     "parameter": "hooks",
+    "web_endpoint": "web.endpoints",
+    "web_server": "web.endpoints",
     "widgets": "",
+    "wsgi_app": "web.endpoints",
 }
 """Where names lie that are imported when they are asked for; rooms lie where they are called.
 

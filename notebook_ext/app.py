@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from kernel_worker.errors import InvalidError
 from notebook_ext import cloud
 from notebook_ext import options as options_
 from notebook_ext.function import Function, body_of
 from notebook_ext.hooks import MethodDefinition, is_hook
-from notebook_ext.marks import marked_options
+from notebook_ext.marks import is_endpoint, marked_options
 from notebook_ext.twin import twin
 
 if TYPE_CHECKING:
@@ -138,7 +138,13 @@ class App:
 
         def decorated(kind: Any) -> Cls:
             marked = {**marked_options(checked_class(kind)), **batched_method(kind)}
-            made = Cls(kind, self, options_.with_marks(parsed, marked))
+            options = options_.with_marks(parsed, marked)
+            if is_endpoint(kind):
+                from notebook_ext.web import function, serving  # noqa: PLC0415  when used
+
+                options = function.check_options(options, kind)
+                serving.equip(kind)
+            made = Cls(kind, self, options)
             self._classes[made.name] = made
             return made
 
@@ -222,6 +228,8 @@ class _Decorator:
     def __call__(self, raw: Callable[..., Any]) -> Function[..., Any]:
         """Return the `Function`."""
         options = options_.with_marks(self._options, marked_options(raw))
+        if is_endpoint(raw):
+            return cast("Function[..., Any]", self._web_function(raw, options))
         function: Function[..., Any] = Function(_checked(raw), self._app, options)
         if options.schedule is not None:
             from notebook_ext.schedule import check_function  # noqa: PLC0415  only where there is one
@@ -229,6 +237,13 @@ class _Decorator:
             check_function(raw, options.schedule)
         self._app.add(function)
         return function
+
+    def _web_function(self, raw: Callable[..., Any], options: options_.Options) -> Any:
+        from notebook_ext.web.function import WebFunction  # noqa: PLC0415  when used
+
+        made = WebFunction(raw, self._app, options)
+        self._app._classes[made.name] = made  # noqa: SLF001  it is a part of it
+        return made
 
 
 def _checked(raw: Any) -> Callable[..., Any]:

@@ -262,23 +262,49 @@ def deploy(profile: str | None, module: bool, name: str | None, tag: str, target
     click.echo(f"Deployed {done.app} v{done.version}: {', '.join(done.functions)}")
     for each in done.schedules:
         click.echo(f"{each.name}: {each.schedule}, next {next_moment(each)}")
+    for each, url in done.urls.items():
+        click.echo(f"  {each}: {url}")
 
 
 @main.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False))
-def migrate(file: str) -> None:
-    """Tell what of the Modal script FILE is not covered, and what to write instead; runs nothing.
+@_profile
+@_as_module
+@click.argument("target")
+def serve(profile: str | None, module: bool, target: str) -> None:  # noqa: FBT001  click's
+    """Serve the endpoints of the app of TARGET, FILE[::APP], until Ctrl-C.
 
-    The exit status is 1 where something is not covered.
+    Where a file beside it changes, TARGET is run again, and its endpoints are those of the new one.
     """
-    from notebook_ext import migrate as reading  # noqa: PLC0415  only where it is asked for
+    _choose(profile)
+    from notebook_ext.web import reloading  # noqa: PLC0415  it needs the group `web`
 
-    with open(file, encoding="utf-8", errors="replace") as text:  # noqa: PTH123  click's word
-        report = reading.look(text.read(), file)
-    for line in reading.lines(report, file):
-        click.echo(line)
-    if report.findings:
-        sys.exit(1)
+    reloading.serve(target, is_module=module, users_errors=_users_errors)
+
+
+@main.group()
+def web() -> None:
+    """Look at deployed web endpoints, and at the token."""
+
+
+@web.command("list")
+@_profile
+def web_list(profile: str | None) -> None:
+    """List the deployed endpoints and their URLs."""
+    _choose(profile)
+    from notebook_ext.web import deployed  # noqa: PLC0415  not for a status
+
+    for each in deployed.entries():
+        click.echo(f"{each['app']}  {each['shown']}  {each['url']}")
+
+
+@web.command("token")
+@_profile
+def web_token(profile: str | None) -> None:
+    """Print the token that requests need from other machines; it is made now if there is none."""
+    _choose(profile)
+    from notebook_ext.web.places import Places  # noqa: PLC0415  not for a status
+
+    click.echo(Places(afresh()).token())
 
 
 @main.group()
@@ -314,6 +340,9 @@ def app_stop(profile: str | None, name: str) -> None:
     """End the deployment of the app NAME; its calls in flight end by themselves."""
     _choose(profile)
     stopped = inquiry.stop_app(name)
+    from notebook_ext.web import deployed  # noqa: PLC0415  not for a status
+
+    deployed.withdraw(name)
     click.echo(f"Stopped: {stopped.app} v{stopped.version}")
 
 

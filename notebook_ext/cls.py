@@ -65,6 +65,7 @@ class Definition(Function[..., Any]):
         version = super()._made(captured)
         kind = cast("type", self._raw)
         before = ["__init__", *instances.hooks(kind, SNAP), *instances.hooks(kind, ENTER)]
+        before += marks.builders(kind)
         identity = digest_of(captured.version.encode(), read_by(kind, before).encode())
         if self._entered is None or self._entered[0] != identity:
             content = captured.objects[captured.snapshot]
@@ -160,6 +161,10 @@ class Cls:
     def is_looked_up(self) -> bool:
         """Whether it is a name, of what is deployed."""
         return is_deployed(self.key)
+
+    def newest(self) -> Cls:
+        """Return the class that its cell defines now."""
+        return _known.get(self.key, self)
 
     @property
     def shape(self) -> Shape:

@@ -133,6 +133,8 @@ class Shape(NamedTuple):
     methods: tuple[str, ...]
     generators: tuple[str, ...]
     """Those of the methods that give items."""
+    function: str = ""
+    """The function's name, of one that is called by HTTP: it is a class to workers alone."""
 
 
 def of(kind: type) -> Constructor:

@@ -12,6 +12,8 @@ from notebook_ext import process
 from notebook_ext.package import deployable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kernel_worker.wire import messages
     from notebook_ext.app import App
     from notebook_ext.cls import Cls
@@ -31,6 +33,8 @@ class Deployment(msgspec.Struct, frozen=True):
     tag: str = ""
     schedules: tuple[ScheduleInfo, ...] = ()
     """Those of its functions that are called by themselves, and when they are next."""
+    urls: dict[str, str] = {}
+    """Where its endpoints are served, by name."""
 
     def __repr__(self) -> str:
         return f"<Deployment {self.app} v{self.version}: {', '.join(self.functions)}>"
@@ -74,4 +78,13 @@ def deploy(app: App, name: str | None, tag: str) -> Waiting[Deployment]:
                 "could not be sealed, as all else from here is: nobody is there then. Call deploy "
                 "on the broker's machine."
             )
-    return session.deploy(name, found, objects, tag).then(Deployment.of)
+    deployed = session.deploy(name, found, objects, tag).then(Deployment.of)
+    return deployed.then(lambda done: _with_urls(done, classes))
+
+
+def _with_urls(done: Deployment, classes: Mapping[str, Cls]) -> Deployment:
+    """Have the endpoints served of what is deployed now."""
+    from notebook_ext.web import deployed  # noqa: PLC0415  one file is read where there are none
+
+    urls = deployed.announce(done.app, classes.items())
+    return msgspec.structs.replace(done, urls=urls)

@@ -21,6 +21,7 @@ from notebook_ext.companions import note, table_here
 from notebook_ext.looked_up import FromName, Lookup, ask
 from notebook_ext.source import NO_TABLE, Source
 from notebook_ext.stored import objects_of
+from notebook_ext.twin import Waiting, twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -202,6 +203,35 @@ class Function(Callee[P, R], Pooled):
 
             self._raw = load(self._key, self._table)
         return self._raw
+
+    @property
+    def web_url(self) -> str:
+        """The URL at which a deployed endpoint is served.
+
+        Raises:
+            InvalidError: it is no endpoint.
+        """
+        found = self._web_url()
+        if found is None:
+            raise InvalidError(
+                f"{self._name}.web_url: {self._name} is no endpoint; write @nb.fastapi_endpoint() "
+                "below @app.function() (there are asgi_app, wsgi_app and web_server too)."
+            )
+        return found
+
+    @twin
+    def get_web_url(self, /) -> Waiting[str | None]:
+        """Return `web_url`, or None where it is no endpoint."""
+        waiting: Waiting[str | None] = Waiting()
+        waiting.complete(self._web_url)
+        return waiting
+
+    def _web_url(self) -> str | None:
+        if not is_deployed(self._key):
+            return None
+        from notebook_ext.web import deployed  # noqa: PLC0415  where one is asked for
+
+        return deployed.url_of(self._key)
 
     @property
     def version(self) -> str:

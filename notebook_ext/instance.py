@@ -39,6 +39,7 @@ from kernel_worker.wire.instances import ENTER, SNAP, Parameters
 from notebook_ext.companions import collecting, note
 from notebook_ext.function import Function
 from notebook_ext.hooks import Parameter, is_hook, origins
+from notebook_ext.marks import ENDPOINT, is_endpoint
 from notebook_ext.package import Version, arrived_package, deployed_package, pool_id
 from notebook_ext.source import NO_TABLE
 from notebook_ext.stored import objects_of
@@ -304,6 +305,10 @@ class Obj:
             if known == name:
                 return pickle.loads(data)
         found = inspect.getattr_static(self._kind(), name, None)
+        if is_endpoint(found):
+            from notebook_ext.web.function import WebMethod  # noqa: PLC0415  it needs this module
+
+            return WebMethod(self, name, found.__dict__[ENDPOINT])
         if isinstance(found, Parameter) or found is None or is_hook(found):
             raise AttributeError(self._why_not(name, found))
         if inspect.isfunction(found) or isinstance(found, property):

@@ -155,7 +155,7 @@ def _asked(
     function = FromName()(app_name, name, tag=tag, **cloud_only)
 
     def known(found: DeployedFunction) -> Function[..., Any]:
-        if found.shape:
+        if found.shape and not _shape(found).function:
             raise InvalidError(f"{found.name} is a class: use Cls.from_name.")
         function.is_generator = found.is_generator
         return function

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ATTRIBUTE = "__notebook_ext_options__"
+ENDPOINT = "__notebook_ext_endpoint__"
+"""Set on a function: what it is to the web (see `web.endpoints`)."""
 
 
 def concurrent(
@@ -86,6 +88,25 @@ def marked_options(raw: object) -> dict[str, Any]:
     """Return the options that decorators below left on a function or on this very class."""
     found = vars(raw).get(_ATTRIBUTE, {}) if hasattr(raw, "__dict__") else {}
     return dict(found)
+
+
+def is_endpoint(raw: object) -> bool:
+    """Return whether a function is called by HTTP, or a class has a method that is."""
+    if not inspect.isclass(raw):
+        return inspect.isfunction(raw) and ENDPOINT in raw.__dict__
+    members = [value for owner in raw.__mro__ for value in vars(owner).values()]
+    return any(is_endpoint(value) for value in members if not inspect.isclass(value))
+
+
+def builders(kind: type) -> list[str]:
+    """Return the members of a class that make, when a worker is entered, what answers by HTTP."""
+    found = []
+    for owner in kind.__mro__:
+        for name, value in vars(owner).items():
+            raw = value.__func__ if isinstance(value, staticmethod) else value
+            if is_endpoint(raw) and not inspect.isclass(raw) and raw.__dict__[ENDPOINT].is_builder:
+                found.append(name)
+    return found
 
 
 def _refuse_bare(name: str, raw: object, example: str) -> None:

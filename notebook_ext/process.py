@@ -34,7 +34,21 @@ def current() -> Session:
 
             _Current.session = Session()
             blobs.begin(_Current.session)
+            _revive_gateway(_Current.session)
         return _Current.session
+
+
+def _revive_gateway(session: Session) -> None:
+    """Have deployed endpoints served again, where there are any and nobody does."""
+    from kernel_worker import context, rendezvous  # noqa: PLC0415  a session has them
+
+    settings = session.settings
+    if context.worker_identity is not None or settings.connection_file is not None:
+        return
+    if (rendezvous.journal_path(settings).parent / "web-endpoints.json").exists():
+        from notebook_ext.web import deployed  # noqa: PLC0415  rarely
+
+        deployed.revive()
 
 
 def connected() -> Session | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kernel_worker.store import owning
 
-KEPT = ("lock", "start.lock", "agent.lock", "broker.log")
+KEPT = ("lock", "start.lock", "agent.lock", "broker.log", "web.lock", "web.log")
 """Lock files stay (removing one under a waiting process would give two owners), and the log."""
 
 

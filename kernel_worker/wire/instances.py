@@ -27,6 +27,8 @@ SNAP = "__notebook_ext_enter_snap__"
 """Set on a function: run it in the template, whose workers share what it has made."""
 EXIT = "__notebook_ext_exit__"
 """Set on a function: run it before the worker ends."""
+ORDER = "__notebook_ext_order__"
+"""Set on a function: run it before those of its class with a greater number; others have 0."""
 
 
 running: list[str] = []
@@ -111,7 +113,7 @@ def hooks(kind: type, mark: str) -> list[str]:
     names: dict[str, None] = {}
     for owner in reversed(kind.__mro__):
         functions = [(n, v) for n, v in vars(owner).items() if inspect.isfunction(v)]
-        functions.sort(key=lambda pair: pair[1].__code__.co_firstlineno)
+        functions.sort(key=lambda pair: _place(pair[1]))
         names.update((name, None) for name, value in functions if _is_marked(value, mark))
     return [name for name in names if _is_marked(inspect.getattr_static(kind, name), mark)]
 
@@ -142,6 +144,10 @@ def method(kind: type, name: str) -> Callable[..., Any]:
         raise NotFoundError(f"{kind.__qualname__} has no method {name!r} with @nb.method()")
     found: Callable[..., Any] = getter()
     return found
+
+
+def _place(function: Any) -> tuple[int, int]:
+    return getattr(function, ORDER, 0), function.__code__.co_firstlineno
 
 
 def _is_marked(function: object, mark: str) -> bool:

@@ -32,11 +32,15 @@ def test_nothing_else_is_bound_than_it_says() -> None:
         path.relative_to(ROOT).as_posix()
         for room in ("kernel_worker", "notebook_ext")
         for path in sorted((ROOT / room).rglob("*.py"))
-        if re.search(r"(router|end)\.bind\(|_server\(\w|socket\(\)\.bind", path.read_text())
+        if re.search(
+            r"(router|end)\.bind\(|_server\(\w|socket\(\)\.bind|socket\.bind\(", path.read_text()
+        )
     ]
     assert bound == [
         "kernel_worker/broker/doors.py",
         "kernel_worker/broker/sockets.py",
         "kernel_worker/wire/line.py",
         "notebook_ext/metrics.py",
+        "notebook_ext/web/places.py",
+        "notebook_ext/web/streams.py",
     ]

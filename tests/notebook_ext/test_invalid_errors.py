@@ -23,7 +23,7 @@ import notebook_ext as nb
 from kernel_worker import context
 from kernel_worker.model import FunctionKey, Outcome, WorkerId
 from kernel_worker.wire import instances
-from notebook_ext import cloud, console, entrypoint, inviting, metrics, migrate, process, script
+from notebook_ext import cloud, console, entrypoint, inviting, metrics, process, script
 from notebook_ext.exception import InvalidError
 from notebook_ext.feed import Feed, Gate
 from notebook_ext.refeed import Refeed
@@ -31,6 +31,7 @@ from notebook_ext.replay import Replay
 from notebook_ext.submission import Ended
 from notebook_ext.unfinished import Unfinished
 from tests.core.simulation import make_spec
+from tests.notebook_ext.web import refused
 
 ROOM = Path(nb.__file__).parent
 REMEDY = re.compile(
@@ -373,7 +374,6 @@ CASES = {
     "no type of a command line": Case(
         lambda: entrypoint.parse(listed, "listed", []), ("listed", "xs")
     ),
-    "a script that is none": Case(lambda: migrate.look("def", "s.py"), ("s.py",)),
     "several apps": Case(lambda: several(with_functions=False).app(), ("s.py::a", "s.py::b")),
     "several functions": Case(
         lambda: several(with_functions=True).runnable(),
@@ -583,6 +583,9 @@ CASES |= {
     "parameter by position": Case(lambda: nb.parameter("x"), ("'x'",)),
     "parameter's init": Case(lambda: nb.parameter(init=1), ("init=1",)),  # type: ignore[arg-type]
 }
+
+
+CASES |= {name: Case(*each) for name, each in refused.CASES.items()}
 
 
 def in_its_own_hook() -> object:
