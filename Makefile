@@ -16,8 +16,9 @@ CHANCE := tests/core/test_invariants.py::TestAnyHistory \
   tests/core/test_scaling.py::test_pools_that_compete_for_the_only_device_take_turns \
   tests/core/test_granting.py::test_equal_inputs_keep_both_workers_busy
 COMPUTING := tests/test_capture.py
+PATIENT := tests/notebooks tests/documentation tests/suites
 
-.PHONY: help setup quick demo lab test lint format pytest chance pages standards rest suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
+.PHONY: help setup quick demo lab test lint format pytest chance notebooks pages standards rest suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -37,7 +38,7 @@ lab: quick ## open the quickstart in JupyterLab
 # What computes shares the cores, then what mostly waits; `rest` is alone: its tests watch the clock.
 test: setup ## everything that CI checks
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target coverage lint chance
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target pages standards
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target notebooks pages standards
 	@$(MAKE) --no-print-directory rest
 
 lint: setup ## ruff, mypy and the import contracts
@@ -57,6 +58,9 @@ pytest: setup ## all tests, the quick ones first
 chance: setup
 	$(VENV_PYTHON) -m pytest $(CHANCE) $(COMPUTING)
 
+notebooks: setup
+	$(VENV_PYTHON) -m pytest tests/notebooks
+
 pages: setup
 	$(VENV_PYTHON) -m pytest tests/documentation
 
@@ -64,8 +68,7 @@ standards: setup
 	$(VENV_PYTHON) -m pytest tests/suites
 
 rest: setup
-	$(VENV_PYTHON) -m pytest \
-	  $(patsubst %,--ignore=%,$(COVERED) $(COMPUTING) tests/documentation tests/suites)
+	$(VENV_PYTHON) -m pytest $(patsubst %,--ignore=%,$(COVERED) $(COMPUTING) $(PATIENT))
 
 large: setup ## the tests' largest sizes, for some minutes
 	$(VENV_PYTHON) -m pytest -m large

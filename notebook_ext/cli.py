@@ -307,6 +307,23 @@ def web_token(profile: str | None) -> None:
     click.echo(Places(afresh()).token())
 
 
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+def migrate(file: str) -> None:
+    """Tell what of the Modal script FILE is not covered, and what to write instead; runs nothing.
+
+    The exit status is 1 where something is not covered.
+    """
+    from notebook_ext import migrate as reading  # noqa: PLC0415  only where it is asked for
+
+    with open(file, encoding="utf-8", errors="replace") as text:  # noqa: PTH123  click's word
+        report = reading.look(text.read(), file)
+    for line in reading.lines(report, file):
+        click.echo(line)
+    if report.findings:
+        sys.exit(1)
+
+
 @main.group()
 def app() -> None:
     """Look at deployed apps, and stop them."""

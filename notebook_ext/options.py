@@ -181,6 +181,11 @@ def batching(max_batch_size: object, wait_ms: object) -> tuple[int, float]:
     return size, _integer("wait_ms", wait_ms, 0, _LONGEST_WAIT_MS) / 1000
 
 
+def accepted() -> set[str]:
+    """Return the names that `parse` takes, in the spellings of 2024 and 2026."""
+    return {*_READERS, *_SPELLINGS_2024, _VOLUMES}
+
+
 def check_settings(given: Mapping[str, Any], current: PoolSettings) -> PoolSettings:
     """Return `current` with the autoscaler's options `given` in force.
 

@@ -23,7 +23,7 @@ import notebook_ext as nb
 from kernel_worker import context
 from kernel_worker.model import FunctionKey, Outcome, WorkerId
 from kernel_worker.wire import instances
-from notebook_ext import cloud, console, entrypoint, inviting, metrics, process, script
+from notebook_ext import cloud, console, entrypoint, inviting, metrics, migrate, process, script
 from notebook_ext.exception import InvalidError
 from notebook_ext.feed import Feed, Gate
 from notebook_ext.refeed import Refeed
@@ -374,6 +374,7 @@ CASES = {
     "no type of a command line": Case(
         lambda: entrypoint.parse(listed, "listed", []), ("listed", "xs")
     ),
+    "a script that is none": Case(lambda: migrate.look("def", "s.py"), ("s.py",)),
     "several apps": Case(lambda: several(with_functions=False).app(), ("s.py::a", "s.py::b")),
     "several functions": Case(
         lambda: several(with_functions=True).runnable(),
