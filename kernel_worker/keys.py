@@ -1,4 +1,4 @@
-"""Who may reach a broker over TCP: its own key pair, and the public keys of its clients.
+"""Who may reach a broker over TCP: its own key pair, the public keys of its clients and hosts.
 
 Keys are those of CURVE (CurveZMQ, RFC 26): 32 bytes, in files as 40 characters of Z85. They lie
 beside the journal, in a directory of mode 0700, each a file of mode 0600:
@@ -7,8 +7,9 @@ beside the journal, in a directory of mode 0700, each a file of mode 0600:
     tcp/payload.key     32 bytes in hexadecimal digits, made once: seals what clients and workers
                         say to each other, so that the broker, which does not read it, cannot
     tcp/clients/NAME    the public key of a client that is let in
+    tcp/hosts/NAME      the public key of a machine that is let in, to run workers there
 
-One file a client: it is there whole or not at all, and removing it revokes the key. The client's
+One file a client or host: it is there whole or not at all, and removing it revokes the key. The
 secret key is in its *connection file* alone, which `invite` gives and nobody keeps.
 
 Guarantees: whose key is not listed is not let in; with an empty list that is everybody.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -58,6 +59,10 @@ class KeyPair(msgspec.Struct, frozen=True):
         return [("public", self.public)]
 
 
+Role = Literal["client", "host"]
+ROLES: Final[tuple[Role, ...]] = ("client", "host")
+
+
 class Invitation(msgspec.Struct, frozen=True):
     """The content of a connection file: where a broker listens, and the keys to reach it."""
 
@@ -68,7 +73,9 @@ class Invitation(msgspec.Struct, frozen=True):
     name: str = ""
     format: int = _FORMAT
     payload: str = ""
-    """What seals payloads; one for all clients of a broker."""
+    """What seals payloads; one for all clients and hosts of a broker."""
+    role: Role = "client"
+    """What its key is listed for: nothing else is let in by it."""
 
     def __repr__(self) -> str:
         return f"Invitation({self.address!r}, {self.name!r}, …)"
@@ -84,7 +91,7 @@ class Keys:
     def __init__(self, data: Path) -> None:
         """Take those in `data`, where the journal lies; nothing is made yet."""
         self._root = data / "tcp"
-        self._clients = self._root / "clients"
+        self._listed = {role: self._root / f"{role}s" for role in ROLES}
 
     def server(self) -> KeyPair:
         """Return the broker's own pair; it is made where there is none."""
@@ -99,8 +106,8 @@ class Keys:
             raise InvalidError(message)
         return KeyPair(_public(secret), secret)
 
-    def invite(self, name: str, address: str) -> Invitation:
-        """Let a new client in; return what it needs, of which nothing is kept but the public key.
+    def invite(self, name: str, address: str, role: Role = "client") -> Invitation:
+        """Let somebody in; return what that needs, of which nothing is kept but the public key.
 
         Raises:
             InvalidError: the name is not allowed, or taken.
@@ -109,46 +116,48 @@ class Keys:
         server = self.server()
         payload = self._payload()
         pair = _made()
-        place = self._clients / name
-        with refusing(self._clients, DATA):
-            if not _write_once(place, pair.public):
+        place = self._listed[role] / name
+        with refusing(place.parent, DATA):
+            taken = next((one for one in ROLES if (self._listed[one] / name).exists()), role)
+            if taken != role or not _write_once(place, pair.public):
                 message = (
-                    f"a client {name!r} is listed already; choose another name, or remove it "
+                    f"a {taken} {name!r} is listed already; choose another name, or remove it "
                     f"first: notebook-ext broker revoke {name}"
                 )
                 raise InvalidError(message)
-        return Invitation(address, server.public, pair, name, payload=payload)
+        return Invitation(address, server.public, pair, name, payload=payload, role=role)
 
     def revoke(self, name: str) -> None:
-        """Let a client in no more.
+        """Let a client or a host in no more.
 
         Raises:
             NotFoundError: there is none of that name.
         """
         _check(name)
-        try:
-            (self._clients / name).unlink()
-        except FileNotFoundError:
-            listed = ", ".join(sorted(self.listed().values())) or "nobody"
-            message = f"no client {name!r} is listed; there is: {listed}"
-            raise NotFoundError(message) from None
+        for place in self._listed.values():
+            with contextlib.suppress(FileNotFoundError):
+                (place / name).unlink()
+                return
+        listed = ", ".join(sorted({**self.listed("client"), **self.listed("host")}.values()))
+        message = f"nobody called {name!r} is listed; there is: {listed or 'nobody'}"
+        raise NotFoundError(message)
 
-    def listed(self) -> dict[str, str]:
-        """Return the names of the clients that are let in, by their public keys.
+    def listed(self, role: Role = "client") -> dict[str, str]:
+        """Return the names of the clients, or the hosts, that are let in, by public key.
 
         Raises:
             ConnectionError: who they are cannot be read now: no descriptor is left, for example.
         """
         found = {}
         try:
-            for place in self._clients.iterdir():
+            for place in self._listed[role].iterdir():
                 with contextlib.suppress(*_NOT_LISTED):
                     if NAME.fullmatch(place.name):
                         found[place.read_text(encoding="ascii").strip()] = place.name
         except FileNotFoundError:
             return {}
         except OSError as error:
-            message = f"{self._clients} cannot be read: {error.strerror}; it is tried again"
+            message = f"{self._listed[role]} cannot be read: {error.strerror}; it is tried again"
             raise ConnectionError(message) from error
         return found
 
@@ -163,7 +172,8 @@ class Keys:
     def _prepare(self) -> None:
         with refusing(self._root, DATA):
             make_private(self._root, DATA)
-            make_private(self._clients, DATA)
+            for place in self._listed.values():
+                make_private(place, DATA)
 
 
 def payload_key_of(data: Path) -> Path:
@@ -191,11 +201,15 @@ def read_payload_key(place: Path) -> bytes:
     return bytes.fromhex(text)
 
 
-def read(path: Path) -> Invitation:
+def read(path: Path, role: Role = "client") -> Invitation:
     """Return what a connection file says.
 
+    Args:
+        path: of the file.
+        role: what it has to be for.
+
     Raises:
-        InvalidError: it is not there, is none, or others can read it.
+        InvalidError: it is not there, is none, is for something else, or others can read it.
     """
     try:
         with path.open("rb") as file:
@@ -228,6 +242,13 @@ def read(path: Path) -> Invitation:
         raise InvalidError(message)
     if found.format != _FORMAT or not is_whole or not _PAYLOAD_KEY.fullmatch(found.payload):
         message = f"{path} was made by another version of notebook-ext, or is damaged; invite anew"
+        raise InvalidError(message)
+    if found.role != role:
+        option = " --host" if role == "host" else ""
+        message = (
+            f"{path} was made for a {found.role}, and is of no use to a {role}: "
+            f"`notebook-ext broker invite{option} NAME` on the broker's machine makes one that is"
+        )
         raise InvalidError(message)
     return found
 

@@ -284,6 +284,8 @@ class Environment(msgspec.Struct, frozen=True, array_like=True):
     variables: dict[str, str]
     stamp: str
     """Changes when the installed packages do, so that new templates start after an install."""
+    options: tuple[str, ...] = ()
+    """Names of the variables that the function's options set; the others are the caller's."""
 
     def __repr__(self) -> str:
         return f"Environment({self.python!r}, {len(self.variables)} variables, …)"

@@ -76,6 +76,10 @@ class Connection(msgspec.Struct, frozen=True):
     """Where it listens for clients of other machines (`tcp://…`), if it does."""
     keys: Invitation | None = None
     """Those to reach it from another machine; never written into `connection.json`."""
+    links: tuple[str, ...] = ()
+    """The other machines that run workers for it: whoever follows it waits a moment for these."""
+    is_outpost: bool = False
+    """It is no broker, but what speaks to that of another machine."""
     leases_from: int = 0
     """The ids of its leases are above it."""
     payload_key: str = ""

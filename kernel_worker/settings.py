@@ -61,6 +61,10 @@ class Settings:
     """How long a silent client's attached calls are kept."""
     broker_grace_seconds: float = 30.0
     """How long workers live on without a broker, until another one is there; 0: not at all."""
+    host_lease_seconds: float = 10.0
+    """How long a host on another machine may be silent before its inputs are given to others."""
+    host_fence_seconds: float = 60.0
+    """After how long without its broker such a host kills what it runs."""
     result_ttl_seconds: float = 7 * 24 * 3600.0
     """How long results of spawned calls are kept after they have ended."""
     progress: str = "auto"
@@ -282,6 +286,13 @@ def _seconds(name: str, value: object, origin: str) -> float:
     return seconds
 
 
+def _some_seconds(name: str, value: object, origin: str) -> float:
+    seconds = _seconds(name, value, origin)
+    if seconds < 1:
+        raise _invalid(name, value, origin, "a number of seconds, 1 or more")
+    return seconds
+
+
 def _count(name: str, value: object, origin: str) -> int:
     try:
         count = int(value) if isinstance(value, int | str) and value is not True else 0
@@ -329,6 +340,8 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "gpus": _devices,
     "client_grace_seconds": _seconds,
     "broker_grace_seconds": _seconds,
+    "host_lease_seconds": _some_seconds,
+    "host_fence_seconds": _some_seconds,
     "result_ttl_seconds": _seconds,
     "progress": _choice,
     "log_prefix": _flag,

@@ -41,7 +41,7 @@ here = _Here()
 def begin(session: Session) -> None:
     """Make the store of a session."""
     end()
-    if session.is_far:
+    if session.is_far or _is_elsewhere():
         return
     from kernel_worker.store.blobs import Accounts  # noqa: PLC0415  with the first session
     from kernel_worker.store.owning import Store  # noqa: PLC0415  likewise
@@ -55,6 +55,13 @@ def begin(session: Session) -> None:
     here.directory = str(store.directory)
     here.accounts = Accounts(here.directory, dropping.when_dropped)
     here.keep = here.accounts.keep
+
+
+def _is_elsewhere() -> bool:
+    """Whether this is a worker on another machine than its broker."""
+    identity = context.worker_identity
+    found = None if identity is None else rendezvous.read_connection(identity.connection_file)
+    return found is not None and found.is_outpost
 
 
 def _meeting_place(session: Session) -> Path:

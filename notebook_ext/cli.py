@@ -170,15 +170,17 @@ def broker_status() -> None:
 @broker.command("invite")
 @click.argument("name")
 @click.option("--address", metavar="tcp://HOST[:PORT]", help="Where NAME finds this broker.")
-def broker_invite(name: str, address: str | None) -> None:
+@click.option("--host", "is_host", is_flag=True, help="For a machine that is to run workers.")
+def broker_invite(name: str, address: str | None, is_host: bool) -> None:  # noqa: FBT001  a flag
     """Print a connection file that lets a client on another machine in; call it NAME.
 
     It holds a secret key: carry FILE of `notebook-ext broker invite NAME > FILE`, which is made
     yours alone, there by a way that you trust, and say `%remote_connect FILE` in the notebook.
+    With --host, say `notebook-ext host start --connect FILE` there.
     """
     from notebook_ext import inviting  # noqa: PLC0415  only where it is asked for
 
-    invitation = inviting.invite(name, address)
+    invitation = inviting.invite(name, address, "host" if is_host else "client")
     inviting.make_private(sys.stdout)
     click.echo(msgspec.json.format(msgspec.json.encode(invitation)).decode())
     click.echo(f"{name} will find this broker at {invitation.address}.", err=True)
@@ -187,7 +189,7 @@ def broker_invite(name: str, address: str | None) -> None:
 @broker.command("revoke")
 @click.argument("name")
 def broker_revoke(name: str) -> None:
-    """Let the client NAME in no more, and end its connections."""
+    """Let the client or host NAME in no more, and end its connections."""
     from notebook_ext import inviting  # noqa: PLC0415  only where it is asked for
 
     ended = inviting.revoke(name)
@@ -199,8 +201,42 @@ def broker_clients() -> None:
     """List who is let in from other machines, with their public keys."""
     from notebook_ext import inviting  # noqa: PLC0415  only where it is asked for
 
-    for name, key in inviting.clients().items():
+    for name, key in inviting.listed("client").items():
         click.echo(f"{name}  {key}")
+    for name, key in inviting.listed("host").items():
+        click.echo(f"{name}  {key}  host")
+
+
+@main.group()
+def host() -> None:
+    """Let a machine run workers for the broker of another one."""
+
+
+@host.command("start")
+@click.option(
+    "--connect",
+    metavar="FILE",
+    required=True,
+    help="Made on the broker's machine by `notebook-ext broker invite --host NAME`.",
+)
+@click.option("--name", help="What this machine is called; its host name, unless given.")
+@click.option("--cpus", type=click.IntRange(1), help="At most so many workers run code at once.")
+@click.option("--gpus", help="auto, none, or indices such as 0,2.")
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(0),
+    help="How long what runs may take to end when this is told to (30).",
+)
+def host_start(**options: object) -> None:
+    """Run workers here, until this is interrupted (Ctrl-C, SIGTERM).
+
+    What runs then may end; a second one does not wait. It dials the broker, and listens at no port.
+    """
+    command = [sys.executable, "-P", "-m", "kernel_worker.broker.outpost"]
+    for name, value in options.items():
+        if value is not None:
+            command += [f"--{name.replace('_', '-')}", str(value)]
+    os.execv(sys.executable, command)  # noqa: S606  no shell, and this process is it from now on
 
 
 def _where(connection: Connection) -> str:

@@ -22,8 +22,8 @@ from notebook_ext.config import afresh
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from kernel_worker.far import Far
     from kernel_worker.rendezvous import Connection
-    from notebook_ext.far import Far
 
 LIMIT_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
@@ -49,7 +49,7 @@ class Inquiry:
         peer = f"cl-{secrets.token_hex(8)}"
         hello = messages.Hello("client", peer, pid=os.getpid(), machine=rendezvous.machine_id())
         if connection.keys is not None:
-            from notebook_ext.far import Far  # noqa: PLC0415  only where there is one
+            from kernel_worker.far import Far  # noqa: PLC0415  only where there is one
 
             self._far = Far(self._context, connection, hello)
             self._whose, self._remedy = f"the broker at {connection.address}", _UNREACHABLE

@@ -20,7 +20,7 @@ from notebook_ext import inquiry
 from notebook_ext.config import afresh
 
 if TYPE_CHECKING:
-    from kernel_worker.keys import Invitation
+    from kernel_worker.keys import Invitation, Role
     from kernel_worker.rendezvous import Connection
 
 LIMIT_SECONDS = 5.0
@@ -49,18 +49,19 @@ def listen(address: str) -> Connection:
     return running
 
 
-def invite(name: str, address: str | None = None) -> Invitation:
-    """List a new client; return what its connection file says.
+def invite(name: str, address: str | None = None, role: Role = "client") -> Invitation:
+    """List a new client or host; return what its connection file says.
 
     Args:
         name: what you call it.
         address: where it finds the broker, `tcp://HOST:PORT`, where that is not what it listens at.
+        role: `host`, for a machine that is to run workers.
 
     Raises:
         InvalidError: the name is taken or not allowed; or there is no address.
     """
     address = _reachable(address)
-    return _keys().invite(name, address)
+    return _keys().invite(name, address, role)
 
 
 def make_private(output: TextIO) -> None:
@@ -92,9 +93,9 @@ def revoke(name: str) -> int:
         ) from error
 
 
-def clients() -> dict[str, str]:
-    """Return the public keys of those that are let in, by name."""
-    found = {name: key for key, name in _keys().listed().items()}
+def listed(role: Role) -> dict[str, str]:
+    """Return the public keys of the clients, or the hosts, that are let in, by name."""
+    found = {name: key for key, name in _keys().listed(role).items()}
     return dict(sorted(found.items()))
 
 

@@ -34,9 +34,9 @@ from notebook_ext.sealed import Seals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kernel_worker.far import Far
     from kernel_worker.rendezvous import Connection
     from notebook_ext.conversation import Cut
-    from notebook_ext.far import Far
 
 LARGE_BYTES = 64 * 1024
 """Larger frames are sent without a copy."""
@@ -273,7 +273,7 @@ class Link:
         socket.send(messages.encode(self._hello))
 
     def _dial_far(self, connection: Connection) -> None:
-        from notebook_ext.far import Far  # noqa: PLC0415  only where there is one
+        from kernel_worker.far import Far  # noqa: PLC0415  only where there is one
 
         self._far = far = Far(self._context, connection, self._hello)
         self._socket = far.socket

@@ -362,7 +362,9 @@ class Surroundings:
         self.encoded = encoded
         if env:
             environment = msgspec.structs.replace(
-                environment, variables={**environment.variables, **self._wanted}
+                environment,
+                variables={**environment.variables, **self._wanted},
+                options=tuple(self._wanted),
             )
             self.encoded = msgspec.msgpack.encode(environment)
             self.digest = digest_of(self.encoded)

@@ -178,7 +178,7 @@ def _hosts(status: Status, cells: int) -> Table:
         resources = host.resources
         devices = Counter(device.kind for device in resources.devices)
         table.add_row(
-            host.host,
+            f"{host.host} ({host.state})" if host.state else host.host,
             f"{resources.cpu:g}",
             f"{host.cpu_used:g}",
             *_bar(host.cpu_used, resources.cpu, cells),

@@ -26,6 +26,8 @@ class Relay:
         """The ends towards the client, of the connections that there are."""
         self.said: list[bytearray] = []
         """What the client has said, by connection."""
+        self.passed_bytes = 0
+        """How much has gone through, in both directions."""
         self._recorded: dict[socket.socket, bytearray] = {}
         self._lock = threading.Lock()
         self._is_open = True
@@ -98,7 +100,8 @@ class Relay:
             data = b""
         if not data:
             self._drop(end)
-        elif end in self._recorded:
+        self.passed_bytes += len(data)
+        if end in self._recorded:
             self._recorded[end] += data
 
     def _drop(self, end: socket.socket) -> None:

@@ -29,8 +29,9 @@ SHOWN_BY = {
         "kernel_worker/worker: cell_session cell_shell cells "
         "· notebook_ext/magics: arrival cell_function running sessions"
     ),
+    "acceptance/test_hosts.py": "kernel_worker/broker: outpost",
     "acceptance/test_elsewhere.py": "notebook_ext: connecting",
-    "broker/test_doors.py": "notebook_ext: far",
+    "broker/test_doors.py": "kernel_worker: far",
     "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival",
     "acceptance/test_plain_cells.py": "notebook_ext: autoscaler functions",
     "core/test_invariants.py": "kernel_worker/core: ending scheduler state",

@@ -63,9 +63,28 @@ def test_a_client_is_listed_once_and_revoked(known: Keys) -> None:
     known.invite("b", ADDRESS)
     known.revoke("a")
     assert list(known.listed().values()) == ["b"]
-    with pytest.raises(NotFoundError, match="no client 'a' is listed; there is: b"):
+    with pytest.raises(NotFoundError, match="nobody called 'a' is listed; there is: b"):
         known.revoke("a")
     assert known.invite("a", ADDRESS).client != first.client
+
+
+def test_a_key_is_for_a_client_or_for_a_host(known: Keys, tmp_path: Path) -> None:
+    box = known.invite("box", ADDRESS, "host")
+    assert known.listed("host") == {box.client.public: "box"}
+    assert known.listed() == {}
+    with pytest.raises(InvalidError, match="a host 'box' is listed already"):
+        known.invite("box", ADDRESS)
+    file = tmp_path / "box.json"
+    file.write_bytes(msgspec.json.encode(box))
+    file.chmod(0o600)
+    assert keys.read(file, "host") == box
+    with pytest.raises(InvalidError, match="made for a host, and is of no use to a client"):
+        keys.read(file)
+    known.revoke("box")
+    assert known.listed("host") == {}
+    file.write_bytes(msgspec.json.encode(known.invite("box", ADDRESS)))
+    with pytest.raises(InvalidError, match="invite --host NAME"):
+        keys.read(file, "host")
 
 
 @pytest.mark.parametrize("name", ["", "../server.key", ".hidden", "a/b", "-x", "x" * 65, "a b"])

@@ -84,6 +84,7 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
         machine=rendezvous.machine_id(),
         path=str(directory / "connection.json"),
         door=former.door if former is not None else "",
+        links=former.links if former is not None else (),
         leases_from=_leases_from(former),
         payload_key=str(keys.payload_key_of(place.parent)),
     )

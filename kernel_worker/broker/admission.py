@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel_worker.broker.bounds import check_numbers
+from kernel_worker.broker.links import is_lost_with_its_link
 from kernel_worker.broker.peers import Client, Host, Peer, Worker
 from kernel_worker.broker.watches import ProcessWatch
 from kernel_worker.core import events
@@ -89,7 +90,8 @@ class Admission:
             self._peers.expect_worker(one.worker, HostId(hello.peer), one.spec.pool, one.number)
         self._welcome(routing)
         _log.info("host %s is back, with %d workers", hello.peer, len(hello.survivors))
-        return events.HostRejoined(HostId(hello.peer), hello.resources, hello.survivors)
+        far = self._broker.sockets.is_far(routing)
+        return events.HostRejoined(HostId(hello.peer), hello.resources, hello.survivors, far)
 
     def _welcome(self, routing: bytes) -> None:
         connection = self._broker.connection
@@ -150,7 +152,7 @@ class Admission:
         peer = self._peers.speaking.get(routing)
         if peer is None:
             self._broker.sockets.forget(routing)
-        elif why == "anew":
+        elif why == "anew" or is_lost_with_its_link(peer, why):
             self.lose(peer)
         elif isinstance(peer, Client):
             seconds = self._grace_seconds if why == "gone" else 0.0
@@ -181,12 +183,17 @@ class Admission:
             )
         if hello.peer.encode() != routing:
             return f"{hello.peer!r} dialled as {routing!r}"
-        if self._broker.sockets.is_far(routing):
+        through_link = self._broker.sockets.why_not(routing, hello)
+        if through_link:
+            return through_link
+        if through_link is None and self._broker.sockets.is_far(routing):
             if hello.role != "client":
                 return f"{hello.peer} would be a {hello.role}: only clients come over TCP"
             known = self._peers.speaking.get(routing)
             if isinstance(known, Client) and not known.is_far:
                 return f"{hello.peer} is a client of this machine"
+        if hello.role == "link":
+            return f"{hello.peer} would be a link: these come over TCP"
         if hello.role == "worker" and hello.peer not in self._peers.workers:
             return f"nobody asked for worker {hello.peer}"
         if hello.role == "host" and hello.resources is None:
@@ -206,19 +213,20 @@ class Admission:
         if isinstance(known, Client | Host) and known.watch is not None:
             known.watch.close()
         self._broker.timers.cancel(("grace", routing))
+        far = self._broker.sockets.is_far(routing)
         if hello.role == "host":
             assert hello.resources is not None  # noqa: S101  checked by _why_not
-            host = Host(HostId(hello.peer), routing, hello.resources, hello.pid, hello.machine)
+            host = Host(HostId(hello.peer), routing, hello.resources, hello.pid, hello.machine, far)
             self._peers.add_host(host)
-            host.watch = self._watch(hello, host)
-            return events.HostJoined(host.id, host.resources)
+            host.watch = None if far else self._watch(hello, host)
+            return events.HostJoined(host.id, host.resources, far)
         self._broker.timers.cancel("idle")
-        far = self._broker.sockets.is_far(routing)
         client = Client(ClientId(hello.peer), routing, 0 if far else hello.pid, far)
         self._peers.add_client(client)
         client.watch = None if far else self._watch(hello, client)
         self._broker.sweeping.look_later()
-        return events.ClientConnected(client.id, is_nested=bool(hello.worker) and not far)
+        is_there = self._broker.sockets.why_not(routing, hello) == ""
+        return events.ClientConnected(client.id, bool(hello.worker) and (not far or is_there))
 
     def _watch(self, hello: messages.Hello, peer: Peer) -> ProcessWatch | None:
         if not hello.pid or hello.machine != self._broker.connection.machine:

@@ -20,14 +20,14 @@ from kernel_worker import rendezvous
 from kernel_worker.broker.watches import ProcessWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kernel_worker.broker.watches import Timers, Watches
 
 _FIRST_DELAY_SECONDS = 0.1
 _MAX_DELAY_SECONDS = 30.0
 _YOUNG_SECONDS = 10.0
-_STOP_SECONDS = 8.0
+STOP_SECONDS = 8.0
 
 _log = logging.getLogger(__name__)
 
@@ -35,13 +35,29 @@ _log = logging.getLogger(__name__)
 class LocalAgent:
     """One `kernel_worker.host` process at a time."""
 
-    def __init__(
-        self, connection_file: str, watches: Watches, timers: Timers, clock: Callable[[], float]
+    def __init__(  # noqa: PLR0917  made in two places
+        self,
+        connection_file: str,
+        watches: Watches,
+        timers: Timers,
+        clock: Callable[[], float],
+        options: Sequence[str] = (),
+        on_death: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start nothing yet. `clock` is the one that `timers` goes by."""
+        """Start nothing yet.
+
+        Args:
+            connection_file: beside which it lives.
+            watches: of whose turn its death is noticed.
+            timers: by which it is started again.
+            clock: the one that `timers` goes by.
+            options: further ones of its command line.
+            on_death: called when it has died by itself.
+        """
         command = [sys.executable, "-P", "-m", "kernel_worker.host"]
         self._connection_file = connection_file
-        self._command = [*command, "--connection", connection_file]
+        self._command = [*command, "--connection", connection_file, *options]
+        self._on_death = on_death
         self._watches = watches
         self._timers = timers
         self._clock = clock
@@ -66,12 +82,12 @@ class LocalAgent:
         except ProcessLookupError:
             self._died()
 
-    def stop(self) -> None:
+    def stop(self, patience_seconds: float = STOP_SECONDS) -> None:
         """Ask for its end, wait for that, and kill it if that takes too long."""
         self._timers.cancel("agent")
         if self._watch is not None:
             self._watch.close()
-        if self.pid and not end(self.pid, _STOP_SECONDS):
+        if self.pid and not end(self.pid, patience_seconds):
             _log.warning("the host agent (pid %d) did not end: killed", self.pid)
         if self._child is not None:
             self._child.wait()
@@ -80,6 +96,7 @@ class LocalAgent:
     def _died(self) -> None:
         code = "unknown" if self._child is None else str(self._child.wait())
         self._child, self.pid = None, 0
+        self._on_death()
         now = self._clock()
         if now - self._started_at > _YOUNG_SECONDS:
             self._delay_seconds = _FIRST_DELAY_SECONDS
@@ -103,7 +120,7 @@ def end(pid: int, patience_seconds: float) -> bool:
                 if _has_ended(process, patience_seconds):
                     return True
             signal.pidfd_send_signal(process, signal.SIGKILL)
-        _has_ended(process, _STOP_SECONDS)
+        _has_ended(process, STOP_SECONDS)
     finally:
         os.close(process)
     return False

@@ -201,7 +201,9 @@ class Answers:
     def _host(self, view: views.HostView) -> messages.HostStatus:
         peer = self._broker.peers.hosts.get(view.host)
         machine, pid = (peer.machine, peer.pid) if peer is not None else ("", 0)
-        return messages.HostStatus(view.host, machine, pid, view.resources, view.cpu_used)
+        return messages.HostStatus(
+            view.host, machine, pid, view.resources, view.cpu_used, view.state
+        )
 
 
 def _same(value: object, kind: type[T]) -> T:

@@ -1,4 +1,4 @@
-"""The local socket, and beside it the door for clients of other machines: TCP, by keys alone.
+"""The local socket, and beside it the door for other machines: TCP, by keys alone.
 
 Theory. The door is a second ROUTER with a context of its own, a CURVE server (CurveZMQ, RFC 26).
 Whom it lets in is asked for each connection (ZAP, RFC 27): the client's key must be listed now.
@@ -6,13 +6,17 @@ Nobody speaks under an id that another key has. TCP connections are cut, by netw
 while both ends live on; so what goes through is a `resuming.Stream` for each client, and after a
 `Hello` on a new connection both ends go on where they were.
 
+A key is listed for a client or for a host. A host's is a *link*, through which all speak that are
+there (`links`).
+
 Guarantees: nothing comes through that is not encrypted by a listed key, and there is no way to
-configure that. Only clients come this way. A key that is revoked is cut at once: the door is closed
-and opened again, which the other clients do not notice but for a moment. Each refusal is logged.
-Connections take no more than half of the descriptors that this process may have: when there are so
-many, proved or not, the door is closed for a while, and clients of this machine are served.
-Not guaranteed: that the broker sees nothing (payloads are in its memory); anything about rates, or
-that clients of other machines get in while somebody floods the door.
+configure that. Nobody is by a client's key a host, nor the other way round. A key that is revoked
+is cut at once: the door is closed and opened again, which the other clients do not notice but for a
+moment. Each refusal is logged. Connections take no more than half of the descriptors that this
+process may have: when there are so many, proved or not, the door is closed for a while, and clients
+of this machine are served. Not guaranteed: that the broker sees nothing (payloads are in its
+memory); anything about rates, or that clients of other machines get in while somebody floods the
+door.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import zmq
 from zmq.utils import z85
 
 from kernel_worker import rendezvous
+from kernel_worker.broker.links import Links
 from kernel_worker.broker.sockets import (
     HIGH_WATER_MESSAGES,
     LINGER_MS,
@@ -42,16 +47,20 @@ from kernel_worker.errors import (
 )
 from kernel_worker.keys import Keys
 from kernel_worker.wire import messages, resuming
+from kernel_worker.wire.depot import Depot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kernel_worker.broker.loop import Broker
     from kernel_worker.broker.sockets import Frame
+    from kernel_worker.keys import Role
     from kernel_worker.settings import Settings
 
 _MOST_FRAME_BYTES: Final = resuming.PIECE_BYTES + 4096
 """With what CURVE puts around a piece."""
+LINK_LIMIT_BYTES: Final = 8 * QUEUE_LIMIT_BYTES
+"""What waits for all that speak through a link; most of it is in this memory anyhow."""
 _HEARTBEAT_MS: Final = 5_000
 _HEARTBEAT_TIMEOUT_MS: Final = 30_000
 _HANDSHAKE_MS: Final = 10_000
@@ -66,13 +75,16 @@ _log = logging.getLogger(__name__)
 
 
 class _Far:
-    """A client of another machine."""
+    """A client of another machine, or a link."""
 
-    __slots__ = ("connection", "goes_on", "key", "reachable", "stream")
+    __slots__ = ("connection", "depot", "goes_on", "is_link", "key", "reachable", "stream")
 
-    def __init__(self, key: str, stream: resuming.Stream) -> None:
+    def __init__(self, key: str, stream: resuming.Stream, *, is_link: bool) -> None:
         self.key = key
         self.stream = stream
+        self.is_link = is_link
+        self.depot = Depot()
+        """The objects that a link's other end has."""
         self.connection = b""
         """What the ROUTER calls its connection: each has a name of its own."""
         self.goes_on = False
@@ -100,6 +112,7 @@ class Doors(Sockets):
         self._server = self._keys.server()
         self._stop = broker.stop
         self._timers, self._now = broker.timers, broker.now
+        self._links = Links(broker, settings, on_unreachable, self.forget)
         self._far: dict[bytes, _Far] = {}
         self._peers: dict[bytes, bytes] = {}
         """By connection."""
@@ -171,8 +184,8 @@ class Doors(Sockets):
         while self._zap.poll(0):
             _, request, _, address, _, _, key = self._zap.recv_multipart()[:7]
             public = z85.encode(key).decode()
-            name = self._name_of(public)
-            if name is None:
+            role, name = self._listed(public)
+            if not name:
                 _log.warning(
                     "a connection from %s is refused: its key, %s, is not listed",
                     address.decode(errors="replace"),
@@ -180,19 +193,20 @@ class Doors(Sockets):
                 )
                 answer = (b"400", b"this key is not listed", b"")
             else:
-                _log.info("client %s connects from %s", name, address.decode(errors="replace"))
+                _log.info("%s %s connects from %s", role, name, address.decode(errors="replace"))
                 self._let_in.add(public)
                 self._expect_look()
                 answer = (b"200", b"OK", public.encode())
             self._zap.send_multipart([b"1.0", request, *answer, b""])
 
-    def _name_of(self, public: str) -> str | None:
-        """Return the name of the client that has a key; None where it is not let in."""
+    def _listed(self, public: str) -> tuple[Role, str]:
+        """Return what a key is listed for, and under which name; an empty one where it is not."""
         try:
-            return self._keys.listed().get(public)
+            found = self._keys.listed("host").get(public)
+            return ("host", found) if found else ("client", self._keys.listed().get(public, ""))
         except ConnectionError as error:
             _log.error("nobody is let in: %s", error)
-            return None
+            return "client", ""
 
     def _note_events(self) -> None:
         """Write into the log that somebody was not let in, or that a connection has ended.
@@ -257,7 +271,16 @@ class Doors(Sockets):
 
     def is_far(self, peer: bytes) -> bool:
         """Whether `peer` came by the door."""
-        return peer in self._far
+        return peer in self._far or bool(self._links.of(peer))
+
+    def link_of(self, peer: bytes) -> bytes:
+        """Return the link through which `peer` speaks, or nothing."""
+        return self._links.of(peer)
+
+    def why_not(self, peer: bytes, hello: messages.Hello) -> str | None:
+        """Return why one who came through a link is refused; None where nobody did."""
+        link = self._links.of(peer)
+        return self._links.why_not(link, hello) if link else None
 
     def goes_on(self, peer: bytes) -> bool:
         """Whether `peer` came back by the door to the stream that it had."""
@@ -270,11 +293,10 @@ class Doors(Sockets):
         Raises:
             ConnectionError: the list cannot be read: whoever is connected stays so.
         """
-        listed = self._keys.listed()
-        gone = [peer for peer, far in self._far.items() if far.key not in listed]
-        for peer in gone:
-            self.forget(peer)
-            self._on_unreachable(peer, "revoked")
+        listed = self._keys.listed() | self._keys.listed("host")
+        gone = [(peer, far) for peer, far in self._far.items() if far.key not in listed]
+        for peer, far in gone:
+            self._lose_far(peer, far, "revoked")
         if not self._let_in <= listed.keys():
             _log.warning("keys were revoked: their connections end, the others begin again")
             self._let_in.clear()
@@ -304,17 +326,24 @@ class Doors(Sockets):
     def send(self, peer: bytes, header: bytes, frames: Sequence[Frame] = ()) -> None:
         """Send a message to `peer`, now or when it can take it."""
         far = self._far.get(peer)
-        if far is None:
-            super().send(peer, header, frames)
-        else:
+        if far is not None:
             far.stream.put([header, *frames])
             self._push(peer, far)
+        elif link := self._links.of(peer):
+            far = self._far[link]
+            if header[1:14] == _STORE_OBJECT:
+                frames = _once(far.depot, header, frames)
+            far.stream.put([peer, header, *frames])
+            self._push(link, far)
+        else:
+            super().send(peer, header, frames)
 
     def greet(self, peer: bytes, header: bytes) -> None:
         """Send a message to `peer`, which has just been heard of, and then what waits for it."""
         far = self._far.get(peer)
         if far is None:
-            super().greet(peer, header)
+            greet = self.send if self._links.of(peer) else super().greet
+            greet(peer, header)
             return
         mark = far.stream.greeting(fresh=not far.goes_on)
         attempt(self._send_far, [far.connection, mark, header])
@@ -330,6 +359,7 @@ class Doors(Sockets):
         """Drop what waits for a peer that will not come back."""
         far = self._far.pop(peer, None)
         if far is None:
+            self._links.forget(peer)
             super().forget(peer)
         else:
             self._peers.pop(far.connection, None)
@@ -361,8 +391,11 @@ class Doors(Sockets):
         mark = resuming.decode(parts[0] if parts else b"")
         message = mark.joined(parts[1:])
         if mark.number == resuming.GREETING and message:
-            return [self._greeted(connection, mark, message[0], key), *message]
+            peer = self._greeted(connection, mark, message[0], key)
+            return None if self._far[peer].is_link else [peer, *message]
         peer = self._peers.get(connection, b"")
+        if not peer and not message and self._answers_pulse(connection, mark, key):
+            return None
         far = self._far.get(peer)
         if far is None or far.stream.id != mark.stream:
             text = "nobody has said Hello on that connection"
@@ -372,15 +405,42 @@ class Doors(Sockets):
         word = far.stream.due_word()
         if word is not None:
             attempt(self._send_far, [connection, word])
-        return [peer, *message]
+        return self._through(peer, message) if far.is_link else [peer, *message]
+
+    def _through(self, link: bytes, message: list[Frame]) -> list[Frame] | None:
+        """Return what somebody has said through a link."""
+        self._links.hear(link)
+        if len(message) == 1:
+            said = messages.decode_at_broker(bytes(message[0]))
+            if isinstance(said, messages.Bye):
+                self._lose_far(link, self._far[link], "it has left")
+            else:
+                self._links.says(link, said)
+            return None
+        self._links.admit(link, bytes(message[0]))
+        return message
+
+    def _answers_pulse(self, connection: bytes, mark: resuming.Mark, key: str) -> bool:
+        """Answer a link that asks, on its second connection, whether anybody is there."""
+        for link, far in self._far.items():
+            if far.is_link and far.stream.id == mark.stream and far.key == key:
+                far.stream.takes(mark, ())
+                self._links.hear(link)
+                attempt(self._send_far, [connection, far.stream.word()])
+                return True
+        return False
 
     def _greeted(self, connection: bytes, mark: resuming.Mark, header: Frame, key: str) -> bytes:
         """Return who says Hello on a connection; it has that peer's stream from now on."""
         hello = messages.decode_at_broker(bytes(header))
         peer = hello.peer.encode() if isinstance(hello, messages.Hello) else b""
         far = self._far.get(peer)
-        if not peer.startswith(b"cl-") or (far is not None and far.key != key):
-            text = f"{peer!r} is no client's id, or another key's"
+        role, name = self._listed(key)
+        is_link = role == "host"
+        if not peer.startswith(b"li-" if is_link else b"cl-") or (
+            far is not None and far.key != key
+        ):
+            text = f"{peer!r} is no {role}'s id, or another key's"
             raise ProtocolError(text)
         if self._peers.setdefault(connection, peer) != peer:
             text = f"{peer!r} dials by a connection of another"
@@ -394,14 +454,25 @@ class Doors(Sockets):
             far.goes_on = far.reachable = True
         else:
             if far is not None:
-                self._on_unreachable(peer, "anew")
-            far = self._far[peer] = _Far(key, resuming.Stream(mark.stream))
+                self._lose_far(peer, far, "anew")
+            far = self._far[peer] = _Far(key, resuming.Stream(mark.stream), is_link=is_link)
         if far.connection != connection:
             self._peers.pop(far.connection, None)
         far.connection = connection
         self._peers[connection] = peer
         self._expect_look()
+        if is_link:
+            self.greet(peer, self._links.meet(peer, name))
         return peer
+
+    def _lose_far(self, peer: bytes, far: _Far, why: str) -> None:
+        """A client or a link is gone for good."""
+        if far.is_link:
+            self._links.lose(peer, why)
+        else:
+            if why != "anew":
+                self.forget(peer)
+            self._on_unreachable(peer, why)
 
     def _has_ended(self, connection: bytes, far: _Far) -> bool:
         """Whether nobody is there any more; where somebody is, he hears what has arrived.
@@ -419,14 +490,14 @@ class Doors(Sockets):
             if problem:
                 break
             stream.sent()
-        if stream.kept_bytes > QUEUE_LIMIT_BYTES:
+        if stream.kept_bytes > (LINK_LIMIT_BYTES if far.is_link else QUEUE_LIMIT_BYTES):
             _log.error("%r reads nothing and %d MB wait for it", peer, stream.kept_bytes // 2**20)
-            self.forget(peer)
-            self._on_unreachable(peer, "full")
+            self._lose_far(peer, far, "full")
 
     def _lose_sight(self, peer: bytes, far: _Far) -> None:
         far.reachable = False
-        self._on_unreachable(peer, "gone")
+        if not far.is_link:  # of these it is known how long they may be silent
+            self._on_unreachable(peer, "gone")
 
     def _expect_look(self) -> None:
         self._timers.set_if_earlier("door", self._now() + _LOOK_SECONDS, self._look)
@@ -443,3 +514,17 @@ class Doors(Sockets):
                 self._lose_sight(peer, far)
         if self._far or self._let_in:
             self._expect_look()
+
+
+_STORE_OBJECT: Final = b"\xacstore_object"
+
+
+def _once(depot: Depot, header: bytes, frames: Sequence[Frame]) -> Sequence[Frame]:
+    """Return the frames that an object needs: none where it has gone to that machine before."""
+    stored = messages.decode_at_host(header)
+    if not isinstance(stored, messages.StoreObject):
+        return frames
+    if depot.has(stored.digest):
+        return ()
+    depot.put(stored.digest, len(frames[0]))
+    return frames

@@ -104,7 +104,8 @@ class Broker:
             journal: An open journal.
             with_agent: Whether to start a host agent for this machine.
         """
-        self.connection = connection
+        self.connection = msgspec.structs.replace(connection, links=())
+        self._former_links = connection.links
         self.journal = journal
         self.started_at = time.time()
         self._clock_offset = self.started_at - time.monotonic()
@@ -112,6 +113,7 @@ class Broker:
         self._raises = bool(os.environ.get("NOTEBOOK_EXT_DEBUG"))
         self._stop_reason = ""
         self._is_wanted = False
+        self._is_published = False
         self.dropped_messages = 0
 
         self.watches = Watches()
@@ -186,6 +188,12 @@ class Broker:
         self.connection = msgspec.structs.replace(self.connection, door=doors.door)
         return doors
 
+    def know_links(self, links: tuple[str, ...]) -> None:
+        """Let the connection file say which other machines run workers."""
+        self.connection = msgspec.structs.replace(self.connection, links=links)
+        if self._is_published:
+            rendezvous.publish(self.connection)
+
     def now(self) -> float:
         """Return Unix seconds, by a clock that does not jump."""
         return time.monotonic() + self._clock_offset
@@ -205,6 +213,7 @@ class Broker:
 
     def run(self) -> None:
         """Serve until somebody or something says stop, then end everything that was started."""
+        self._is_published = True
         poller = zmq.Poller()
         self.sockets.register(poller)
         poller.register(self.watches.fileno(), zmq.POLLIN)
@@ -563,8 +572,8 @@ class Broker:
     # ---- beginning and end ------------------------------------------------------------------
 
     def _restore(self) -> None:
-        early = Arrivals(self.sockets, self.connection.path)
-        survivor = early.survivor()
+        early = Arrivals(self.sockets, self.connection.path, self._former_links)
+        survivors = early.survivors()
         self._early.extend(early.others)
         restored = self.journal.restored()
         self.ended_calls.update(restored.ended)
@@ -576,8 +585,8 @@ class Broker:
         for record in facts:
             if isinstance(record, CallSubmitted):
                 self.hook_tables.keep(record.spec, record.table, record.requires)
-        rejoined = None if survivor is None else self._admission.rejoin(*survivor)
-        wanted = self.scheduler.restore(facts, self.now(), rejoined)
+        rejoined = [self._admission.rejoin(*survivor) for survivor in survivors]
+        wanted = self.scheduler.restore(facts, self.now(), [one for one in rejoined if one])
         self._do(wanted, events.TimePassed(), ())
         self._deployments.restore(restored.deployments)
         self.objects.forget(keeper)

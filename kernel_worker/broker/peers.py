@@ -42,6 +42,8 @@ class Host:
     resources: HostResources
     pid: int = 0
     machine: str = ""
+    is_far: bool = False
+    """Whether it is another machine than the broker's."""
     watch: ProcessWatch | None = None
     sent: set[Digest] = field(default_factory=set)
     """The code and environment objects that it has."""

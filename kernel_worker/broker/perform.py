@@ -11,8 +11,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from kernel_worker.broker import streams
 from kernel_worker.core import effects
+from kernel_worker.store import carrying
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
@@ -126,7 +129,11 @@ class Performer:
         if worker is None or call is None:
             return  # gone while the lease waited for the journal
         first, frames = call.batches.cut(effect.start, effect.stop)
-        self._send_roles(worker, call)
+        context, store = call.context, ""
+        if context.store and self._is_far(worker):  # it is a directory of this machine
+            store, context = context.store, msgspec.structs.replace(context, store="")
+            frames = carrying.batch(store, frames)
+        self._send_roles(worker, call, store)
         lease = messages.Lease(
             effect.lease,
             effect.call,
@@ -137,7 +144,7 @@ class Performer:
             call.snapshot,
             call.table,
             call.shared,
-            call.context,
+            context,
             streams.begin(call, effect) if call.streams else None,
             effect.group,
             effect.group_size,
@@ -145,7 +152,12 @@ class Performer:
         )
         self._send(worker.routing, messages.encode(lease), frames)
 
-    def _send_roles(self, worker: Worker, call: OpenCall) -> None:
+    def _is_far(self, worker: Worker) -> bool:
+        host = self._peers.hosts.get(worker.host)
+        return host is not None and host.is_far
+
+    def _send_roles(self, worker: Worker, call: OpenCall, store: str) -> None:
+        """Send what a lease names; `store`: where buffers lie that must travel along."""
         if call.snapshot and call.snapshot != worker.snapshot:
             worker.snapshot = call.snapshot
             self._send_object(worker.routing, call.snapshot)
@@ -154,13 +166,15 @@ class Performer:
             self._send_object(worker.routing, call.table)
         if call.shared and call.shared != worker.shared:
             worker.shared = call.shared
-            self._send_object(worker.routing, call.shared)
+            self._send_object(worker.routing, call.shared, store)
 
-    def _send_object(self, routing: bytes, digest: Digest) -> None:
+    def _send_object(self, routing: bytes, digest: Digest, store: str = "") -> None:
         content = self._objects.get(digest)
         if content is None:
             _log.error("object %s is named but not here", digest)
             return
+        if store:
+            content = carrying.content(store, content)
         self._send(routing, messages.encode(messages.StoreObject(digest)), (content,))
 
     # ---- clients ----------------------------------------------------------------------------

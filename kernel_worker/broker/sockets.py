@@ -27,6 +27,8 @@ import zmq
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kernel_worker.wire import messages
+
 Frame = bytes | memoryview
 
 QUEUE_LIMIT_BYTES = 512 * 1024 * 1024
@@ -108,6 +110,14 @@ class Sockets:
     def is_far(self, peer: bytes) -> bool:  # noqa: ARG002  here nobody is
         """Whether `peer` is on another machine, or passes for it."""
         return False
+
+    def link_of(self, peer: bytes) -> bytes:  # noqa: ARG002  as above
+        """Return the link through which `peer` speaks, or nothing."""
+        return b""
+
+    def why_not(self, peer: bytes, hello: messages.Hello) -> str | None:  # noqa: ARG002  as above
+        """Return why one who came through a link is refused; None where nobody did."""
+        return None
 
     def goes_on(self, peer: bytes) -> bool:  # noqa: ARG002  on one machine nothing does
         """Whether what `peer` was told stays told, although it says `Hello` again."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def adopt(state: State, event: HostRejoined) -> None:
     """Know a host and its workers, while all inputs without an outcome are PENDING."""
-    host = state.hosts[event.host] = Host(event.host, event.resources)
+    host = state.hosts[event.host] = Host(event.host, event.resources, is_far=event.is_far)
     state.hosts_changed()
     # Who runs something first: another one may have had the same inputs before.
     for survivor in sorted(event.survivors, key=lambda one: not (one.held and one.held.runs)):

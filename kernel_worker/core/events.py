@@ -47,6 +47,8 @@ class HostJoined(_Event):
 
     host: HostId
     resources: HostResources
+    is_far: bool = False
+    """It is another machine than the broker's."""
 
 
 class HostRejoined(_Event):
@@ -58,10 +60,30 @@ class HostRejoined(_Event):
     host: HostId
     resources: HostResources
     survivors: tuple[Survivor, ...]
+    is_far: bool = False
+    """As of `HostJoined`."""
 
 
 class HostLost(_Event):
     """A host agent and all of its workers are gone."""
+
+    host: HostId
+
+
+class HostSilent(_Event):
+    """Nothing was heard of a host for longer than its lease; nobody knows what runs there."""
+
+    host: HostId
+
+
+class HostHeard(_Event):
+    """A host that was silent is heard of again, before its workers have been given up."""
+
+    host: HostId
+
+
+class HostDraining(_Event):
+    """A host is about to leave: what runs there may end, and nothing begins."""
 
     host: HostId
 
@@ -300,6 +322,9 @@ Event = (
     | ClientLost
     | HostJoined
     | HostLost
+    | HostSilent
+    | HostHeard
+    | HostDraining
     | FunctionDefined
     | FunctionReleased
     | CallSubmitted

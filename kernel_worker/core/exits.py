@@ -85,13 +85,28 @@ def host_lost(state: State, host_id: HostId) -> None:
         return
     for worker in list(host.workers.values()):
         worker.killed = True
-        first = next(iter(worker.leases.values()), None)
-        position = -1 if first is None else first.next
-        lease = 0 if first is None else first.group or first.id
-        also = tuple(worker.leases)[1:] if worker.pool.is_concurrent else ()
-        death = _Death("its host is gone", lease, position, timed_out=False, also=also)
-        _bury(state, worker, death)
+        _bury(state, worker, _death_with(worker, "its host is gone"))
     state.hosts_changed()
+
+
+def give_up(state: State, worker: Worker, cause: str) -> None:
+    """Have a worker killed that nobody hears of; what it held is dealt with at once."""
+    state.kill_worker(worker)
+    leases, death = list(worker.leases.values()), _death_with(worker, cause)
+    _strip(state, worker)
+    worker.paused = worker.parked = worker.parked_call = None
+    worker.lingering.clear()
+    state.settle(worker)
+    _end_leases(state, leases, death)
+
+
+def _death_with(worker: Worker, cause: str) -> _Death:
+    """Return how a worker died that is gone with its host: what it should be running, had begun."""
+    first = next(iter(worker.leases.values()), None)
+    position = -1 if first is None else first.next
+    lease = 0 if first is None else first.group or first.id
+    also = tuple(worker.leases)[1:] if worker.pool.is_concurrent else ()
+    return _Death(cause, lease, position, timed_out=False, also=also)
 
 
 class _Death:
@@ -119,12 +134,21 @@ class _Death:
 
 def _bury(state: State, worker: Worker, death: _Death) -> None:
     leases = list(worker.leases.values())
-    group = death.lease if death.position >= 0 else 0
-    worker.leases.clear()
-    for lease in leases:
+    _strip(state, worker)
+    state.remove_worker(worker)
+    _end_leases(state, leases, death)
+
+
+def _strip(state: State, worker: Worker) -> None:
+    """Let a worker have no leases, which the caller ends."""
+    for lease in worker.leases.values():
         state.stop_awaiting(lease)
         del lease.call.leases[lease.id]
-    state.remove_worker(worker)
+    worker.leases.clear()
+
+
+def _end_leases(state: State, leases: list[Lease], death: _Death) -> None:
+    group = death.lease if death.position >= 0 else 0
     # The last lease first, so that all of them end up before the backlog in their order.
     for lease in reversed(leases):
         if group and lease.group == group:

@@ -56,8 +56,8 @@ def granted_at_once(state: State, call: Call) -> bool:
     if call.paused:
         return False
     worker = _free_worker(pool) if pool.idle else None
-    if worker is None:
-        return False
+    if worker is None or (call.lends and worker.host.is_far):
+        return False  # on another machine nobody can be called past the broker
     state.join_turns(call)
     _grant(state, call, worker, 1)
     return True

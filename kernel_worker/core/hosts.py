@@ -29,18 +29,31 @@ class Host:
     workers: dict[WorkerId, Worker] = field(default_factory=dict)
     templates: set[PoolId] = field(default_factory=set)
     """Pools whose template it may hold."""
+    is_far: bool = False
+    """Whether it is another machine than the broker's."""
+    is_silent: bool = False
+    """Nothing was heard of it for longer than its lease."""
+    is_draining: bool = False
+    """It is about to leave: what runs there may end."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything may begin there."""
+        return not (self.is_silent or self.is_draining)
 
     @property
     def cpu_free(self) -> float:
         """Cores on which no user code runs; negative while a handover lasts."""
-        return self.resources.cpu - self.cpu_used
+        return self.resources.cpu - self.cpu_used if self.is_open else 0.0
 
     def has_cpu(self, cpu: float) -> bool:
         """Whether a worker that needs `cpu` cores may run user code now."""
-        return self.resources.cpu - self.cpu_used + EPSILON >= cpu
+        return self.resources.cpu - self.cpu_used + EPSILON >= cpu and self.is_open
 
     def slots(self, wanted: Resources) -> int:
         """Return how many workers could run user code at once, were they alone."""
+        if not self.is_open:
+            return 0
         if wanted.cpu <= EPSILON:
             return 1_000
         return math.floor(self.resources.cpu / wanted.cpu + EPSILON)

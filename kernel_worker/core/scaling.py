@@ -104,7 +104,10 @@ def _useful_starts(state: State, pool: Pool) -> int:
 
 def _start_one(state: State, pool: Pool) -> bool:
     wanted = pool.spec.resources
-    for host in sorted(state.hosts.values(), key=lambda host: -host.cpu_free):
+    hosts = list(state.hosts.values())
+    if len(hosts) > 1:
+        hosts.sort(key=_cpu_unclaimed, reverse=True)
+    for host in hosts:
         if not host.slots(wanted):
             continue
         devices = host.place(wanted, host.workers.values())
@@ -112,6 +115,15 @@ def _start_one(state: State, pool: Pool) -> bool:
             _start_on(state, pool, host, devices)
             return True
     return False
+
+
+def _cpu_unclaimed(host: Host) -> float:
+    """Return the cores of a host that would be free if all of its workers ran."""
+    return host.resources.cpu - sum(
+        worker.pool.spec.resources.cpu
+        for worker in host.workers.values()
+        if worker.condition < Condition.BLOCKED
+    )
 
 
 def _start_on(state: State, pool: Pool, host: Host, devices: tuple[int, ...]) -> None:
@@ -128,6 +140,8 @@ def _make_room(state: State, pool: Pool) -> None:
     if pool.spare:
         return
     for host in state.hosts.values():
+        if not host.is_open:
+            continue
         leaving = [w for w in host.workers.values() if _is_leaving(w)]
         staying = [w for w in host.workers.values() if not _is_leaving(w)]
         if leaving and host.place(pool.spec.resources, staying) is not None:

@@ -21,6 +21,7 @@ from kernel_worker.core import (
     outcomes,
     pausing,
     scaling,
+    silence,
     submitting,
     tracing,
     views,
@@ -71,18 +72,18 @@ class Scheduler:
         self,
         facts: Iterable[records.Record],
         now: float,
-        rejoined: events.HostRejoined | None = None,
+        rejoined: Iterable[events.HostRejoined] = (),
     ) -> list[Effect]:
         """Know again what the journal holds: outcomes stay, everything else waits for a worker.
 
-        Call it once, before any event. Calls that were over are not known again. What a worker of
-        the host that has `rejoined` runs goes on.
+        Call it once, before any event. Calls that were over are not known again. What workers of
+        the hosts that have `rejoined` run goes on.
         """
         state = self._begin(now)
         for fact in facts:
             submitting.restore_record(state, fact)
-        if rejoined is not None:
-            adopting.adopt(state, rejoined)
+        for event in rejoined:
+            adopting.adopt(state, event)
         submitting.restore_backlogs(state)
         submitting.end_misfits(state)
         return self._end(state)
@@ -251,6 +252,12 @@ class Scheduler:
                 self._join(event)
             case events.HostLost():
                 exits.host_lost(state, event.host)
+            case events.HostSilent():
+                silence.host_silent(state, event.host)
+            case events.HostHeard():
+                silence.host_heard(state, event.host)
+            case events.HostDraining():
+                silence.host_draining(state, event.host)
             case events.TimePassed():
                 pass
             case _:
@@ -270,7 +277,7 @@ class Scheduler:
         state = self._state
         known = state.hosts.get(event.host)
         if known is None:
-            state.hosts[event.host] = Host(event.host, event.resources)
+            state.hosts[event.host] = Host(event.host, event.resources, is_far=event.is_far)
         else:
             known.resources = event.resources
         state.hosts_changed()

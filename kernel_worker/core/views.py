@@ -11,6 +11,7 @@ from kernel_worker.model import app_of
 
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Call
+    from kernel_worker.core.hosts import Host
     from kernel_worker.core.pools import Pool, Worker
     from kernel_worker.core.state import State
     from kernel_worker.model import (
@@ -83,6 +84,8 @@ class HostView:
     host: HostId
     resources: HostResources
     cpu_used: float
+    state: str = ""
+    """`silent`, `draining`, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def status(state: State) -> StatusView:
     """Return everything that there is."""
     return StatusView(
         clients=len(state.clients - state.nested_clients),
-        hosts=[HostView(h.id, h.resources, h.cpu_used) for h in state.hosts.values()],
+        hosts=[HostView(h.id, h.resources, h.cpu_used, _state_of(h)) for h in state.hosts.values()],
         pools=[_pool_view(state, pool) for pool in state.pools.values()],
         workers=[_worker_view(worker) for worker in state.workers.values()],
         calls=[call_view(call) for call in state.calls.values()],
@@ -218,7 +221,10 @@ def why_waiting(state: State, pool: Pool) -> str:
 
 def _why_no_worker(state: State, pool: Pool) -> str:
     wanted = pool.spec.resources
-    if any(host.place(wanted, host.workers.values()) is not None for host in state.hosts.values()):
+    hosts = [host for host in state.hosts.values() if host.is_open]
+    if not hosts:
+        return "no host may begin anything: each is silent, or about to leave"
+    if any(host.place(wanted, host.workers.values()) is not None for host in hosts):
         return f"no free CPU: {_who_runs(state)}"
     what = "GPU" if wanted.gpu else "memory"
     holders: dict[str, int] = {}
@@ -240,6 +246,10 @@ def _who_runs(state: State) -> str:
             used[name] = used.get(name, 0.0) + worker.pool.spec.resources.cpu
     listed = [f"pool {name} runs {cpu:g}" for name, cpu in sorted(used.items())]
     return f"{', '.join(listed) or 'nothing runs'} of {total:g}"
+
+
+def _state_of(host: Host) -> str:
+    return "silent" if host.is_silent else "draining" if host.is_draining else ""
 
 
 def _running_inputs(pool: Pool) -> int:

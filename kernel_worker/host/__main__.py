@@ -46,8 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         log.say(f"another one lives beside {path}")
         return 1
     grace_seconds = configured.broker_grace_seconds
-    host = HostId(f"ho-{os.urandom(8).hex()}")
+    host = HostId("-".join(["ho", *filter(None, [options.name]), os.urandom(8).hex()]))
     agent = Agent(host, connection.address, path, offered, lifeline, machine_id(), grace_seconds)
+    agent.is_far = options.far
     agent.templates.adopt_base(base, sys.executable, dict(os.environ))
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
     agent.run()
@@ -69,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("NOTEBOOK_EXT_GPUS", ""),
         help="auto, none, or indices such as 0,2",
     )
+    parser.add_argument("--name", default="", help="a part of the host's id, for people")
+    parser.add_argument("--far", action="store_true", help="the broker is on another machine")
     return parser
 
 

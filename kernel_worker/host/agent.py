@@ -40,7 +40,14 @@ from kernel_worker.host import log, memory, orphans, survival, workers
 from kernel_worker.host.connection import Connection
 from kernel_worker.host.contents import Contents
 from kernel_worker.host.succession import Succession
-from kernel_worker.host.templates import Failed, State, Template, Templates, contents_of
+from kernel_worker.host.templates import (
+    Failed,
+    State,
+    Template,
+    Templates,
+    contents_of,
+    own_where_missing,
+)
 from kernel_worker.host.timers import Timers
 from kernel_worker.host.workers import Worker
 from kernel_worker.model import CallId, HostId, LeaseId, PoolId, WorkerId
@@ -101,6 +108,8 @@ class Agent:
         self._contents = Contents(self._seals)
         self._workers: dict[WorkerId, Worker] = {}
         self._pids: dict[int, Worker | Template] = {}
+        self.is_far = False
+        """Whether the notebook may be on another machine."""
         self._is_ending = False
         self._dialled = 0
         """How often."""
@@ -216,7 +225,7 @@ class Agent:
             case messages.RetirePool():
                 self._retire_later(message.pool)
             case messages.KeepBroker(wanted=wanted):
-                self._succession.is_wanted = wanted
+                self._succession.is_wanted = wanted and not self.is_far
             case messages.Welcome():
                 self._broker.is_welcome = True
             case messages.Refused():
@@ -261,6 +270,9 @@ class Agent:
             error = DeserializationError(f"{spec.name}: {why}")
             self._refuse(asked.worker, spec, Failed(str(error), _captured(error)))
             return
+        if self.is_far:
+            opened = self._contents.opened
+            opened[spec.environment] = own_where_missing(opened[spec.environment])
         self._retiring.pop(spec.pool, None)
         self._specs[spec.pool] = spec
         template = self._template_of(spec)

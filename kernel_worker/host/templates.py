@@ -409,6 +409,16 @@ def own_where_empty(environment: bytes) -> bytes:
     )
 
 
+def own_where_missing(environment: bytes) -> bytes:
+    """Return an encoded `Environment`: where its interpreter is not on this machine, our own."""
+    decoded = msgspec.msgpack.decode(environment, type=Environment)
+    if not decoded.python or os.access(decoded.python, os.X_OK):
+        return environment
+    wanted = {name: decoded.variables[name] for name in decoded.options}
+    own = msgspec.structs.replace(decoded, python="", path=(), variables=wanted)
+    return msgspec.msgpack.encode(own)
+
+
 def fork_base(alive: int, alive_write: int) -> Template:
     """Fork the base template from this process, which must not have threads yet.
 

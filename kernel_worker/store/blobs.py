@@ -21,6 +21,7 @@ import msgspec
 
 from kernel_worker.errors import DeserializationError, ProtocolError
 from kernel_worker.store import segments
+from kernel_worker.store.carrying import MARK
 from kernel_worker.wire import frames as batches
 from kernel_worker.wire.frames import Place, Stored
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from kernel_worker.wire.payload import Keep
 
 
-_MARK: Final = b"\xc1nbo"
-"""Begins an object whose buffers lie in a store; nothing else begins like that."""
 _TRIMMED: Final = 8
 """So many segments are freed before a look whether that are too many."""
 
@@ -141,7 +140,7 @@ class Content(bytes):
     @classmethod
     def of(cls, frames: Sequence[Frame]) -> Content:
         """Return the object that a stored batch of one is."""
-        content = cls(_MARK + msgspec.msgpack.encode([bytes(frame) for frame in frames]))
+        content = cls(MARK + msgspec.msgpack.encode([bytes(frame) for frame in frames]))
         content.frames = frames
         return content
 
@@ -157,7 +156,7 @@ class _Lasting(Stored):
 
 def is_content(content: bytes) -> bool:
     """Return whether the buffers of an object lie in a store."""
-    return content.startswith(_MARK)
+    return content.startswith(MARK)
 
 
 def opened(directory: str, content: bytes) -> list[Frame]:
@@ -167,7 +166,7 @@ def opened(directory: str, content: bytes) -> list[Frame]:
         DeserializationError: it is none, or its buffers are not there any more.
     """
     try:
-        parts = msgspec.msgpack.decode(content[len(_MARK) :], type=list[bytes])
+        parts = msgspec.msgpack.decode(content[len(MARK) :], type=list[bytes])
         batches.check(parts, 1)
         lasting: list[Frame] = []
         for frame in parts[2:]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any, cast
 
 from kernel_worker.errors import ProtocolError
@@ -90,6 +92,15 @@ class Objects:
             del tables[next(iter(tables))]
 
 
+def _somewhere() -> str:
+    """Go to a directory that there is, and return it: the caller's may be another machine's."""
+    for place in (os.path.expanduser("~"), tempfile.gettempdir(), "/"):  # noqa: PTH111  a string
+        with contextlib.suppress(OSError):
+            os.chdir(place)
+            return place
+    return "no directory"
+
+
 class Surroundings:
     """The working directory and the environment variables of the call that runs."""
 
@@ -115,7 +126,11 @@ class Surroundings:
         except OSError as error:
             if self._missing != directory:
                 self._missing = directory
-                sys.stderr.write(f"the caller's working directory cannot be entered: {error}\n")
+                place = _somewhere()
+                sys.stderr.write(
+                    f"the caller's working directory cannot be entered: {error}; this runs in "
+                    f"{place}\n"
+                )
 
     @staticmethod
     def _set(variables: dict[str, str | None]) -> None:

@@ -151,6 +151,7 @@ def _host(host: HostStatus, workers: int) -> dict[str, Any]:
     kinds = Counter(device.kind for device in host.resources.devices)
     return {
         "id": host.host,
+        "state": host.state,
         "cores": host.resources.cpu,
         "used": host.cpu_used,
         "memory": f"{host.resources.memory_mib / 1024:.0f} GiB",

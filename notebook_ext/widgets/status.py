@@ -154,7 +154,8 @@ def _host(host: HostStatus) -> tuple[str, ...]:
     kinds = Counter(device.kind for device in resources.devices)
     devices = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     gib = resources.memory_mib / 1024
-    return (host.host, f"{resources.cpu:g}", f"{host.cpu_used:g}", f"{gib:.0f} GiB", devices or "-")
+    name = f"{host.host} ({host.state})" if host.state else host.host
+    return (name, f"{resources.cpu:g}", f"{host.cpu_used:g}", f"{gib:.0f} GiB", devices or "-")
 
 
 def _pool(pool: PoolStatus) -> tuple[str, ...]:

@@ -47,12 +47,14 @@ class Site:
         self.home = home
         self.address = f"tcp://127.0.0.1:{free_port()}"
         self.variables = os.environ | place.variables | {"HOME": str(home), "ONLY_THERE": "yes"}
+        self.on: list[str] = []
+        """What commands begin with there."""
 
     def types(self, *words: str, into: Path | None = None) -> str:
         with contextlib.ExitStack() as stack:
             output = subprocess.PIPE if into is None else stack.enter_context(into.open("w"))
             done = subprocess.run(
-                [*COMMAND, *words],
+                [*self.on, *COMMAND, *words],
                 env=self.variables,
                 stdout=output,
                 stderr=subprocess.PIPE,
@@ -81,14 +83,16 @@ class Laptop:
         }
         if file is not None:
             self.variables["NOTEBOOK_EXT_CONNECTION_FILE"] = str(file)
+        self.on: list[str] = []
 
     def starts(self, code: str) -> subprocess.Popen[str]:
         script = self.home / "script.py"
         script.write_text(HEAD + textwrap.dedent(code))
         return subprocess.Popen(
-            [sys.executable, str(script)],
+            [*self.on, sys.executable, str(script)],
             env=os.environ | self.variables,
             cwd=self.home,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

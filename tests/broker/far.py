@@ -14,10 +14,10 @@ import zmq
 from kernel_worker import rendezvous, settings
 from kernel_worker.broker.doors import Doors
 from kernel_worker.broker.watches import Timers
+from kernel_worker.far import Far
 from kernel_worker.keys import Invitation, Keys
 from kernel_worker.rendezvous import Connection, journal_path
 from kernel_worker.wire import messages
-from notebook_ext.far import Far
 from tests.broker.speaking import Client, Heard, RunningBroker
 from tests.waiting import PATIENCE, wait_until
 

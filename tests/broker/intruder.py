@@ -42,7 +42,7 @@ from kernel_worker import keys
 from kernel_worker.errors import Error
 from kernel_worker.rendezvous import Connection
 from kernel_worker.wire import messages
-from notebook_ext.far import Far
+from kernel_worker.far import Far
 
 def dials(invitation):
     context = zmq.Context()

@@ -90,11 +90,11 @@ def place(short_dir: Path) -> Iterator[Place]:
 def test_where_no_agent_lives_nobody_is_waited_for(
     place: Place, short_dir: Path, agent: Agent
 ) -> None:
-    assert place.arrivals.survivor() is None
+    assert place.arrivals.survivors() == []
     process = agent(short_dir)
     process.kill()
     process.wait()
-    assert place.arrivals.survivor() is None
+    assert place.arrivals.survivors() == []
 
 
 def test_the_agent_is_heard_and_what_others_say_is_kept(
@@ -110,7 +110,7 @@ def test_the_agent_is_heard_and_what_others_say_is_kept(
     poller.register(place.sockets.router, zmq.POLLIN)
     assert poller.poll(10_000)
     place.say("ho-1", messages.encode(hello))
-    assert place.arrivals.survivor(20.0) == (b"ho-1", hello)
+    assert place.arrivals.survivors(20.0) == [(b"ho-1", hello)]
     heard = {bytes(parts[0]) for parts in place.arrivals.others}
     assert heard <= {b"cl-1", b"xx", b"yy", b"ho-2"}
 
@@ -122,7 +122,7 @@ def test_an_agent_that_ends_is_waited_for_no_longer(
     assert process.stdin is not None
     process.stdin.close()
     began = time.monotonic()
-    assert place.arrivals.survivor(60.0) is None
+    assert place.arrivals.survivors(60.0) == []
     assert time.monotonic() - began < 30
     assert process.wait() == 0
 
@@ -132,7 +132,7 @@ def test_one_that_lives_and_says_nothing_is_killed(
 ) -> None:
     process = agent(short_dir)
     process.send_signal(signal.SIGSTOP)
-    assert place.arrivals.survivor(0.1) is None
+    assert place.arrivals.survivors(0.1) == []
     assert process.wait(20) == -signal.SIGKILL
 
 

@@ -21,11 +21,11 @@ import zmq
 from kernel_worker.broker import doors as doors_module
 from kernel_worker.broker.sockets import received
 from kernel_worker.errors import AuthError, ConnectionError, ProtocolError  # noqa: A004  ours
+from kernel_worker.far import Far
 from kernel_worker.keys import Invitation, KeyPair, Keys
 from kernel_worker.model import CallId
 from kernel_worker.rendezvous import Connection, journal_path
 from kernel_worker.wire import messages, resuming
-from notebook_ext.far import Far
 from notebook_ext.inquiry import Inquiry
 from tests.acceptance import test_intruders as intruders
 from tests.broker import intruder
@@ -545,7 +545,7 @@ def test_a_list_of_keys_that_cannot_be_read_revokes_nobody(
         around.timers.run(around.now() + 20)
         with pytest.raises(ConnectionError, match="Too many open files"):
             around.doors.check_keys()
-        assert around.doors._name_of(stranger.client.public) is None
+        assert around.doors._listed(stranger.client.public) == ("client", "")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert around.losses == []

@@ -54,7 +54,7 @@ def restored(
 ) -> tuple[Scheduler, list[effects.Effect]]:
     core = Scheduler("new", 1 << 32)
     joined = events.HostRejoined(HOST, make_resources(), survivors)
-    turn = core.restore(facts, 200.0, joined)
+    turn = core.restore(facts, 200.0, [joined])
     invariants.check(core)
     return core, turn
 

@@ -503,7 +503,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.hosts = {HOSTS[0]}
         facts = [one for one in self.records if one.call not in self.history.finished]
         rejoined = events.HostRejoined(HOSTS[0], make_resources(2, 4000, 2), tuple(survivors))
-        turn = self.core.restore(facts, self.now, rejoined)
+        turn = self.core.restore(facts, self.now, [rejoined])
         self.history.observe(turn)
         for effect in turn:
             self.perform(effect)
@@ -592,6 +592,20 @@ class AnyHistory(RuleBasedStateMachine):
                 if host == HOSTS[which]:
                     self.gone(worker)
             self.feed(events.HostLost(HOSTS[which]))
+
+    @rule(which=st.integers(0, 1), rare=st.integers(0, 3))
+    def hear_nothing_of_a_host(self, which: int, rare: int) -> None:
+        if not rare:
+            self.feed(events.HostSilent(HOSTS[which]))
+
+    @rule(which=st.integers(0, 1))
+    def hear_of_a_host(self, which: int) -> None:
+        self.feed(events.HostHeard(HOSTS[which]))
+
+    @rule(which=st.integers(0, 1), rare=st.integers(0, 9))
+    def drain_a_host(self, which: int, rare: int) -> None:
+        if not rare:
+            self.feed(events.HostDraining(HOSTS[which]))
 
     @rule(seconds=st.sampled_from([0.0, 0.001, 0.02, 0.3, 2.5, 70.0]))
     def pass_time(self, seconds: float) -> None:

@@ -343,7 +343,7 @@ class Week(Day):
         facts = [fact.record for fact in self.store.open_facts()]
         resources = make_resources(4)
         rejoined = events.HostRejoined(HOST, resources, tuple(survivors)) if lives_on else None
-        self.take(self.core.restore(facts, self.now, rejoined))
+        self.take(self.core.restore(facts, self.now, [rejoined] if rejoined else []))
         if rejoined is None:
             self.feed(events.HostJoined(HOST, resources))
         for client, specs in self.notebooks.items():

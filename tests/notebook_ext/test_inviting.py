@@ -44,11 +44,11 @@ def test_one_is_invited_seen_and_revoked(run: Run) -> None:
     assert invited(run("broker", "invite", "far", "--address", "tcp://box")).address == (
         "tcp://box:9465"
     )
-    keys = inviting.clients()
+    keys = inviting.listed("client")
     assert keys["laptop"] == given.client.public
     assert run("broker", "clients").output.splitlines() == [f"{n}  {k}" for n, k in keys.items()]
     assert run("broker", "revoke", "laptop").output == "Revoked: laptop; connections ended: 0\n"
-    assert list(inviting.clients()) == ["far"]
+    assert list(inviting.listed("client")) == ["far"]
     gone = run("broker", "revoke", "laptop")
     assert gone.exit_code == 1
     assert "there is: far" in gone.output
@@ -85,7 +85,7 @@ def test_a_broker_that_hangs_is_named_where_a_key_is_revoked(
         os.kill(running.pid, signal.SIGCONT)
     assert "laptop is not listed any more, but connections" in result.output
     assert f"end the process {running.pid} if it hangs" in result.output
-    assert inviting.clients() == {}
+    assert inviting.listed("client") == {}
 
 
 def test_an_address_that_cannot_be_bound_is_one_line(run: Run) -> None:

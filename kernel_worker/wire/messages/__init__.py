@@ -61,6 +61,7 @@ from kernel_worker.wire.messages.hosts import (
     AttachKernel,
     ConsoleInput,
     ConsoleWord,
+    Draining,
     Interrupt,
     KeepBroker,
     KillWorker,
@@ -141,6 +142,7 @@ __all__ = [
     "Deploy",
     "DeploymentInfo",
     "Done",
+    "Draining",
     "DropObjects",
     "EventPage",
     "Failure",
@@ -206,6 +208,7 @@ T = TypeVar("T")
 ToBroker = (
     Hello
     | Bye
+    | Draining
     | StoreObject
     | Define
     | Submit

@@ -26,7 +26,8 @@ class Tagged(msgspec.Struct, frozen=True, array_like=True):
 class Hello(Tagged, tag="hello"):
     """The first message of a connection, and again after each reconnection."""
 
-    role: Literal["client", "host", "worker"]
+    role: Literal["client", "host", "worker", "link"]
+    """`link`: of another machine, which speaks for all that are there (`PROTOCOL.md`)."""
     peer: str
     """The peer's id; the same as its ZeroMQ routing id."""
     major: int = PROTOCOL_MAJOR
@@ -51,6 +52,10 @@ class Welcome(Tagged, tag="welcome"):
     incarnation: str
     """Changes when the broker was restarted: whoever sees a new one sends everything again."""
     machine: str
+    lease_seconds: float = 0.0
+    """To a link: for how long it may be silent before its inputs are given to others …"""
+    fence_seconds: float = 0.0
+    """… and after how long without an answer it kills all that it has."""
 
 
 class Refused(Tagged, tag="refused"):

@@ -13,6 +13,10 @@ from kernel_worker.model import (
 from kernel_worker.wire.messages.anybody import Tagged
 
 
+class Draining(Tagged, tag="draining"):
+    """Link -> broker: this machine is about to leave; what runs there may end, nothing begins."""
+
+
 class StartWorker(Tagged, tag="start_worker"):
     """The objects `spec.objects` were sent before."""
 

@@ -115,6 +115,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     pid: int
     resources: HostResources
     cpu_used: float
+    state: str = ""
+    """`silent`, `draining`, or empty."""
 
 
 CallState = Literal["pending", "running", "succeeded", "failed", "cancelled", "expired"]

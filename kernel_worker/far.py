@@ -10,6 +10,8 @@ What depends on one machine is not said: the process's id and the machine.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import struct
 import time
@@ -24,6 +26,7 @@ from kernel_worker.wire import messages, resuming
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from kernel_worker.keys import Invitation
     from kernel_worker.rendezvous import Connection
     from kernel_worker.wire.frames import Frame
 
@@ -39,6 +42,30 @@ _WATCHED: Final = (
 )
 
 Change = Literal["cut", "refused"]
+_numbers = itertools.count()
+
+
+def dialler(
+    context: zmq.Context[zmq.Socket[bytes]], keys: Invitation
+) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+    """Return a socket that has keys, and what tells of its connections; it has dialled nobody."""
+    socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    socket.linger = 0
+    socket.sndhwm = socket.rcvhwm = 0
+    socket.ipv6 = "[" in keys.address
+    socket.curve_serverkey = keys.server.encode()
+    socket.curve_publickey = keys.client.public.encode()
+    socket.curve_secretkey = keys.client.secret.encode()
+    socket.setsockopt(zmq.IMMEDIATE, 1)  # a connection that is cut takes along what it had
+    socket.setsockopt(zmq.RECONNECT_IVL, _PAUSE_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, _MOST_PAUSE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+    name = f"inproc://far-{next(_numbers)}"
+    socket.monitor(name, _WATCHED)
+    monitor: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+    monitor.connect(name)
+    return socket, monitor
 
 
 class Far:
@@ -60,24 +87,36 @@ class Far:
             "listed there, or was revoked; `notebook-ext broker invite` on that machine makes "
             "another one"
         )
-        self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-        socket = self.socket
-        socket.linger = 0
-        socket.sndhwm = socket.rcvhwm = 0
-        socket.ipv6 = "[" in to.address
-        socket.curve_serverkey = to.keys.server.encode()
-        socket.curve_publickey = to.keys.client.public.encode()
-        socket.curve_secretkey = to.keys.client.secret.encode()
-        socket.setsockopt(zmq.IMMEDIATE, 1)  # a connection that is cut takes along what it had
-        socket.setsockopt(zmq.RECONNECT_IVL, _PAUSE_MS)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _MOST_PAUSE_MS)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
-        name = f"inproc://far-{hello.peer}-{self._stream.id:x}"
-        socket.monitor(name, _WATCHED)
-        self.monitor: zmq.Socket[bytes] = context.socket(zmq.PAIR)
-        self.monitor.connect(name)
-        socket.connect(to.address)
+        self._address = to.address
+        self.socket, self.monitor = dialler(context, to.keys)
+        self.socket.connect(to.address)
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much was said that may not have arrived."""
+        return self._stream.kept_bytes
+
+    def hear_word(self, frames: Sequence[bytes]) -> bool:
+        """Note what an answer to `word` says has arrived; False where it is none to this."""
+        try:
+            mark = resuming.decode(frames[0])
+        except ProtocolError:
+            return False
+        if mark.stream != self._stream.id:
+            return False
+        self._stream.takes(mark, ())
+        return True
+
+    def word(self) -> bytes:
+        """Return what asks the broker, on another connection, whether it is there."""
+        return self._stream.word()
+
+    def redial(self) -> None:
+        """Dial anew: nothing comes from there, and the system may take minutes to find out."""
+        self._is_greeted = False
+        with contextlib.suppress(zmq.ZMQError):  # there is no connection
+            self.socket.disconnect(self._address)
+        self.socket.connect(self._address)
 
     def close(self, linger_ms: int) -> None:
         """Hang up, after so long for what is being sent."""

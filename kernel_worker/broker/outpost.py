@@ -1,0 +1,485 @@
+"""`python -m kernel_worker.broker.outpost`: what speaks for another machine's workers.
+
+Theory. To the host agent and the workers of its machine an outpost is the broker: they dial its
+local socket, and find it by a connection file. What they say goes to the broker by one connection,
+the *link*, which has the keys (`far`; the other end is `links`): who says it stands in front of
+each message, and who is meant in front of each that comes. So nobody but the outpost has the keys,
+and a connection that is cut is nothing that the workers notice.
+
+The link's lease is asked for on a second connection, the *pulse*, which no bulk delays. When
+nothing has answered for the time of a lease, both are dialled anew. After the fence the agent is
+ended, with all that it runs: from then on others may say that this never ended. When the broker has
+forgotten this machine, or is another one, the local connections are cut as if the broker had died:
+the agent says what lives on, and is told what may.
+
+Guarantees: whatever ends the outpost ends the agent and its workers. SIGTERM lets what runs end, up
+to a limit, and lets nothing begin; a second one does not wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import zmq
+
+from kernel_worker import directories, keys, rendezvous, settings
+from kernel_worker.broker.agent import LocalAgent
+from kernel_worker.broker.deliveries import Deliveries
+from kernel_worker.broker.links import LOOKS
+from kernel_worker.broker.sockets import Sockets
+from kernel_worker.broker.watches import Timers, Watches
+from kernel_worker.errors import Error, InvalidError, ProtocolError
+from kernel_worker.far import Far, dialler
+from kernel_worker.model import PROTOCOL_MAJOR, WorkerId
+from kernel_worker.wire import messages
+
+if TYPE_CHECKING:
+    from kernel_worker.broker.deliveries import Parcel
+    from kernel_worker.keys import Invitation
+    from kernel_worker.rendezvous import Connection
+
+MOST_KEPT_BYTES: Final = 64 << 20
+"""While so much has not arrived at the broker, workers wait."""
+MESSAGES_PER_TURN: Final = 256
+RETRY_SECONDS: Final = 0.005
+DRAIN_SECONDS: Final = 30.0
+FENCED_SECONDS: Final = 2.0
+"""How long the agent may take to end when its time is over."""
+_log = logging.getLogger(__name__)
+
+
+class Pulse:
+    """Asks whether the broker is there, on a connection of its own."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], invitation: Invitation) -> None:
+        """Dial; nothing is asked yet."""
+        self._address = invitation.address
+        self.socket, self.monitor = dialler(context, invitation)
+        self.socket.connect(self._address)
+        self.answered_at = time.monotonic()
+        """When that was asked which was answered last: the broker has heard of us since."""
+        self._asked_at = 0.0
+
+    def ask(self, word: bytes) -> None:
+        """Ask, where there is a connection."""
+        self._asked_at = self._asked_at or time.monotonic()
+        try:
+            self.socket.send(word, zmq.NOBLOCK)
+        except zmq.Again:
+            self._asked_at = 0.0
+
+    def note_changes(self) -> None:
+        """See whether the connection is another one: what was asked on the last one is lost."""
+        while self.monitor.poll(0):
+            (event, _) = struct.unpack("=hi", self.monitor.recv_multipart()[0])
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._asked_at = 0.0
+
+    def answered(self) -> None:
+        """An answer has come."""
+        if self._asked_at:
+            self.answered_at, self._asked_at = self._asked_at, 0.0
+
+    def redial(self) -> None:
+        """Dial anew."""
+        self._asked_at = 0.0
+        with contextlib.suppress(zmq.ZMQError):  # there is no connection
+            self.socket.disconnect(self._address)
+        self.socket.connect(self._address)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.socket.disable_monitor()
+        self.monitor.close(linger=0)
+        self.socket.close(linger=0)
+
+
+class Outpost:
+    """One machine's outpost; `run` returns the exit status."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        invitation: Invitation,
+        options: list[str],
+        drain_seconds: float,
+    ) -> None:
+        """Dial the broker.
+
+        Args:
+            connection: what the agent and the workers here find; its address is bound.
+            invitation: the keys, and where the broker is.
+            options: of the agent's command line.
+            drain_seconds: how long what runs may take when this machine is to leave.
+        """
+        self.connection = connection
+        self._invitation = invitation
+        self._drain_seconds = drain_seconds
+        self._watches, self._timers = Watches(), Timers()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._poller = zmq.Poller()
+        to = rendezvous.Connection(invitation.address, 0, "", "", "", keys=invitation)
+        hello = messages.Hello("link", f"li-{os.urandom(8).hex()}")
+        self._far = Far(self._context, to, hello)
+        self._pulse = Pulse(self._context, invitation)
+        for source in (self._far, self._pulse):
+            self._poller.register(source.socket, zmq.POLLIN)
+            self._poller.register(source.monitor, zmq.POLLIN)
+        self._poller.register(self._watches.fileno(), zmq.POLLIN)
+        self._agent = LocalAgent(
+            connection.path, self._watches, self._timers, time.monotonic, options, self._agent_died
+        )
+        self._sockets = self._opened()
+        self._is_reading = True
+        self._welcome: messages.Welcome | None = None
+        self._redialled_at = 0.0
+        self._host = b""
+        """The agent that speaks, if one does."""
+        self._guests: dict[WorkerId, list[bytes]] = {}
+        """Who makes calls in which worker."""
+        self._live: set[WorkerId] = set()
+        self._deliveries = Deliveries()
+        self._is_draining = False
+        self._status: int | None = None
+
+    def run(self) -> int:
+        """Serve until told to leave, or refused."""
+        signals = _Signals(self)
+        self._watches.add(signals.fileno(), signals.take)
+        try:
+            while self._status is None:
+                self._turn()
+        finally:
+            self._agent.stop()
+            self._say_goodbye()
+            self._sockets.close()
+            self._far.close(500)
+            self._pulse.close()
+            self._context.term()
+            self._watches.remove(signals.fileno())
+            signals.close()
+            self._watches.close()
+        return self._status
+
+    def leave(self) -> None:
+        """Let what runs end, and begin nothing; at once where that was said before."""
+        if self._is_draining or self._welcome is None:
+            self._status = 0
+            return
+        self._is_draining = True
+        _log.info("leaves when what runs has ended, in %g s at the latest", self._drain_seconds)
+        self._far.send([messages.encode(messages.Draining())])
+        self._timers.set("drain", time.monotonic() + self._drain_seconds, self._end)
+        self._end_if_drained()
+
+    def _end(self) -> None:
+        self._status = 0
+
+    def _end_if_drained(self) -> None:
+        if self._is_draining and not self._live:
+            self._status = 0
+
+    # ---- a turn ---------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        for source, _ in self._poller.poll(self._patience_ms()):
+            if source is self._far.socket:
+                self._hear_broker()
+            elif source is self._far.monitor:
+                self._note_changes()
+            elif source is self._pulse.socket:
+                self._hear_answer()
+            elif source is self._pulse.monitor:
+                self._pulse.note_changes()
+            elif self._sockets.brings_messages(source):
+                self._hear_workplace()
+            else:
+                self._watches.dispatch()
+        self._timers.run(time.monotonic())
+        if self._sockets.is_congested:
+            self._sockets.retry()
+        may_read = self._far.kept_bytes < MOST_KEPT_BYTES
+        if may_read is not self._is_reading:
+            self._is_reading = may_read
+            if may_read:
+                self._sockets.register(self._poller)
+            else:
+                self._poller.unregister(self._sockets.router)
+
+    def _patience_ms(self) -> int | None:
+        now, due = time.monotonic(), self._timers.next_deadline()
+        if self._sockets.is_congested:
+            due = min(now + RETRY_SECONDS, due or now + RETRY_SECONDS)
+        return None if due is None else max(0, round(1000 * (due - now)) + 1)
+
+    # ---- this machine ---------------------------------------------------------------------------
+
+    def _opened(self) -> Sockets:
+        Path(self.connection.address.removeprefix("ipc://")).unlink(missing_ok=True)
+        made = Sockets(self.connection.address, lambda *_: None)
+        made.register(self._poller)
+        return made
+
+    def _hear_workplace(self) -> None:
+        for _ in range(MESSAGES_PER_TURN):
+            parts = self._sockets.receive()
+            if parts is None:
+                return
+            if len(parts) > 1:
+                peer, header = bytes(parts[0]), bytes(parts[1])
+                answer = self._note(peer, header)
+                if answer is None:
+                    self._far.send([peer, *parts[1:]])
+                for parcel in answer or ():
+                    self._sockets.send(*parcel)
+
+    def _note(self, peer: bytes, header: bytes) -> list[Parcel] | None:
+        """Look at what is said, where that tells who is here; return the answer, if it is known."""
+        try:
+            self._look_at(peer, header)
+            return self._deliveries.asked(peer, header)
+        except ProtocolError:
+            return None  # the broker says so
+
+    def _look_at(self, peer: bytes, header: bytes) -> None:
+        if header[1:7] == _HELLO:
+            hello = messages.decode_at_broker(header)
+            if isinstance(hello, messages.Hello):
+                self._sockets.forget(peer)
+                if hello.role == "host":
+                    self._host = peer
+                elif hello.role == "client":
+                    self._guests.setdefault(hello.worker, []).append(peer)
+        elif peer == self._host:
+            message = messages.decode_at_broker(header)
+            if isinstance(message, messages.WorkerStarted):
+                self._live.add(message.worker)
+            elif isinstance(message, messages.WorkerExited):
+                self._worker_gone(message.worker)
+
+    def _worker_gone(self, worker: WorkerId) -> None:
+        """What it called is of no use any more; no connection tells the broker that it is gone."""
+        self._live.discard(worker)
+        self._sockets.forget(worker.encode())
+        for guest in self._guests.pop(worker, ()):
+            for peer, header, frames in self._deliveries.gone(guest):
+                self._far.send([peer, header, *frames])
+            self._sockets.forget(guest)
+            self._far.send([guest, _BYE])
+        self._timers.set("drained", time.monotonic(), self._end_if_drained)
+
+    def _agent_died(self) -> None:
+        """Say so for it."""
+        if self._host:
+            self._far.send([self._host, _BYE])
+        self._host = b""
+        for worker in list(self._live | self._guests.keys()):
+            self._worker_gone(worker)
+
+    def _say_goodbye(self) -> None:
+        """The agent has ended: nobody need wait for the end of the lease to know that."""
+        self._agent_died()
+        deadline = time.monotonic() + FENCED_SECONDS
+        while self._welcome is not None and self._far.kept_bytes and time.monotonic() < deadline:
+            if self._poller.poll(50):
+                self._note_changes()
+                while self._far.socket.poll(0):
+                    self._far.taken(self._far.socket.recv_multipart())
+                while self._sockets.receive() is not None:
+                    pass
+                self._hear_answer()
+            self._pulse.ask(self._far.word())
+        self._far.send([_BYE])
+
+    # ---- the broker -----------------------------------------------------------------------------
+
+    def _hear_broker(self) -> None:
+        for _ in range(MESSAGES_PER_TURN):
+            try:
+                frames = self._far.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            message: list[Any] = self._far.taken(frames)
+            if len(message) == 1:
+                self._greeted(messages.decode_at_client(message[0]))
+            elif message:
+                for parcel in self._deliveries.arrived(message[0], message[1], message[2:]):
+                    self._sockets.send(*parcel)
+
+    def _note_changes(self) -> None:
+        for change in self._far.changes():
+            if change == "refused":
+                _log.error("%s", self._far.refusal.replace("broker invite", "broker invite --host"))
+                self._status = 1
+            else:
+                _log.warning("the connection to the broker was cut; it is dialled again")
+
+    def _greeted(self, said: messages.ToClient) -> None:
+        if not isinstance(said, messages.Welcome):
+            _log.error("the broker refuses: %s", getattr(said, "reason", said))
+            self._status = 1
+            return
+        known, self._welcome = self._welcome, said
+        if known is None:
+            _log.info("linked to the broker at %s", self._invitation.address)
+            self._pulse.answered_at = time.monotonic()
+            self._expect_pulse()
+            self._agent.start()
+            return
+        if self._far.was_forgotten or known.incarnation != said.incarnation:
+            _log.warning("the broker does not know what runs here, and says what may go on")
+            self._cut_workplace()
+
+    def _cut_workplace(self) -> None:
+        """Let the agent find that its broker is gone, and the next one."""
+        if self._is_reading:
+            self._poller.unregister(self._sockets.router)
+        self._sockets.close()
+        self._host = b""
+        self._guests.clear()
+        self._deliveries.forget()
+        self._sockets = self._opened()
+        self._is_reading = True
+
+    # ---- the lease ------------------------------------------------------------------------------
+
+    def _expect_pulse(self) -> None:
+        assert self._welcome is not None  # noqa: S101  it says how often
+        self._timers.set("pulse", time.monotonic() + self._welcome.lease_seconds / LOOKS, self._ask)
+
+    def _ask(self) -> None:
+        """Ask whether the broker is there; where it has not answered for long, do what is due."""
+        assert self._welcome is not None  # noqa: S101  as above
+        now = time.monotonic()
+        silent_seconds = now - self._pulse.answered_at
+        lease_seconds = self._welcome.lease_seconds
+        if silent_seconds > self._welcome.fence_seconds:
+            if self._agent.pid:
+                _log.error("no broker for %g s: what runs here is ended", silent_seconds)
+                self._agent.stop(FENCED_SECONDS)
+                self._agent_died()
+        elif not self._agent.pid and "agent" not in self._timers:
+            self._agent.start()
+        if silent_seconds > lease_seconds and now > self._redialled_at + lease_seconds:
+            self._redialled_at = now
+            self._far.redial()
+            self._pulse.redial()
+        self._pulse.ask(self._far.word())
+        self._expect_pulse()
+
+    def _hear_answer(self) -> None:
+        while self._pulse.socket.poll(0):
+            if self._far.hear_word(self._pulse.socket.recv_multipart()):
+                self._pulse.answered()
+
+
+class _Signals:
+    """SIGTERM, SIGINT and SIGHUP let the outpost leave between two turns."""
+
+    def __init__(self, outpost: Outpost) -> None:
+        self._outpost = outpost
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        self._former = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+
+    def fileno(self) -> int:
+        """Return what is readable when a signal has come."""
+        return self._read.fileno()
+
+    def take(self) -> None:
+        """Do what the signals ask for."""
+        for _ in self._read.recv(4096):
+            self._outpost.leave()
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        signal.set_wakeup_fd(self._former)
+        self._read.close()
+        self._write.close()
+
+
+_BYE: Final = messages.encode(messages.Bye())
+_HELLO: Final = b"\xa5hello"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Be the outpost; return the exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s host[{os.getpid()}] %(levelname)s %(message)s"
+    )
+    try:
+        return _serve(options)
+    except (Error, OSError) as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+
+
+def _serve(options: argparse.Namespace) -> int:
+    invitation = keys.read(options.connect.expanduser().absolute(), "host")
+    name = options.name or os.uname().nodename
+    if not keys.NAME.fullmatch(name):
+        raise InvalidError(
+            f"--name {name!r}: allowed are 1 to 64 letters, digits, '_', '.', '@' and '-'"
+        )
+    configured = settings.load(start="/")
+    directory = directories.prepare(
+        configured.runtime_dir, f"host-{name}-{PROTOCOL_MAJOR}", directories.RUNTIME
+    )
+    lock = rendezvous.claim(directory)
+    if lock is None:
+        raise InvalidError(f"a host {name!r} runs here already; give this one another --name")
+    path = rendezvous.socket_path(directory)
+    payload_key = directory / "payload.key"
+    payload_key.unlink(missing_ok=True)
+    with os.fdopen(os.open(payload_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(invitation.payload)
+    connection = rendezvous.Connection(
+        address=f"ipc://{path}",
+        pid=os.getpid(),
+        incarnation=os.urandom(4).hex(),
+        machine=rendezvous.machine_id(),
+        path=str(directory / "connection.json"),
+        payload_key=str(payload_key),
+        is_outpost=True,
+    )
+    agent = ["--far", "--name", name]
+    if options.cpus is not None:
+        agent += ["--max-workers", str(options.cpus)]
+    if options.gpus is not None:
+        agent += ["--gpus", options.gpus]
+    rendezvous.publish(connection)
+    try:
+        return Outpost(connection, invitation, agent, options.drain_seconds).run()
+    finally:
+        rendezvous.withdraw(connection)
+        payload_key.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="notebook-ext host start", description=__doc__)
+    parser.add_argument("--connect", required=True, type=Path, help="the connection file")
+    parser.add_argument("--name", default="", help="what this machine is called")
+    parser.add_argument("--cpus", type=int, help="at most so many workers run user code at once")
+    parser.add_argument("--gpus", help="auto, none, or indices such as 0,2")
+    parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="at SIGTERM")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
