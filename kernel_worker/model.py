@@ -6,7 +6,7 @@ A leaf: it imports nothing of ours, does nothing and can travel on the wire (`ms
 from __future__ import annotations
 
 import enum
-from typing import Any, NewType
+from typing import Any, Literal, NewType
 
 import msgspec
 
@@ -276,6 +276,55 @@ class DeployedFunction(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(self, name=name, spec=spec, requires=requires, shape=b"")
 
 
+class ImageStep(msgspec.Struct, frozen=True, array_like=True):
+    """Something that is done once, when an image is built."""
+
+    kind: Literal["pip", "uv", "function"]
+    """Install, by uv where it is found (`uv`: by nothing else); or run a function."""
+    title: str
+    """As the user wrote it, for people; secrets are not in it."""
+    arguments: tuple[str, ...] = ()
+    """Requirements, and options of the installer."""
+    requirements: str = ""
+    """The text of a requirements file."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """Environment variables while this is done."""
+    stamp: str = ""
+    """Changes with the content of what is installed from a path, and with a function's code."""
+    content: bytes = b""
+    """A function, as `worker.building` reads it; its identity is in `stamp`."""
+
+    def __repr__(self) -> str:
+        return f"ImageStep({self.kind!r}, {self.title!r}, …)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no variables either: they may hold secrets."""
+        return [("kind", self.kind), ("title", self.title)]
+
+
+class ImageFile(msgspec.Struct, frozen=True, array_like=True):
+    """A file that lies beside an image."""
+
+    path: str
+    """Relative to where the image's files lie."""
+    content: bytes
+    mode: int
+
+
+class ImageSpec(msgspec.Struct, frozen=True, array_like=True):
+    """What an image is made from; a host names it by a digest of this."""
+
+    steps: tuple[ImageStep, ...] = ()
+    files: tuple[ImageFile, ...] = ()
+    constraints: tuple[str, ...] = ()
+    """What our workers need, in versions that fit: the image has these, or borrows them."""
+
+    @property
+    def title(self) -> str:
+        """What is in it, for people."""
+        return ", ".join(step.title for step in self.steps) or "nothing installed"
+
+
 class Environment(msgspec.Struct, frozen=True, array_like=True):
     """Where a template starts: the interpreter, module path and variables of the caller."""
 
@@ -286,6 +335,9 @@ class Environment(msgspec.Struct, frozen=True, array_like=True):
     """Changes when the installed packages do, so that new templates start after an install."""
     options: tuple[str, ...] = ()
     """Names of the variables that the function's options set; the others are the caller's."""
+    image: ImageSpec | None = None
+    """Workers run in an environment of their own, which is made as this says; `python` is the
+    interpreter that it is made with, and `path` is where what our workers need is borrowed."""
 
     def __repr__(self) -> str:
         return f"Environment({self.python!r}, {len(self.variables)} variables, …)"

@@ -67,6 +67,8 @@ class Settings:
     """After how long without its broker such a host kills what it runs."""
     result_ttl_seconds: float = 7 * 24 * 3600.0
     """How long results of spawned calls are kept after they have ended."""
+    image_ttl_seconds: float = 30 * 24 * 3600.0
+    """Images that nobody has used for so long are removed, when a host agent starts."""
     progress: str = "auto"
     """How a map shows its progress: auto, widget, text or off."""
     log_prefix: bool = False
@@ -343,6 +345,7 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "host_lease_seconds": _some_seconds,
     "host_fence_seconds": _some_seconds,
     "result_ttl_seconds": _seconds,
+    "image_ttl_seconds": _seconds,
     "progress": _choice,
     "log_prefix": _flag,
     "log_format": _choice,

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from notebook_ext.cls import Cls
     from notebook_ext.event_stream import CallEvent, events
     from notebook_ext.hooks import enter, exit, method, parameter  # noqa: A004  documented names
+    from notebook_ext.image import Image
     from notebook_ext.integrations.executor import Executor
     from notebook_ext.schedule import Cron, Period
     from notebook_ext.state.dicts import Dict
@@ -71,6 +72,7 @@ __all__ = [
     "Function",
     "FunctionCall",
     "FunctionStats",
+    "Image",
     "Period",
     "Queue",
     "Retries",
@@ -151,6 +153,7 @@ _ROOMS = {
     "Cron": "schedule",
     "Dict": "state.dicts",
     "Executor": "integrations.executor",
+    "Image": "image",
     "Period": "schedule",
     "Queue": "state.queues",
     "Volume": "state.volumes",

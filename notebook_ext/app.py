@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from notebook_ext.cls import Cls
     from notebook_ext.deployment import Deployment
+    from notebook_ext.image import Image
     from notebook_ext.twin import Waiting
 
 P = ParamSpec("P")
@@ -27,16 +28,21 @@ R = TypeVar("R")
 class App:
     """A named group of functions. An unnamed one lives as long as the session."""
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, name: str | None = None, *, image: Image | None = None) -> None:
         """Make the app `name`.
 
+        Args:
+            name: for people, and for what is deployed.
+            image: that of the functions and classes which have none of their own.
+
         Raises:
-            InvalidError: the name is no name.
+            InvalidError: the name is no name, or the image none.
         """
         given: object = name
         if given is not None and not (isinstance(given, str) and given and "/" not in given):
             raise InvalidError(f"App({name!r}): allowed is a non-empty str without a slash.")
         self._name = name
+        self._defaults = options_.parse({"image": image} if image is not None else {})
         self._functions: dict[str, Function[Any, Any]] = {}
         self._entrypoints: dict[str, Callable[..., Any]] = {}
         self._classes: dict[str, Cls] = {}
@@ -84,7 +90,7 @@ class App:
         Raises:
             InvalidError: an option, a value or a function that cannot be.
         """
-        parsed = options_.parse(options)
+        parsed = options_.parse(options, self._defaults)
         if raw is None:
             return _Decorator(self, parsed)
         return _Decorator(self, parsed)(raw)
@@ -121,7 +127,7 @@ class App:
         Raises:
             InvalidError: an option, a value or a class that cannot be.
         """
-        parsed = options_.parse(options)
+        parsed = options_.parse(options, self._defaults)
         if parsed.is_generator is not None:
             raise InvalidError(
                 f"is_generator={parsed.is_generator}: a class has none; leave it out, methods are "
@@ -191,7 +197,7 @@ class App:
         return f"App({self._name!r})" if self._name is not None else "App()"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return App, (self._name,)
+        return App, (self._name,)  # its functions travel with their own options
 
 
 class Running:

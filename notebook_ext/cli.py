@@ -23,6 +23,8 @@ from notebook_ext import inquiry
 from notebook_ext.call import FunctionCall
 from notebook_ext.call_status import STATES, call_filter
 from notebook_ext.config import afresh, reload
+from notebook_ext.image_cache import image
+from notebook_ext.secret_commands import secret
 from notebook_ext.state import commands as state_commands
 from notebook_ext.widgets.status import (
     NO_BROKER,
@@ -402,6 +404,8 @@ def app_stop(profile: str | None, name: str) -> None:
 main.add_command(state_commands.dict_group)
 main.add_command(state_commands.queue_group)
 main.add_command(state_commands.volume_group)
+main.add_command(image)
+main.add_command(secret)
 
 
 def _table(found: list[messages.DeploymentInfo]) -> str:

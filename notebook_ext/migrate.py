@@ -39,11 +39,9 @@ INSTEAD: Final = {
     "forward": "leave it out: a port of this machine is reachable as it is",
     "gpu": 'write the kind as a text: gpu="H100", gpu="A100:2"',
     "interact": "call breakpoint() in the function: its console opens below the cell",
-    "Image": "leave it out: functions run in the environment of whoever calls them",
 }
 """What to do about names, options and attributes that are not there."""
 _OPTIONS: Final = {
-    "image": INSTEAD["Image"],
     "mounts": INSTEAD["Mount"],
     "network_file_systems": INSTEAD["NetworkFileSystem"],
     "proxy": INSTEAD["Proxy"],

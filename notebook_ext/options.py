@@ -26,13 +26,15 @@ from notebook_ext.secret import Secret, variables
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from notebook_ext.image import Image
+
 DEFAULT_TIMEOUT_SECONDS = 300.0
 _SPELLINGS_2024 = {
     "keep_warm": "min_containers",
     "concurrency_limit": "max_containers",
     "container_idle_timeout": "scaledown_window",
 }
-_NOT_YET = ("image", "mounts", "network_file_systems")
+_NOT_YET = ("mounts", "network_file_systems")
 _VOLUMES = "volumes"
 _MOST_AT_ONCE = 1_000
 """So many inputs at once is the most that a worker runs, or that a group holds."""
@@ -85,6 +87,8 @@ class Options(msgspec.Struct, frozen=True):
     nested_loops: bool = False
     env: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, str], ...] = ()
+    image: Image | None = None
+    """None: the notebook's own environment."""
     max_inputs: int = 1
     target_inputs: int = 0
     max_batch_size: int = 0
@@ -96,14 +100,16 @@ class Options(msgspec.Struct, frozen=True):
 
     @property
     def variables(self) -> tuple[tuple[str, str], ...]:
-        """The environment that is asked for; `env` is stronger than `secrets`."""
-        return tuple(sorted((dict(self.secrets) | dict(self.env)).items()))
+        """The environment that is asked for: `env` before `secrets` before that of `image`."""
+        image = self.image.variables if self.image is not None else {}
+        return tuple(sorted((image | dict(self.secrets) | dict(self.env)).items()))
 
     def changes_pool(self) -> tuple[object, ...]:
         """Return what a pool cannot change while it runs; two functions that differ here differ."""
-        settings = {"settings", "name", "tags", "is_generator", "schedule"}
+        settings = {"settings", "name", "tags", "is_generator", "schedule", "image"}
         names = self.__struct_fields__
-        return tuple(getattr(self, name) for name in names if name not in settings)
+        image = self.image.identity if self.image is not None else ""
+        return (*(getattr(self, name) for name in names if name not in settings), image)
 
     def __repr__(self) -> str:
         """Say all but what may be secret."""
@@ -416,6 +422,16 @@ def _read_secrets(options: Options, name: str, value: object) -> Options:
     return replace(options, secrets=tuple(sorted(merged.items())))
 
 
+def _read_image(options: Options, name: str, value: object) -> Options:
+    if value is None:
+        return replace(options, image=None)
+    from notebook_ext.image import Image  # noqa: PLC0415  not everybody has one
+
+    if not isinstance(value, Image):
+        raise _bad(name, value, "an Image, such as Image.debian_slim().pip_install('numpy')")
+    return replace(options, image=value)
+
+
 def _read_tags(options: Options, name: str, value: object) -> Options:
     return replace(options, tags=_pairs(name, value))
 
@@ -490,6 +506,7 @@ _READERS: dict[str, Callable[[Options, str, Any], Options]] = {
     "nested_loops": _read_loops,
     "env": _read_env,
     "secrets": _read_secrets,
+    "image": _read_image,
     "tags": _read_tags,
     "is_generator": _read_generator,
     "schedule": _read_schedule,

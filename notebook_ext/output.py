@@ -133,6 +133,9 @@ class CallOutput:
         if stream == "display" and not withheld:
             self._display(data)
             return
+        if stream == "build":
+            self._built(data)
+            return
         text = data.decode("utf-8", "replace")
         shown = self._cut(text) if self._bytes <= SHOWN_BYTES else ""
         lines = shown.count("\n")
@@ -148,6 +151,13 @@ class CallOutput:
     def _display(self, data: bytes) -> None:
         self._bytes += len(data)
         self._printer.put(lambda: self._context.run(_show, decode(data)))
+
+    def _built(self, data: bytes) -> None:
+        """Show what the build of an image says: whole lines, on stderr."""
+        text = data.decode("utf-8", "replace")
+        self._bytes += len(data)
+        if self._bytes <= SHOWN_BYTES:
+            self.notice(text.removesuffix("\n"))
 
     def notice(self, line: str) -> None:
         """Show a line of ours, on stderr."""

@@ -25,6 +25,7 @@ from kernel_worker.model import (
     Environment,
     FunctionKey,
     FunctionSpec,
+    ImageSpec,
     PoolId,
     PoolSettings,
     deployed_key,
@@ -348,9 +349,21 @@ def pool_id(*parts: object) -> PoolId:
 class Surroundings:
     """The environment of workers, and what a call says of how its own differs."""
 
-    def __init__(self, source: Digest, encoded: bytes, env: tuple[tuple[str, str], ...]) -> None:
-        """Read an encoded `Environment` and add the variables of the options."""
+    def __init__(
+        self,
+        source: Digest,
+        encoded: bytes,
+        env: tuple[tuple[str, str], ...],
+        image: ImageSpec | None = None,
+        directory: str = "",
+    ) -> None:
+        """Read an encoded `Environment`; add the variables of the options, and their image.
+
+        `directory` is where workers are, if that is not where the caller is.
+        """
         self.source = source
+        self.image = image
+        self._directory = directory
         environment = msgspec.msgpack.decode(encoded, type=Environment)
         self._started_with = environment.variables
         if not environment.python:
@@ -360,11 +373,12 @@ class Surroundings:
         self._wanted = dict(env)
         self.digest = source
         self.encoded = encoded
-        if env:
+        if env or image is not None:
             environment = msgspec.structs.replace(
                 environment,
                 variables={**environment.variables, **self._wanted},
                 options=tuple(self._wanted),
+                image=image,
             )
             self.encoded = msgspec.msgpack.encode(environment)
             self.digest = digest_of(self.encoded)
@@ -375,7 +389,7 @@ class Surroundings:
     def call_context(self) -> CallContext:
         """Return the surroundings of a call that is made here and now."""
         try:
-            directory = os.getcwd()  # noqa: PTH109  half the cost, at every call
+            directory = self._directory or os.getcwd()  # noqa: PTH109  half the cost, at every call
         except OSError:
             directory = ""
         last = self._last

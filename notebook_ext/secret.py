@@ -79,12 +79,30 @@ class Secret:
         return cls(_read(found))
 
     @classmethod
-    def from_name(cls, name: str, **_: object) -> NoReturn:
-        """Stored secrets are not available yet in this version."""
-        raise InvalidError(
-            f"Secret.from_name({name!r}) is not available yet in this version; use "
-            "Secret.from_dict, Secret.from_dotenv or Secret.from_local_environ."
-        )
+    def from_name(
+        cls, name: str, *, required_keys: Iterable[str] = (), **cloud_only: object
+    ) -> Secret:
+        """Return the variables that `notebook-ext secret create` has stored, as they are now.
+
+        Args:
+            name: that they are stored under.
+            required_keys: variables that must be among them.
+            cloud_only: `environment_name` selects the profile.
+
+        Raises:
+            NotFoundError: nothing is stored under this name, or a variable is missing.
+            InvalidError: it is no name.
+        """
+        from notebook_ext import cloud, secret_store  # noqa: PLC0415  not everybody stores some
+
+        cloud.check("Secret.from_name", cloud_only)
+        values = secret_store.load(name)
+        missing = [key for key in required_keys if key not in values]
+        if missing:
+            raise NotFoundError(
+                f"the secret {name!r} has no {', '.join(missing)}; it has: {', '.join(values)}"
+            )
+        return cls(values)
 
     @property
     def values(self) -> dict[str, str]:

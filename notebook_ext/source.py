@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kernel_worker.context import RunningInput
+    from kernel_worker.model import ImageSpec
     from notebook_ext.app import App
     from notebook_ext.capture import Captured, Capturer
     from notebook_ext.options import Options
@@ -77,6 +78,7 @@ class Source:
         self._packed: tuple[tuple[Version, ...], Package] | None = None
         self._packed_as_argument: tuple[tuple[Version, ...], Package] | None = None
         self._surroundings: Surroundings | None = None
+        self._image: ImageSpec | None = None
 
     @property
     def key(self) -> FunctionKey:
@@ -106,7 +108,13 @@ class Source:
 
                 self._capturer = Capturer(cast("Any", self._raw))
             captured = self._capturer.read()
-            if captured is not self._captured or self._version is None:
+            image = self._options.image.spec() if self._options.image is not None else None
+            if (
+                captured is not self._captured
+                or self._version is None
+                or (image is not None and image is not self._image)
+            ):
+                self._image = image
                 self._captured = captured
                 self._version = self._made(captured)
             return self._version
@@ -140,10 +148,13 @@ class Source:
         """Return the version that goes with what was captured."""
         around = self._surroundings
         encoded = captured.objects[captured.environment]
-        if around is None or around.source != captured.environment:
-            around = Surroundings(captured.environment, encoded, self._options.variables)
-            self._surroundings = around
         options = self._options
+        if around is None or (around.source, around.image) != (captured.environment, self._image):
+            directory = options.image.directory if options.image is not None else ""
+            around = Surroundings(
+                captured.environment, encoded, options.variables, self._image, directory
+            )
+            self._surroundings = around
         spec = FunctionSpec(
             pool=pool_id(
                 self._key,

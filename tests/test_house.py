@@ -49,6 +49,7 @@ SHOWN_BY = {
         "notebook_ext/web: forwarding function here places serving slots"
     ),
     "notebook_ext/test_controls.py": "notebook_ext: retrying",
+    "notebook_ext/test_secret_store.py": "notebook_ext: secret_commands",
     "notebook_ext/test_function.py": "notebook_ext: arguments callee package source",
     "notebook_ext/test_maps.py": "notebook_ext: drain map_run",
     "test_capture.py": "notebook_ext/capture: *",

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from kernel_worker.broker.shelves import Shelves
     from kernel_worker.broker.translate import Translated
     from kernel_worker.journal.thread import Journal
-    from kernel_worker.model import ClientId, Digest, FunctionSpec, LeaseId
+    from kernel_worker.model import ClientId, Digest, FunctionSpec, LeaseId, WorkerId
     from kernel_worker.records import Deployment
     from kernel_worker.rendezvous import Connection
     from kernel_worker.settings import Settings
@@ -425,6 +425,9 @@ class Broker:
             case events.FunctionDefined():
                 self._defined.add(translated.spec.pool)
                 self.handle(translated, frames)
+            case events.WorkerDelayed(worker=worker):
+                self.handle(translated)
+                self._building(worker, frames)
             case events.WorkerStartFailed():
                 self.handle(translated, frames)
                 self._forget_worker(translated)
@@ -441,6 +444,15 @@ class Broker:
             client = self.peers.clients.get(listener)
             if client is not None:
                 self.send(client.routing, header, frames)
+
+    def _building(self, worker: WorkerId, frames: Sequence[Frame]) -> None:
+        """Hand on what the build of an image says to the calls that wait for its workers."""
+        peer = self.peers.workers.get(worker)
+        if peer is None or len(frames) != 1 or not len(frames[0]):
+            return
+        for call in self.scheduler.calls_waiting_in(peer.pool):
+            message = messages.Output(call, 0, "build", worker)
+            self._output(message, messages.encode(message), frames)
 
     def _credit(self, client: Client, credit: messages.Credit) -> None:
         """Tell a generator what was taken of it; it may run on."""

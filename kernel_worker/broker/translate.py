@@ -174,6 +174,8 @@ class Translator:
         match message:
             case messages.WorkerStarted(worker=worker, pid=pid, start=start):
                 event: events.Event = events.WorkerStarted(worker, pid, start)
+            case messages.StartDelayed(worker=worker):
+                event = events.WorkerDelayed(worker)
             case messages.StartFailed(worker=worker, message=text):
                 _check_exception(frames, is_needed=False)
                 event = events.WorkerStartFailed(worker, text)

@@ -194,6 +194,12 @@ class WorkerStarted(_Event):
     start: str
 
 
+class WorkerDelayed(_Event):
+    """What the worker starts in is being built: that takes as long as it takes."""
+
+    worker: WorkerId
+
+
 class WorkerReady(_Event):
     """The worker said hello: it takes leases."""
 
@@ -335,6 +341,7 @@ Event = (
     | CallUnpaused
     | PoolConfigured
     | WorkerStarted
+    | WorkerDelayed
     | WorkerReady
     | WorkerStartFailed
     | WorkerExited

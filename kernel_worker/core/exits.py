@@ -31,6 +31,16 @@ def worker_started(state: State, event: events.WorkerStarted) -> None:
     if worker is not None:
         worker.pid = event.pid
         worker.start = event.start
+        if worker.delayed and worker.condition is Condition.STARTING:
+            state.expect_ready(worker)
+
+
+def worker_delayed(state: State, event: events.WorkerDelayed) -> None:
+    """Let no time limit run until the process exists."""
+    worker = state.workers.get(event.worker)
+    if worker is not None and worker.condition is Condition.STARTING:
+        worker.delayed = True
+        state.timers.clear(("startup", worker.id))
 
 
 def worker_ready(state: State, event: events.WorkerReady) -> None:

@@ -81,6 +81,8 @@ class Worker:
     killed: bool = False
     pid: int = 0
     start: str = ""
+    delayed: bool = False
+    """What it starts in was not there, and is, or was, built."""
     number: int = 0
     """The last part of its id."""
 

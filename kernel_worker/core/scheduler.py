@@ -104,6 +104,10 @@ class Scheduler:
         known = self._state.calls.get(call)
         return None if known is None else views.call_view(known)
 
+    def calls_waiting_in(self, pool: PoolId) -> list[CallId]:
+        """Return the open calls that have inputs which wait for a worker of a pool."""
+        return views.calls_waiting_in(self._state, pool)
+
     def recent_calls(self) -> list[views.CallView]:
         """Return the open calls that are no part of another one's work, newest first."""
         return views.recent_calls(self._state)
@@ -227,6 +231,8 @@ class Scheduler:
                 nesting.worker_resumed(state, event)
             case events.WorkerStarted():
                 exits.worker_started(state, event)
+            case events.WorkerDelayed():
+                exits.worker_delayed(state, event)
             case events.WorkerReady():
                 exits.worker_ready(state, event)
             case events.WorkerStartFailed():

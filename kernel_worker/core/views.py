@@ -176,6 +176,14 @@ def call_view(call: Call) -> CallView:
     )
 
 
+def calls_waiting_in(state: State, pool_id: PoolId) -> list[CallId]:
+    """Return the open calls that have inputs which wait for a worker of a pool."""
+    pool = state.pools.get(pool_id)
+    if pool is None:
+        return []
+    return [call.id for call in pool.calls.values() if call.states.counts[InputState.PENDING]]
+
+
 def recent_calls(state: State) -> list[CallView]:
     """Return the open calls that somebody made by hand, newest first.
 

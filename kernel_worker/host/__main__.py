@@ -12,9 +12,10 @@ import contextlib
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
-from kernel_worker import settings
+from kernel_worker import images, settings
 from kernel_worker.errors import Error
 from kernel_worker.host import log, orphans, resources, templates
 from kernel_worker.host.agent import Agent
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.say(f"{error}")
         return 1
     orphans.become_subreaper()
+    images.prune_at_start(configured)  # it forks, too: before there is a lifeline
     lifeline = os.pipe2(os.O_CLOEXEC)
     base = templates.fork_base(*lifeline)  # before there is a thread
     path = str(Path(options.connection).absolute())
@@ -47,7 +49,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     grace_seconds = configured.broker_grace_seconds
     host = HostId("-".join(["ho", *filter(None, [options.name]), os.urandom(8).hex()]))
-    agent = Agent(host, connection.address, path, offered, lifeline, machine_id(), grace_seconds)
+    agent = Agent(
+        host,
+        connection.address,
+        path,
+        offered,
+        lifeline,
+        machine_id(),
+        grace_seconds,
+        partial(images.folder_of, configured),
+    )
     agent.is_far = options.far
     agent.templates.adopt_base(base, sys.executable, dict(os.environ))
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())

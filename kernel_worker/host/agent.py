@@ -33,21 +33,16 @@ import zmq
 from kernel_worker import rendezvous
 from kernel_worker.errors import (
     DeserializationError,
+    Error,
     InternalFailure,
     TimeoutError,  # noqa: A004  ours
 )
 from kernel_worker.host import log, memory, orphans, survival, workers
 from kernel_worker.host.connection import Connection
 from kernel_worker.host.contents import Contents
+from kernel_worker.host.images import Build, Images, own_where_missing
 from kernel_worker.host.succession import Succession
-from kernel_worker.host.templates import (
-    Failed,
-    State,
-    Template,
-    Templates,
-    contents_of,
-    own_where_missing,
-)
+from kernel_worker.host.templates import Failed, State, Template, Templates
 from kernel_worker.host.timers import Timers
 from kernel_worker.host.workers import Worker
 from kernel_worker.model import CallId, HostId, LeaseId, PoolId, WorkerId
@@ -57,6 +52,7 @@ from kernel_worker.wire.seals import Seals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from kernel_worker.model import FunctionSpec, HostResources, Survivor
     from kernel_worker.wire.page import Place
@@ -92,8 +88,12 @@ class Agent:
         lifeline: tuple[int, int],
         machine: str,
         grace_seconds: float,
+        find_images: Callable[[], Path],
     ) -> None:
-        """Serve the broker at `address`; `lifeline` is the pipe whose write end only we hold."""
+        """Serve the broker at `address`; `lifeline` is the pipe whose write end only we hold.
+
+        `find_images` returns where images lie.
+        """
         self._host = host
         self._address = address
         self._connection_file = connection_file
@@ -107,7 +107,7 @@ class Agent:
         self._seals = Seals(connection_file)
         self._contents = Contents(self._seals)
         self._workers: dict[WorkerId, Worker] = {}
-        self._pids: dict[int, Worker | Template] = {}
+        self._pids: dict[int, Worker | Template | Build] = {}
         self.is_far = False
         """Whether the notebook may be on another machine."""
         self._is_ending = False
@@ -121,7 +121,10 @@ class Agent:
         """Those whose template and objects go soon, the longest retired first."""
         self._specs: dict[PoolId, FunctionSpec] = {}
         """What the pools need that are not retired."""
-        self.templates = Templates(lifeline[0], self._watch, self._unwatch, self._allow)
+        self._images = Images(find_images, lifeline[0], self._watch_build, self._unwatch_build)
+        self.templates = Templates(
+            lifeline[0], self._watch, self._unwatch, self._allow, self._images
+        )
 
     def run(self) -> None:
         """Serve until the broker refuses us or says goodbye, or is gone and none follows."""
@@ -275,9 +278,15 @@ class Agent:
             opened[spec.environment] = own_where_missing(opened[spec.environment])
         self._retiring.pop(spec.pool, None)
         self._specs[spec.pool] = spec
-        template = self._template_of(spec)
+        try:
+            template = self._template_of(spec)
+        except Error as error:  # there is no place for its image
+            self._refuse(asked.worker, spec, Failed(str(error), _captured(error)))
+            return
         self._workers[asked.worker] = worker = Worker(asked, template)
         template.when_settled(partial(self._launch, worker))
+        if build := self._build_of(worker):
+            self._delay([worker], build.note())
 
     def _template_of(self, spec: FunctionSpec) -> Template:
         """Return the template of a function, which has one more user."""
@@ -320,7 +329,7 @@ class Agent:
     def _fork(self, worker: Worker, template: Template, load: local.Load | None) -> None:
         objects: list[int] = []
         if load is not None:
-            contents = contents_of(load, worker.spec, self._contents.opened)
+            contents = self.templates.contents_of(load, worker.spec, self._contents.opened)
             objects = [local.anonymous_file(content, "object") for content in contents]
 
         def message(request: int) -> local.ForkWorker:
@@ -547,6 +556,37 @@ class Agent:
                 assert_never(message)
         local.close_all(files)
 
+    # ---- images -----------------------------------------------------------------------------
+
+    def _watch_build(self, build: Build) -> None:
+        self._pids[build.pid] = build
+        self._sources[build.output] = partial(self._hear_build, build)
+
+    def _unwatch_build(self, build: Build) -> None:
+        self._sources.pop(build.output, None)
+
+    def _hear_build(self, build: Build) -> None:
+        self._delay(self._waiting_for(build), self._images.hear(build))
+
+    def _build_of(self, worker: Worker) -> Build | None:
+        environment = self._contents.opened.get(worker.spec.environment)
+        if worker.is_launched or environment is None:
+            return None
+        return self._images.build_of(environment)
+
+    def _waiting_for(self, build: Build) -> list[Worker]:
+        return [w for w in self._workers.values() if self._build_of(w) is build]
+
+    def _delay(self, waiting: list[Worker], text: bytes) -> None:
+        """Say that workers wait for their image, and once to each pool what its build says."""
+        told: set[PoolId] = set()
+        for worker in waiting:
+            said = b"" if worker.spec.pool in told else text
+            told.add(worker.spec.pool)
+            if said and self._contents.came_sealed(worker.spec):
+                said = self._seals.build(said)
+            self._tell(messages.StartDelayed(worker.id), said)
+
     # ---- deaths -----------------------------------------------------------------------------
 
     def _exited(self, pid: int, status: int) -> None:
@@ -554,6 +594,9 @@ class Agent:
         owner = self._pids.pop(pid, None)
         if isinstance(owner, Worker):
             self._worker_exited(owner, status)
+        elif isinstance(owner, Build):
+            self._delay(self._waiting_for(owner), self._images.last_words(owner))
+            self._images.exited(owner, status)
         elif owner is not None:
             self._template_exited(owner, status)
 

@@ -1,6 +1,6 @@
 """The host agent's side of the templates: which there are, who waits for one, which may go.
 
-    base             one per interpreter and start-up variables
+    base             one per interpreter, or image, and start-up variables
       imports        one per environment and set of installed modules (absent where there are none)
         function     one per code version
 
@@ -21,20 +21,19 @@ import importlib
 import os
 import signal
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import msgspec
-
 import kernel_worker
-from kernel_worker.model import Environment
+from kernel_worker.errors import InvalidError
 from kernel_worker.wire import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kernel_worker.model import Digest, FunctionSpec, PoolId
+    from kernel_worker.host.images import Here, Images
+    from kernel_worker.model import Digest, Environment, FunctionSpec, PoolId
 
 K = TypeVar("K")
 
@@ -42,6 +41,7 @@ _PROGRAM = "kernel_worker.worker.template"
 """By name: the rooms host and worker do not import each other."""
 KEPT_RETIRED = 4
 KEPT_IMPORTS = 4
+KEPT_BASES = 6
 _STARTUP_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "LC_")
 _PATH_VARIABLE = "PYTHONPATH"
 _HOME = str(Path(kernel_worker.__file__).parent.parent)
@@ -128,10 +128,12 @@ class Templates:
         watch: Callable[[Template], None],
         unwatch: Callable[[Template], None],
         allow: Callable[[Template, float], None],
+        images: Images,
     ) -> None:
         """Start with none.
 
         Args:
+            images: where those start whose environment names one.
             alive: the read end of the lifeline.
             watch: called with each template whose socket is to be polled.
             unwatch: called when it is not any more.
@@ -141,7 +143,8 @@ class Templates:
         self._watch = watch
         self._unwatch = unwatch
         self._allow = allow
-        self._bases: dict[tuple[str, tuple[tuple[str, str], ...]], Template] = {}
+        self._images = images
+        self._bases: dict[tuple[str, str, tuple[tuple[str, str], ...]], Template] = {}
         self._imports: dict[tuple[str, tuple[str, ...]], Template] = {}
         self._functions: dict[tuple[object, ...], Template] = {}
         self._requests: dict[int, _Request] = {}
@@ -151,18 +154,25 @@ class Templates:
 
     def adopt_base(self, template: Template, python: str, variables: dict[str, str]) -> None:
         """Take over a base template that was forked from the agent itself."""
-        self._bases[python, _startup(variables)] = template
+        self._bases[python, "", _startup(variables)] = template
         self._watch(template)
 
     def base(self, environment: bytes) -> Template:
         """Return the base template for an environment."""
-        decoded = msgspec.msgpack.decode(own_where_empty(environment), type=Environment)
-        key = (decoded.python, _startup(decoded.variables))
-        if key not in self._bases:
-            self._bases[key] = template = Template("base", None)
+        here = self._images.resolve(environment)
+        python, variables = here.environment.python, here.environment.variables
+        key = (python, here.image.files if here.image is not None else "", _startup(variables))
+        template = self._bases.pop(key, None)
+        if template is None or not template.is_of_use:
+            template = Template("base", None)
             self._watch(template)
-            self._spawn(template, decoded)
-        return self._bases[key]
+            if here.image is None:
+                self._spawn(template, here.environment)
+            else:
+                then = partial(self._spawn_in_image, template, here)
+                self._images.prepare(here.image, then)
+        self._bases[key] = template  # the last one is the youngest
+        return template
 
     def function(
         self, spec: FunctionSpec, objects: Mapping[Digest, bytes], *, seals: bool = False
@@ -182,7 +192,7 @@ class Templates:
             parent = self._parent(spec, objects[spec.environment])
             snaps = spec.snaps
             load = local.Load((), not spec.imports, True, snaps, makes_instance=snaps, seals=seals)
-            files = contents_of(load, spec, objects)
+            files = self.contents_of(load, spec, objects)
             template = self._make(spec.name, parent, load, files, spec.startup_timeout_seconds)
         self._functions[key] = template  # the last one is the youngest
         template.pools.add(spec.pool)
@@ -237,6 +247,9 @@ class Templates:
         idle = [k for k, t in self._imports.items() if not t.users]
         for imports in idle[: len(idle) - KEPT_IMPORTS if len(idle) > KEPT_IMPORTS else 0]:
             self.drop(self._imports.pop(imports))
+        bases = [k for k, t in self._bases.items() if not t.users and t.state is State.READY]
+        for base in bases[: len(bases) - KEPT_BASES if len(bases) > KEPT_BASES else 0]:
+            self.drop(self._bases.pop(base))
 
     def drop(self, template: Template) -> None:
         """Hang up on a template: it exits."""
@@ -285,6 +298,20 @@ class Templates:
 
     # ---- making -----------------------------------------------------------------------------
 
+    def contents_of(
+        self, load: local.Load, spec: FunctionSpec, objects: Mapping[Digest, bytes]
+    ) -> list[bytes]:
+        """Return what `load` says that it comes with, in its order."""
+        digests: list[Digest] = []
+        contents: list[bytes] = []
+        if load.has_environment:
+            contents.append(self._images.resolve(objects[spec.environment]).encoded)
+        if load.has_code:
+            digests.append(spec.code)
+        if load.has_instance:
+            digests += [spec.parameters, spec.initial]
+        return contents + [objects[digest] for digest in digests]
+
     def _parent(self, spec: FunctionSpec, environment: bytes) -> Template:
         base = self.base(environment)
         if not spec.imports:
@@ -295,7 +322,7 @@ class Templates:
             load = local.Load(spec.imports, has_environment=True)
             name = "imports of " + spec.name
             seconds = spec.startup_timeout_seconds
-            contents = [own_where_empty(environment)]
+            contents = [self._images.resolve(environment).encoded]
             template = self._make(name, base, load, contents, seconds)
         self._imports[key] = template
         return template
@@ -351,11 +378,25 @@ class Templates:
             template.far_end.close()
             local.close_all(files)
 
-    def _spawn(self, template: Template, environment: Environment) -> None:
+    def _spawn_in_image(self, template: Template, here: Here, why: str) -> None:
+        """Start the interpreter of an image, now that it is there; or say `why` it is not."""
+        assert here.image is not None  # noqa: S101  as the caller knows
+        if why:
+            from kernel_worker.wire import failures  # noqa: PLC0415  only where something fails
+
+            template.failed = Failed(why, failures.capture(InvalidError(why)))
+            template.far_end.close()
+            self.drop(template)
+            self._forget(template)
+            template.settle(State.FAILED)
+            return
+        self._spawn(template, here.environment, here.image.prelude())
+
+    def _spawn(self, template: Template, environment: Environment, prelude: str = "") -> None:
         """Start a fresh interpreter; our package comes last on its path, where it has its own."""
         file = template.far_end.fileno()
         code = (
-            f"import sys; sys.path.append({_HOME!r}); "
+            f"{prelude or f'import sys; sys.path.append({_HOME!r})'}\n"
             f"from {_PROGRAM} import start; start({file}, {self._alive})"
         )
         try:
@@ -378,45 +419,6 @@ class Templates:
 
 
 _BASE_SECONDS = 60.0
-
-
-def contents_of(
-    load: local.Load, spec: FunctionSpec, objects: Mapping[Digest, bytes]
-) -> list[bytes]:
-    """Return what `load` says that it comes with, in its order."""
-    digests: list[Digest] = []
-    contents: list[bytes] = []
-    if load.has_environment:
-        contents.append(own_where_empty(objects[spec.environment]))
-    if load.has_code:
-        digests.append(spec.code)
-    if load.has_instance:
-        digests += [spec.parameters, spec.initial]
-    return contents + [objects[digest] for digest in digests]
-
-
-def own_where_empty(environment: bytes) -> bytes:
-    """Return an encoded `Environment`; of a caller on another machine, that of this host.
-
-    Variables that the function's options set are added to those of the host.
-    """
-    decoded = msgspec.msgpack.decode(environment, type=Environment)
-    if decoded.python:
-        return environment
-    variables = {**os.environ, **decoded.variables}
-    return msgspec.msgpack.encode(
-        Environment(sys.executable, tuple(sys.path), variables, decoded.stamp)
-    )
-
-
-def own_where_missing(environment: bytes) -> bytes:
-    """Return an encoded `Environment`: where its interpreter is not on this machine, our own."""
-    decoded = msgspec.msgpack.decode(environment, type=Environment)
-    if not decoded.python or os.access(decoded.python, os.X_OK):
-        return environment
-    wanted = {name: decoded.variables[name] for name in decoded.options}
-    own = msgspec.structs.replace(decoded, python="", path=(), variables=wanted)
-    return msgspec.msgpack.encode(own)
 
 
 def fork_base(alive: int, alive_write: int) -> Template:

@@ -209,6 +209,20 @@ def module_or_none(name: str) -> types.ModuleType | None:
     return None
 
 
+def modules(name: str, *inner: str) -> types.ModuleType:
+    """Return a module, once those that lie in it are imported: what a stand-in stands for."""
+    for each in inner:
+        importlib.import_module(each)
+    return importlib.import_module(name)
+
+
+def member(module: types.ModuleType, name: str) -> Any:
+    """Return what `from module import name` gives."""
+    if hasattr(module, name):
+        return getattr(module, name)
+    return importlib.import_module(f"{module.__name__}.{name}")
+
+
 def untracked_class(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return cloudpickle's reduction of a class with the tracker id left out.
 

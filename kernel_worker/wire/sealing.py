@@ -41,6 +41,8 @@ PART_BYTES: Final = 2**30
 _MOST_INDEX: Final = 2**48 - 1
 START: Final = "why a worker could not start"
 """The place of an exception that belongs to no call."""
+BUILD: Final = "what the build of an image says"
+"""The place of output that belongs to all calls that wait for it."""
 
 
 def inputs_of(call: CallId) -> str:

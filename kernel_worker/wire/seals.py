@@ -95,6 +95,10 @@ class Seals:
         """Return why a worker could not start, sealed."""
         return self._sealed(exception, sealing.START)
 
+    def build(self, text: bytes) -> bytes:
+        """Return what the build of an image says, sealed."""
+        return self._sealed(text, sealing.BUILD)
+
     def _sealed(self, frame: Frame, place: str) -> bytes:
         """Return a frame sealed; without the key, of which it may tell, what nobody can open."""
         try:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, cast
 
+from kernel_worker.borrowing import IMAGE_FILES
 from kernel_worker.errors import ProtocolError
 from kernel_worker.store import blobs
 from kernel_worker.wire import payload
@@ -121,6 +122,8 @@ class Surroundings:
             self._variables = context.variables
 
     def _change_directory(self, directory: str) -> None:
+        if not directory.startswith("/"):  # of an image
+            directory = os.path.join(os.environ.get(IMAGE_FILES, "/"), directory)  # noqa: PTH118  at every call
         try:
             os.chdir(directory)
         except OSError as error:

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 
 import msgspec
 
+from kernel_worker.borrowing import IMAGE
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import Environment
 from kernel_worker.wire import failures, local
@@ -223,8 +224,12 @@ def load(loaded: Loaded, message: local.Load, files: list[int]) -> None:
         with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)
     if message.has_code:
-        with _written(loaded.said) if message.seals else contextlib.nullcontext():
-            loaded.binding = Binding.load(local.content_of(next(remaining)))
+        try:
+            with _written(loaded.said) if message.seals else contextlib.nullcontext():
+                loaded.binding = Binding.load(local.content_of(next(remaining)))
+        except ModuleNotFoundError as error:
+            _note_image(error)
+            raise
     if message.has_instance and loaded.binding is not None:
         parameters, initial = map(local.content_of, remaining)
         loaded.instance = Instance(loaded.binding, parameters, initial)
@@ -267,9 +272,21 @@ def _enter_environment(loaded: Loaded, environment: Environment) -> None:
     loaded.threads = {name: os.environ.get(name) for name in main.THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(main.THREAD_VARIABLES, "1"))
     os.environ.setdefault(_CHECK_CUDA_QUIETLY, "1")
-    sys.path[:] = environment.path
+    if environment.path:  # in an image the interpreter has its own
+        sys.path[:] = environment.path
     sys.path_importer_cache.clear()
     importlib.invalidate_caches()
+
+
+def _note_image(error: ModuleNotFoundError) -> None:
+    """Say of a module that is not there in which image it is not."""
+    image = os.environ.get(IMAGE)
+    if image is not None and error.name:
+        name = error.name.partition(".")[0]
+        error.add_note(
+            f"The function runs in an image ({image}), and {name} is not in it: add it, as in "
+            f".pip_install({name!r})."
+        )
 
 
 def why_unsafe(cause: str = "an import") -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from kernel_worker.borrowing import IMAGE
 from kernel_worker.model import ELSEWHERE, Digest, Environment, digest_of, is_text
 from notebook_ext import process
 
@@ -83,7 +84,7 @@ def _made() -> Surroundings:
             if name not in _NOT_SENT and is_text(name) and is_text(value)
         }
         _known.variables = dict(sorted(kept.items()))
-    if _known.is_far:
+    if _known.is_far or IMAGE in os.environ:  # in an image: where it was made from is not known
         encoded = msgspec.msgpack.encode(ELSEWHERE)
         return Surroundings(digest_of(encoded), encoded)
     here = os.getcwd()  # noqa: PTH109  what '' in sys.path means

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kernel_worker import directories, rendezvous
+from kernel_worker import directories, images, rendezvous
 from kernel_worker.errors import InvalidError
 from notebook_ext.doctor.finding import Finding, mib, of_error
 
@@ -38,6 +38,19 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield from file_size()
     yield from processes()
     yield gpus(settings)
+    yield from cached_images(settings)
+
+
+def cached_images(settings: Settings) -> Iterator[Finding]:
+    """Say how large the images are that are kept, where there are any."""
+    try:
+        found = images.kept(images.folder_of(settings))
+    except (InvalidError, OSError):
+        return  # said of the data directory
+    if found:
+        size = mib(sum(one.about.bytes for one in found))
+        said = f"{len(found)}, {size}: `notebook-ext image list` shows them"
+        yield Finding("images", "ok", said)
 
 
 def places(settings: Settings) -> Iterator[Finding]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from IPython import get_ipython
 from IPython.core.error import UsageError
 
 from kernel_worker.errors import Error
@@ -164,6 +166,23 @@ def _memory(text: str) -> object:
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 
+def _image(text: str) -> object:
+    """Return the image that the notebook has under a name."""
+    found = _images().get(text)
+    if found is None:
+        raise ValueError(text)
+    return found
+
+
+def _images() -> dict[str, object]:
+    """Return the images that are variables of the notebook."""
+    shell = get_ipython()
+    room = sys.modules.get("notebook_ext.image")
+    if shell is None or room is None:
+        return {}
+    return {name: v for name, v in shell.user_ns.items() if isinstance(v, room.Image)}
+
+
 def _flag_value(text: str) -> bool:
     try:
         return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
@@ -177,6 +196,7 @@ OF_ONE_RUN: Final = (
     Option("--memory", "memory", _memory, "4096", "MiB for each worker, or request,limit"),
     Option("--timeout", "timeout", float, "600", "seconds for each attempt"),
     Option("--startup-timeout", "startup_timeout", float, "60", "seconds for imports"),
+    Option("--image", "image", _image, "name", "a variable that holds an nb.Image", _images),
 )
 """Options that also a single run of a cell has."""
 OPTIONS: Final = (

@@ -222,6 +222,8 @@ def test_a_host_speaks_for_its_own_workers_only(door: Door) -> None:
     assert door.translator.from_host(door.host, started, []) == events.WorkerStarted(
         WORKER, 5, "forked"
     )
+    delayed = messages.StartDelayed(WORKER)
+    assert door.translator.from_host(door.host, delayed, [b""]) == events.WorkerDelayed(WORKER)
     other = Host(HostId("ho-2"), b"ho-2", HostResources(1, 1))
     assert door.translator.from_host(other, started, []) is None
     with pytest.raises(ProtocolError, match="Submit"):

@@ -55,6 +55,8 @@ def test_messages_about_what_is_gone_change_nothing() -> None:
     for event in (
         events.WorkerStarted(NOBODY, 1, "forked"),
         events.WorkerReady(NOBODY),
+        events.WorkerDelayed(NOBODY),
+        events.WorkerDelayed(worker.id),
         events.WorkerReady(worker.id),
         events.WorkerStartFailed(worker.id, "too late"),
         events.WorkerExited(NOBODY, "killed"),

@@ -9,6 +9,7 @@ from kernel_worker.model import (
     CallId,
     LeaseId,
     ParentInput,
+    PoolId,
     PoolSettings,
     Resources,
     RetryPolicy,
@@ -138,6 +139,22 @@ def test_a_start_that_takes_too_long_is_killed() -> None:
     simulation.run_call(call)
     assert simulation.outcomes(call) == {"INIT_FAILED": 1}
     assert "not ready after 300 s" in ends(simulation)[0].message
+
+
+def test_no_time_limit_runs_while_what_a_worker_starts_in_is_built() -> None:
+    simulation = Simulation(start=1e9)
+    pool = simulation.define(make_spec())
+    call = simulation.submit(pool, 1)
+    (worker,) = simulation.core.status().workers
+    simulation.feed(events.WorkerDelayed(worker.worker))
+    assert simulation.core.calls_waiting_in(pool) == [call]
+    assert simulation.core.calls_waiting_in(PoolId("po-none")) == []
+    simulation.run(10_000)
+    assert simulation.core.status().workers, "it is waited for"
+    simulation.feed(events.WorkerStarted(worker.worker, 7, "forked"))
+    simulation.run_call(call)
+    assert simulation.outcomes(call) == {"INIT_FAILED": 1}, "from then on it has its time"
+    assert simulation.core.calls_waiting_in(pool) == []
 
 
 def test_a_lost_host_is_no_death_and_its_late_answers_are_dropped() -> None:

@@ -23,7 +23,19 @@ import notebook_ext as nb
 from kernel_worker import context
 from kernel_worker.model import FunctionKey, Outcome, WorkerId
 from kernel_worker.wire import instances
-from notebook_ext import cloud, console, entrypoint, inviting, metrics, migrate, process, script
+from notebook_ext import (
+    cloud,
+    console,
+    entrypoint,
+    image_files,
+    inviting,
+    metrics,
+    migrate,
+    process,
+    script,
+    secret_commands,
+    secret_store,
+)
 from notebook_ext.exception import InvalidError
 from notebook_ext.feed import Feed, Gate
 from notebook_ext.refeed import Refeed
@@ -34,6 +46,7 @@ from tests.core.simulation import make_spec
 from tests.notebook_ext.web import refused
 
 ROOM = Path(nb.__file__).parent
+ROOT = ROOM.parent
 REMEDY = re.compile(
     r"allowed|use \.?|[Cc]all (it|\.|\w)|give |[Dd]efine |say which|write |takes |needs "
     r"|leave |[Kk]eep |[Pp]ut |swap |There are|from 0 on|are had with|is for |given by name|make "
@@ -169,6 +182,20 @@ def several(*, with_functions: bool) -> script.Script:
         a.function(name="m")(max)
         b.function(name="n")(min)
     return script.Script("s.py", "", {"a": a, "b": b})
+
+
+def stored_twice() -> None:
+    for _ in range(2):
+        secret_store.store("twice", {"A": "1"}, replaces=False)
+
+
+slim = nb.Image.debian_slim
+
+
+def too_many_files() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(image_files, "MOST_BYTES", 10)
+        slim().add_local_file(__file__).spec()
 
 
 def listed(xs: list[int]) -> None: ...
@@ -362,13 +389,46 @@ CASES = {
         lambda: nb.Function.from_name("a", "b", tag="c"), ("tag='c'", "name='b'")
     ),
     "another profile": Case(lambda: cloud.select_profile("x"), ("environment_name='x'",)),
+    # images
+    "image": Case(option(image=3), ("image=3",)),
+    "another Python": Case(lambda: slim("2.7"), ("python_version='2.7'",)),
+    "debian_slim's other words": Case(lambda: slim(nmae=1), ("nmae=1", "debian_slim")),
+    "what the machine has to have": Case(
+        lambda: slim().apt_install("git"), ("Image.apt_install('git')",)
+    ),
+    "no package": Case(lambda: slim().pip_install(), ("pip_install()",)),
+    "what is no package": Case(
+        lambda: slim().pip_install(3),  # type: ignore[arg-type]
+        ("pip_install(3)",),
+    ),
+    "a package that is not there": Case(
+        lambda: slim().pip_install("./nowhere"), ("package='./nowhere'",)
+    ),
+    "an image's secrets": Case(lambda: slim().pip_install("a", secrets=["b"]), ("secrets", "str")),
+    "extras that are not there": Case(
+        lambda: slim().pip_install_from_pyproject(ROOT / "pyproject.toml", ["nothing"]),
+        ("optional_dependencies=['nothing']",),
+    ),
+    "run_function of a remote one": Case(lambda: slim().run_function(f), ("run_function", "f")),
+    "workdir": Case(lambda: slim().workdir(""), ("path=''",)),
+    "a place outside of the image": Case(
+        lambda: slim().add_local_file(__file__, "/srv/x"), ("remote_path='/srv/x'",)
+    ),
+    "a module that is not there": Case(
+        lambda: slim().add_local_python_source("nowhere"), ("'nowhere'",)
+    ),
+    "files that are too many": Case(too_many_files, ("add_local_", "MiB")),
     # secrets
     "from_dict": Case(lambda: nb.Secret.from_dict([1]), ("env_dict=", "list")),  # type: ignore[arg-type]
     "from_local_environ": Case(lambda: nb.Secret.from_local_environ("A"), ("env_keys='A'",)),
     "from_local_environ's names": Case(
         lambda: nb.Secret.from_local_environ(["NOT_SET_HERE"]), ("NOT_SET_HERE",)
     ),
-    "from_name of a secret": Case(lambda: nb.Secret.from_name("s"), ("'s'",)),
+    "from_name of a secret": Case(lambda: nb.Secret.from_name("a/b"), ("'a/b'",)),
+    "a secret without variables": Case(
+        lambda: secret_commands.secret_create.main(["s"], standalone_mode=False), ("'s'",)
+    ),
+    "a secret twice": Case(stored_twice, ("'twice'", "--force")),
     "dotenv": Case(lambda: nb.Secret.from_dotenv(Path(__file__)), ("line 1",)),
     # the command line
     "no type of a command line": Case(

@@ -114,7 +114,7 @@ def test_spellings_of_2024() -> None:
         ("env", {"A": "\0"}, "null character"),
         ("is_generator", "yes", "True or False"),
         ("allow_concurrent_inputs", 0, "an int, 1 to 1000"),
-        ("image", object(), "not available yet"),
+        ("image", object(), "an Image, such as"),
         ("schedule", object(), "allowed is Cron"),
         ("secrets", [object()], "a list of Secret"),
         ("tmeout", 3, "Did you mean timeout"),

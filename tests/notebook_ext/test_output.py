@@ -228,3 +228,18 @@ def test_without_a_shell_the_text_of_a_display_is_printed(monkeypatch: pytest.Mo
     call.write(0, "display", encode(Display(clear=True)))
     printer.close()
     assert shown(stream) == "table\n"
+
+
+def test_what_a_build_says_is_shown_on_stderr_in_whole_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printer = Printer()
+    call = made(printer, "one")
+    call.write(0, "stderr", b"of an input")
+    call.write(0, "build", b"Building an image\n$ pip_install x\n")
+    monkeypatch.setattr(rooms, "SHOWN_BYTES", 10)
+    call.write(0, "build", b"too much\n")
+    printer.close()
+    said = capsys.readouterr()
+    assert said.err == "of an input\nBuilding an image\n$ pip_install x\n"
+    assert said.out == ""

@@ -70,6 +70,7 @@ def test_answers_come_in_opened(seals: Seals) -> None:
     raised = KEY.seal(b"raised", sealing.exception_of(FAR, 3))
     broken = KEY.seal(b"raised", sealing.START)
     text = KEY.seal(b"text", sealing.output_of(FAR, 3))
+    built = messages.Output(FAR, 0, "build", WORKER)
     withheld = messages.Output(FAR, 3, "stdout", WORKER, withheld=9)
     for said, frames, expected in (
         (messages.Results(FAR, 5, 1, 4), values, VALUES),
@@ -79,6 +80,8 @@ def test_answers_come_in_opened(seals: Seals) -> None:
         (messages.Failure(FAR, 3, 1, Outcome.INIT_FAILED, 1), [b"in clear"], []),
         (messages.Output(FAR, 3, "stdout", WORKER), [text], [b"text"]),
         (withheld, [b""], [b""]),
+        (built, [KEY.seal(b"text", sealing.BUILD)], [b"text"]),
+        (built, [b"of what came in clear"], [b"of what came in clear"]),
     ):
         assert seals.concerns(said, bytes(frames[0]))
         assert list(seals.opened(said, [bytes(each) for each in frames])) == [(said, expected)]
@@ -93,8 +96,10 @@ def test_replies_come_in_opened(seals: Seals) -> None:
     notice = messages.LogEntry(-1, "notice", 1.0, b"full")
     entry = messages.LogEntry(3, "stdout", 1.0, b"text")
     sealed = msgspec.structs.replace(entry, data=KEY.seal(b"text", sealing.output_of(FAR, 3)))
-    (page,) = seals.reply(messages.Ask(1, "logs", FAR), [msgspec.msgpack.encode([sealed, notice])])
-    assert msgspec.msgpack.decode(page, type=list[messages.LogEntry]) == [entry, notice]
+    built = messages.LogEntry(0, "build", 1.0, b"in clear")
+    entries = msgspec.msgpack.encode([sealed, notice, built])
+    (page,) = seals.reply(messages.Ask(1, "logs", FAR), [entries])
+    assert msgspec.msgpack.decode(page, type=list[messages.LogEntry]) == [entry, notice, built]
     assert seals.reply(messages.Ask(1, "logs", FAR), []) == []
 
 

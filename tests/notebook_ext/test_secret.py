@@ -52,8 +52,6 @@ def test_what_is_no_secret_is_refused(tmp_path: Path) -> None:
         Secret.from_local_environ("A")
     with pytest.raises(InvalidError, match="NOT_SET_AT_ALL is not set here; allowed are names"):
         Secret.from_local_environ(["NOT_SET_AT_ALL"])
-    with pytest.raises(InvalidError, match=r"from_name\('x'\) is not available yet.*from_dict"):
-        Secret.from_name("x", environment_name="e")
     (tmp_path / ".env").write_text(f"A=1\n{VALUE}\n")
     with pytest.raises(InvalidError, match=r"\.env, line 2: allowed is NAME=value") as caught:
         Secret.from_dotenv(tmp_path)

@@ -99,6 +99,15 @@ def test_raw_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bundle.raw_function("some_module", "g") is Plain
 
 
+def test_what_stands_in_for_a_module_becomes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "xml.dom.minicompat", raising=False)
+    assert bundle.modules("json", "xml.dom.minicompat") is json
+    assert "xml.dom.minicompat" in sys.modules
+    assert bundle.member(json, "loads") is json.loads
+    package = types.ModuleType("xml")
+    assert bundle.member(package, "dom").__name__ == "xml.dom", "imported where it is not there"
+
+
 def test_modules_that_may_be_missing() -> None:
     assert bundle.module_or_none("json") is json
     assert bundle.module_or_none("no_such_module") is None

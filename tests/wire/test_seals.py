@@ -110,3 +110,7 @@ def test_nothing_goes_out_in_clear_whose_call_nobody_names(found: Seals) -> None
     assert frames.header(found.answer(done, VALUES, CallId(""))).sealed
     assert frames.is_sealed(found.answer(ended, [b"raised"], CallId(""))[0])
     assert found.answer(done, VALUES, NEAR) is VALUES
+
+
+def test_what_a_build_says_belongs_to_no_call(found: Seals) -> None:
+    assert KEY.open(found.build(b"installing"), sealing.BUILD) == b"installing"

@@ -66,6 +66,7 @@ from kernel_worker.wire.messages.hosts import (
     KeepBroker,
     KillWorker,
     RetirePool,
+    StartDelayed,
     StartFailed,
     StartWorker,
     StopWorker,
@@ -178,6 +179,7 @@ __all__ = [
     "Returned",
     "ScheduleInfo",
     "ShelfWord",
+    "StartDelayed",
     "StartFailed",
     "StartWorker",
     "Status",
@@ -227,6 +229,7 @@ ToBroker = (
     | Resumed
     | Credit
     | WorkerStarted
+    | StartDelayed
     | StartFailed
     | WorkerExited
     | Done

@@ -321,7 +321,8 @@ class Output(Tagged, tag="output"):
 
     call: CallId
     index: int
-    stream: Literal["stdout", "stderr", "display"]
+    stream: Literal["stdout", "stderr", "display", "build"]
+    """"build": from what builds the image that the input waits for."""
     worker: WorkerId
     withheld: int = 0
     """Broker -> client: so many lines were written here that are not passed on; no text."""

@@ -109,6 +109,15 @@ class StartFailed(Tagged, tag="start_failed"):
     message: str
 
 
+class StartDelayed(Tagged, tag="start_delayed"):
+    """What the worker starts in is being built, and no time limit runs: one frame, what that says.
+
+    UTF-8 text, whole lines, maybe none. It is sealed where the function came sealed.
+    """
+
+    worker: WorkerId
+
+
 class WorkerExited(Tagged, tag="worker_exited"):
     """The process is reaped; its devices are free."""
 
