@@ -27,6 +27,14 @@ def held(x, gate):
 """
 
 
+DAILY = """
+@app.function(schedule=nb.Cron("0 9 * * *"))
+def daily(): ...
+
+deployed = app.deploy().app
+"""
+
+
 def violations(notebook: NotebookPage, context: str) -> list[Any]:
     """Return what axe-core finds serious or critical there."""
     found = Axe().run(notebook.page, context=context)
@@ -82,7 +90,7 @@ def test_the_dashboard_shows_everything_by_day_and_by_night(
     open_notebook: NotebookOpener, gate: Path
 ) -> None:
     notebook = open_notebook(
-        SETUP.replace("panels", "by day and by night"),
+        SETUP.replace("panels", "by day and by night") + DAILY,
         f"calls = [held.spawn(i, {str(gate)!r}) for i in range(3)]\n%remote_dashboard",
         "print('another cell runs')",
     )
@@ -94,6 +102,9 @@ def test_the_dashboard_shows_everything_by_day_and_by_night(
     row.get_by_role("button", name="Cancel held").wait_for()
     card = cell.locator(".nbx-card", has_text="by day and by night")
     wait_until(lambda: "busy" in card.locator(".nbx-counts").inner_text(), 60, "workers are busy")
+    cell.locator(".nbx-schedule", has_text="0 9 * * * (UTC) · next in").wait_for()
+    stop = "__import__('notebook_ext.inquiry', fromlist=['_']).stop_app(deployed).app"
+    assert notebook.evaluate(stop) == "by day and by night"
     card.get_by_role("button", name="held").click()
     card.get_by_role("img", name="Workers over the last two minutes").wait_for()
     keep(notebook.page.locator(".jp-Notebook"), "dashboard")

@@ -16,8 +16,15 @@ from rich.console import Console
 import notebook_ext as nb
 from kernel_worker import rendezvous
 from kernel_worker.model import CallId, Device, HostResources, PoolId, PoolSettings, WorkerId
-from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, Status, WorkerStatus
-from notebook_ext.top import Looks, drawn, screen
+from kernel_worker.wire.messages import (
+    CallInfo,
+    HostStatus,
+    PoolStatus,
+    ScheduleInfo,
+    Status,
+    WorkerStatus,
+)
+from notebook_ext.top import MOST_SCHEDULES, Looks, drawn, screen
 from notebook_ext.widgets.line import bar
 from tests.waiting import wait_until
 
@@ -83,6 +90,18 @@ def test_it_shows_hosts_pools_and_calls() -> None:
     assert "po-2" not in shown
     assert "idle" not in shown
     assert "0.00 GiB" not in shown, "this process stands for a worker"
+
+
+def test_what_is_called_by_itself_is_shown_and_takes_its_lines() -> None:
+    daily = ScheduleInfo("shop", "report", "0 9 * * * (UTC)", 1_000.0)
+    found = msgspec.structs.replace(status(), schedules=[daily] * 9)
+    shown = text(found)
+    assert shown.count("0 9 * * * (UTC)") == MOST_SCHEDULES
+    assert time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(1_000)) in shown
+    console = Console(width=140, file=StringIO(), force_terminal=False)
+    console.print(screen(found, {}, 24))
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().count("\n") <= 24
 
 
 def test_a_host_elsewhere_and_workers_that_are_gone() -> None:

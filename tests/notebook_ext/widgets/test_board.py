@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from kernel_worker.model import PoolSettings
+from kernel_worker.wire import messages
 from notebook_ext.widgets.board import HISTORY_SECONDS, Board, Change
 from tests.notebook_ext.widgets.boards import NOW, call, pool, status, worker
 
@@ -74,6 +77,21 @@ def test_rows_have_what_is_shown() -> None:
     assert (worker_row["memory"], worker_row["devices"]) == (101, "GPU 0, GPU 2")
     (call_row,) = board.rows("calls")
     assert (call_row["state"], call_row["succeeded"], call_row["made"]) == ("running", 4, NOW - 60)
+
+
+def test_what_is_called_by_itself_has_a_row() -> None:
+    board, state = Board(), status()
+    daily = messages.ScheduleInfo("shop", "report", "every 60 s", NOW + 60)
+    change = board.take(msgspec.structs.replace(state, schedules=[daily]), (), nothing, NOW)
+    (row,) = change.changed["schedules"]
+    assert row == {
+        "id": "shop/report",
+        "name": "report",
+        "app": "shop",
+        "schedule": "every 60 s",
+        "next": NOW + 60,
+    }
+    assert board.take(state, (), nothing, NOW).gone["schedules"] == ["shop/report"]
 
 
 def test_no_section_has_no_rows() -> None:

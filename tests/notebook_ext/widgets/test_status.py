@@ -3,7 +3,14 @@ import time
 import msgspec
 
 from kernel_worker.model import CallId, Device, HostResources, PoolId, PoolSettings, WorkerId
-from kernel_worker.wire.messages import CallInfo, HostStatus, PoolStatus, Status, WorkerStatus
+from kernel_worker.wire.messages import (
+    CallInfo,
+    HostStatus,
+    PoolStatus,
+    ScheduleInfo,
+    Status,
+    WorkerStatus,
+)
 from notebook_ext.widgets.status import CallsReport, StatusReport
 
 
@@ -46,6 +53,17 @@ def test_the_text_has_it_all() -> None:
     assert text.startswith("Broker 0.1.0, pid 4321, up 1 m ")
     for word in ("1 client\n", "64 GiB", "1 H200", "score", "1,250", "ta-1", "forked", "fc-14"):
         assert word in text
+
+
+def test_what_is_called_by_itself_says_when_the_next_time() -> None:
+    assert "Schedules" not in repr(StatusReport(STATUS))
+    daily = ScheduleInfo("shop", "report", "0 9 * * * (UTC)", 1_000.0)
+    once = ScheduleInfo("shop", "once", "0 9 1 1 * (UTC)", None)
+    report = StatusReport(msgspec.structs.replace(STATUS, schedules=[daily, once]))
+    local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(1_000))
+    for text in (repr(report), report._repr_html_()):
+        for word in ("Schedules", "report", "0 9 * * * (UTC)", local, "never"):
+            assert word in text
 
 
 def test_the_columns_of_numbers_end_together() -> None:
