@@ -51,6 +51,8 @@ EXPECTED = {
         "too slow",
     ],
     "gathering.py": ["[6, 4]", "document_count SUCCESS ['word_count']", "[1, 2, 3]"],
+    "files.py": ["['one.txt', 'two.txt'] 14", "b'22'"],
+    "web_app.py": ['202 … {"result":81}', "0 1 2 ", '"hello ada"'],
     "environment.py": ["('s3', 'test', False) True", "True", "0 True"],
 }
 """What each script prints itself, in order; what its functions print comes between."""
