@@ -108,6 +108,7 @@ def echo(system: System, megabytes: int, times: int, *, change: bool = False) ->
         found = system.call(function, sent)
         durations.append(time.perf_counter() - begun)
         _expect((found.shape, found[-1]), (sent.shape, sent[-1] + change))
+        del found
     return {"durations": durations, "bytes": 2 * sent.nbytes}
 
 

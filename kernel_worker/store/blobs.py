@@ -14,6 +14,7 @@ Not guaranteed: that a worker can read what its client gave up meanwhile.
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from kernel_worker.wire.payload import Keep
 
 
+_LARGE_BYTES: Final = 4 * 1024 * 1024
+_WAITING: Final = 16
+"""So many smaller segments may wait to be freed until there is something new: to wake the thread
+that does it costs as much as a small one is worth."""
 _TRIMMED: Final = 8
 """So many segments are freed before a look whether that are too many."""
 
@@ -45,6 +50,14 @@ class Segment:
         self.name = name
 
 
+class _Tie(weakref.ref[Segment]):
+    """Tells that a segment is not needed any more."""
+
+    __slots__ = ("name",)
+
+    name: str
+
+
 class Blob(Stored):
     """A frame that names a buffer, where its store is at hand."""
 
@@ -52,15 +65,19 @@ class Blob(Stored):
     segment: Segment | None
 
     @classmethod
-    def named(cls, frame: bytes, directory: str, segment: Segment | None = None) -> Blob:
+    def named(
+        cls, frame: bytes, place: Place, directory: str, segment: Segment | None = None
+    ) -> Blob:
         """Return the frame that names a buffer of a store.
 
         Args:
             frame: as `wire.frames.reference` makes it.
+            place: what it says.
             directory: the store.
             segment: what the buffer lies in, in the client's own process.
         """
         blob = cls(frame)
+        blob.place = place
         blob.directory = directory
         blob.segment = segment
         return blob
@@ -71,11 +88,10 @@ class Blob(Stored):
         Raises:
             DeserializationError: it is not there any more.
         """
-        place = batches.place_of(self)
         try:
-            return segments.fetch(self.directory, place, self.segment)
+            return segments.fetch(self.directory, self.place, self.segment)
         except OSError as error:
-            message = f"a buffer of {place.nbytes:,} bytes is not there any more: {error}"
+            message = f"a buffer of {self.place.nbytes:,} bytes is not there any more: {error}"
             raise DeserializationError(message) from error
 
 
@@ -107,7 +123,7 @@ def placed(
     for known in found:
         place, holds = (next(made), None) if known is None else known
         segment = holds if isinstance(holds, Segment) else account_of(place.name)
-        blobs.append(Blob.named(batches.reference(place), directory, segment))
+        blobs.append(Blob.named(batches.reference(place), place, directory, segment))
     return blobs
 
 
@@ -116,7 +132,9 @@ def found(directory: str, parts: Sequence[Frame]) -> list[Frame]:
     return [
         *parts[:2],
         *(
-            Blob.named(bytes(frame), directory) if batches.inlined(frame) is None else frame
+            Blob.named(bytes(frame), batches.place_of(frame), directory)
+            if batches.inlined(frame) is None
+            else frame
             for frame in parts[2:]
         ),
     ]
@@ -172,7 +190,8 @@ def opened(directory: str, content: bytes) -> list[Frame]:
         for frame in parts[2:]:
             if batches.inlined(frame) is None:
                 blob = _Lasting(frame)
-                blob.held = segments.Held(directory, batches.place_of(frame))
+                blob.place = batches.place_of(frame)
+                blob.held = segments.Held(directory, blob.place)
                 lasting.append(blob)
             else:
                 lasting.append(frame)
@@ -211,35 +230,54 @@ class Accounts:
         """
         self.directory = directory
         self._when_dropped = when_dropped
+        self._ties: dict[str, _Tie] = {}
+        self._gone: deque[_Tie] = deque()
+        self._made = 0
         self._freed = 0
         self._known: weakref.WeakValueDictionary[str, Segment] = weakref.WeakValueDictionary()
 
     def keep(self, buffers: Sequence[memoryview]) -> list[Stored] | None:
         """Put buffers into the store; see `placed`."""
+        self._free()
         return placed(self.directory, buffers, self._account)
 
     def taken(self, parts: Sequence[bytes]) -> list[bytes]:
         """Return a batch that has come, its buffers accounted for."""
+        self._free()
         return [*parts[:2], *(self._taken(frame) for frame in parts[2:])]
 
     def _taken(self, frame: bytes) -> bytes:
         if batches.inlined(frame) is not None:
             return frame
-        segment = self._account(batches.place_of(frame).name)
-        return Blob.named(frame, self.directory, segment)
+        place = batches.place_of(frame)
+        return Blob.named(frame, place, self.directory, self._account(place.name))
 
     def _account(self, name: str) -> Segment:
         segment = self._known.get(name)
         if segment is None:
             segment = self._known[name] = Segment(name)
-            self._when_dropped(segment, partial(self._free, name))
+            self._made += 1
+            if self._made % _WAITING == 0 or segments.size_of(name) > _LARGE_BYTES:
+                self._when_dropped(segment, self._free)
+            tie = self._ties[name] = _Tie(segment, self._gone.append)  # last: it is called first
+            tie.name = name
         return segment
 
-    def _free(self, name: str) -> None:
-        segments.free(self.directory, name)
-        self._freed += 1
-        if self._freed % _TRIMMED == 0:
-            segments.trim(self.directory)
+    def _free(self) -> None:
+        """Free what is not needed any more.
+
+        A large segment soon, one of many too; before there is something new, all of them.
+        """
+        while self._gone:
+            try:
+                name = self._gone.popleft().name
+            except IndexError:
+                return  # another thread does the same
+            del self._ties[name]
+            segments.free(self.directory, name)
+            self._freed += 1
+            if self._freed % _TRIMMED == 0:
+                segments.trim(self.directory)
 
     def knows(self, place: Place) -> bool:
         """Return whether a segment is accounted for."""

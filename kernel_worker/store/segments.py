@@ -229,10 +229,15 @@ def free(directory: str, name: str) -> None:
     if name.startswith(DISK):
         remove(directory, name)
         return
-    size = int(name.split("-")[1])
     with contextlib.suppress(OSError):  # it has gone, and the store perhaps too
-        new = f"{directory}/{_new_name(_FREE, size)}"
+        new = f"{directory}/{_new_name(_FREE, size_of(name))}"
         os.rename(f"{directory}/{name}", new)  # noqa: PTH104
+
+
+def size_of(name: str) -> int:
+    """Return how many bytes a segment has, as its name tells; 0 where it does not."""
+    _, size, *_ = [*name.split("-"), "", ""]
+    return int(size) if size.isdigit() else 0
 
 
 def trim(directory: str) -> None:

@@ -79,6 +79,9 @@ class Place(NamedTuple):
 class Stored(bytes):
     """A frame that says where a buffer lies, in the hands of who can read it there."""
 
+    place: Place
+    """Where, once it was read."""
+
     def fetched(self) -> bytearray | mmap.mmap:
         """Return the buffer: one's own, writable."""
         raise NotImplementedError
@@ -134,6 +137,8 @@ def place_of(frame: Frame) -> Place:
     Raises:
         ProtocolError: it does not say so.
     """
+    if isinstance(frame, Stored):
+        return frame.place
     if len(frame) > _PLACE.size and frame[0] == _REFERENCE:
         _, offset, nbytes = _PLACE.unpack_from(frame)
         name = bytes(frame[_PLACE.size :])

@@ -146,6 +146,7 @@ class BatchWriter:
         self._items: list[object] = []
         self._taken = 0
         self._bytes = 0
+        self._stored = 0
         self._measure: Callable[[object], int] = _size
 
     def __len__(self) -> int:
@@ -156,6 +157,11 @@ class BatchWriter:
     def pending_bytes(self) -> int:
         """About how many bytes the waiting items take."""
         return self._bytes
+
+    @property
+    def pending_message_bytes(self) -> int:
+        """The same, but for what lies elsewhere."""
+        return self._bytes - self._stored
 
     def add(self, item: object) -> None:
         """Append one item.
@@ -171,14 +177,15 @@ class BatchWriter:
             size = _size(kept)
         if size > self._limit:
             raise too_large("the arguments of an input", size, self._limit)
+        stored_bytes = 0
         if type(kept) is Pickled:
             kept = _owned(kept)
             stored_bytes = _stored_bytes(kept)
             self._measure = _full_size if stored_bytes else self._measure
-            size += stored_bytes
         with self._lock:
             self._items.append(kept)
-            self._bytes += size
+            self._bytes += size + stored_bytes
+            self._stored += stored_bytes
 
     def extend(self, items: Sequence[object]) -> None:
         """Append many items; much faster than `add` where all are plain.
@@ -205,6 +212,9 @@ class BatchWriter:
             taken = self._items[self._taken : stop]
             self._taken = stop
             self._bytes -= sum(map(self._measure, taken))
+            if self._stored:
+                kept = [item for item in taken if type(item) is Pickled]
+                self._stored -= sum(map(_stored_bytes, kept))
             if stop * 2 >= len(self._items):
                 del self._items[:stop]
                 self._taken = 0

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 BATCH_NS: Final = 1_000_000
 """Items wait no longer than this for others, or than the item that is being made."""
 BATCH_BYTES: Final = 256 * 1024
+STORED_BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Of items that lie in a store: a quarter of what a generator may be ahead."""
 _SMALL_CHARACTERS: Final = 1024
 """Longer texts are counted, so that a batch of them does not grow without bound."""
 _LIVELY_NS: Final = 20_000_000
@@ -85,7 +87,8 @@ class Stream(Results):
         return (
             self.made - self.taken >= self.limits.items
             or time.monotonic_ns() - self._sent_at_ns > BATCH_NS
-            or self.pending_bytes > BATCH_BYTES
+            or self.pending_message_bytes > BATCH_BYTES
+            or self.pending_bytes > STORED_BATCH_BYTES
         )
 
     @property

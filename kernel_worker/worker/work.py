@@ -62,6 +62,11 @@ class Results:
         return self._writer.pending_bytes
 
     @property
+    def pending_message_bytes(self) -> int:
+        """The same, but for what lies in a store."""
+        return self._writer.pending_message_bytes
+
+    @property
     def has_results(self) -> bool:
         """Whether values wait."""
         return bool(self.values) or len(self._writer) > 0

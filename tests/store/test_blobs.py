@@ -24,8 +24,9 @@ def at_once(thing: object, then: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def accounts(directory: str) -> Accounts:
+def accounts(directory: str, monkeypatch: pytest.MonkeyPatch) -> Accounts:
     """Return those of the client."""
+    monkeypatch.setattr(blobs, "_WAITING", 1)
     return Accounts(directory, at_once)
 
 
@@ -169,3 +170,20 @@ def test_many_that_are_freed_are_trimmed(
 
 def test_there_is_no_place_without_a_store() -> None:
     assert blobs.keep_in("") is None
+
+
+def test_small_segments_wait_to_be_freed_until_they_are_some_or_there_is_something_new(
+    directory: str,
+) -> None:
+    accounts = Accounts(directory, at_once)
+    del_me = payload.encode_batch([ARRAY], FORM_VALUE, accounts.keep)
+    del del_me
+    assert len(taken_names(directory)) == 1
+    accounts.taken([])
+    assert taken_names(directory) == []
+    many = [payload.encode_batch([ARRAY], FORM_VALUE, accounts.keep) for _ in range(40)]
+    del many
+    assert len(taken_names(directory)) < 20
+    large = payload.encode_batch([np.zeros(1_000_000)], FORM_VALUE, accounts.keep)
+    del large
+    assert taken_names(directory) == []

@@ -309,6 +309,7 @@ class Shelf:
         for buffer in buffers:
             place = frames.Place(f"b-{len(self.kept)}", 0, buffer.nbytes)
             named.append(OnShelf(frames.reference(place)))
+            named[-1].place = place
             self.kept.append(bytes(buffer))
             named[-1].shelf = self  # type: ignore[attr-defined]
         return named
