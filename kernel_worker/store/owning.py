@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MEMORY = Path("/dev/shm")  # noqa: S108  ours below it is 0700, and checked
 FREE_SECONDS: Final = 30.0
 """A free segment that nobody has used for so long goes."""
+_NAME: Final = f"notebook-ext-{os.getuid()}"
 _LOCK: Final = ".lock"
 _ON_DISK: Final = "store"
 _TRIES: Final = 100
@@ -37,7 +38,7 @@ _TRIES: Final = 100
 def root_of(broker: Path) -> Path:
     """Return where the stores of the clients of a broker lie, by its runtime directory."""
     if os.access(MEMORY, os.W_OK | os.X_OK) and directories.filesystem_of(MEMORY) == "tmpfs":
-        return MEMORY / f"notebook-ext-{os.getuid()}"
+        return MEMORY / _NAME
     return broker / _ON_DISK
 
 
@@ -103,6 +104,13 @@ def sweep(broker: Path, now: float | None = None) -> int:
                 left += entry.size_bytes
     _leave(root, broker / _ON_DISK)
     return left
+
+
+def held_by_client(root: Path | None = None) -> dict[str, int]:
+    """Return how many bytes each store of this user in shared memory takes, by its client."""
+    stores = _stores(MEMORY / _NAME if root is None else root)
+    taken = {store.name: segments.entries(os.fspath(store)) for store in stores}
+    return {name: sum(each.size_bytes for each in found) for name, found in taken.items()}
 
 
 def _stores(root: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kernel_worker import directories, images, rendezvous
 from kernel_worker.errors import InvalidError
+from kernel_worker.store import owning
 from notebook_ext.doctor.finding import Finding, mib, of_error
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ CGROUP = Path("/sys/fs/cgroup")
 def findings(settings: Settings) -> Iterator[Finding]:
     """Look at the machine; directories that are missing are made, as the first call does."""
     yield from places(settings)
+    yield shared_memory()
     yield open_files()
     yield from file_size()
     yield from processes()
@@ -85,6 +87,23 @@ def room(name: str, directory: Path, variable: str) -> Finding:
         grade = "warning" if free >= LEAST_BYTES else "problem"
     remedy = "" if grade == "ok" else f"make room there, or set {variable} to another directory"
     return Finding(f"room, {name}", grade, f"{mib(free)} free in {directory} ({kind})", remedy)
+
+
+def shared_memory(place: Path = owning.MEMORY) -> Finding:
+    """Say what the large values of this user's processes take, and how much room is left there."""
+    held = owning.held_by_client()
+    kind = directories.filesystem_of(place)
+    if kind != "tmpfs":
+        said = f"{place} is none: large values lie beside the broker's socket, on a disk perhaps"
+        return Finding("shared memory", "warning", said, f"mount a tmpfs at {place}")
+    room = shutil.disk_usage(place)
+    said = f"{mib(room.free)} free in {place}"
+    if held:
+        said += f"; values of {len(held)} processes take {mib(sum(held.values()))}"
+    if room.free >= ENOUGH_BYTES:
+        return Finding("shared memory", "ok", said)
+    remedy = "remove what others have left there; for a container, start it with --shm-size=2g"
+    return Finding("shared memory", "warning", f"{said}: large values go to a disk", remedy)
 
 
 def _socket(directory: Path) -> Finding:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel_worker import directories, settings
+from kernel_worker import directories, rendezvous, settings
 from kernel_worker.settings import Settings
+from kernel_worker.store import owning, segments
 from notebook_ext.doctor import machine
 from notebook_ext.doctor.finding import Finding
 
@@ -143,3 +144,21 @@ def test_gpus_are_what_the_tool_says(
     assert (found.grade, said in found.said) == (grade, True), found
     none = settings.load({"gpus": "none"}, {"HOME": "/"}, "/")
     assert "setting gpus" in machine.gpus(none).said
+
+
+def test_what_large_values_take_is_said_and_where_they_have_little_room(
+    configured: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broker = rendezvous.prepare_directory(configured)
+    store = owning.Store(broker, "cl-doctor", 1 << 30)
+    try:
+        assert segments.write(str(store.directory), [memoryview(bytes(400_000))])
+        assert owning.held_by_client(store.directory.parent)["cl-doctor"] >= 400_000
+        found = machine.shared_memory()
+        assert found.grade == "ok"
+        assert "free in /dev/shm; values of " in found.said
+        monkeypatch.setattr(machine, "ENOUGH_BYTES", 1 << 60)
+        assert machine.shared_memory().remedy.endswith("--shm-size=2g")
+        assert machine.shared_memory(tmp_path).grade == "warning"
+    finally:
+        store.close()
