@@ -100,6 +100,7 @@ def sound(worker: str, pool: PoolId) -> list[Said]:
         (messages.Hello("host", "ho-mutant", resources=HostResources(1.0, 1000)), []),
         (messages.Hello("worker", worker), []),
         (messages.Bye(), []),
+        (messages.Draining(), []),
         (messages.StoreObject(_DIGEST), [CONTENT]),
         (messages.Define(spec), []),
         (messages.Submit(call, pool, attached=True, count=3, closed=False), inputs),
