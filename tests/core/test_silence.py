@@ -152,3 +152,13 @@ def test_nobody_is_lent_a_worker_of_another_machine() -> None:
     )
     simulation.run_call(call)
     assert not any(e.lends for e in simulation.log if isinstance(e, effects.GrantLease))
+
+
+def test_warm_workers_of_a_host_that_drains_stop() -> None:
+    simulation = Simulation(make_resources(2))
+    simulation.define(make_spec(settings=PoolSettings(min_containers=1)))
+    simulation.run(1.0)
+    assert [w.state for w in simulation.core.status().workers] == ["idle"]
+    simulation.feed(events.HostDraining(HOST))
+    assert simulation.core.status().hosts[0].state == "draining"
+    assert any(isinstance(e, effects.StopWorker) for e in simulation.log)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from kernel_worker.errors import InvalidError
-from kernel_worker.host.images import Build, Images
+from kernel_worker.host.images import Build, Images, own_where_missing
 from kernel_worker.model import ELSEWHERE, Environment, ImageFile, ImageSpec, ImageStep
 
 SPEC = ImageSpec((ImageStep("pip", "pip_install a", ("a",)),), (ImageFile("f", b"1", 0o644),))
@@ -64,3 +64,13 @@ def test_where_no_image_can_lie_is_said() -> None:
     images = Images(refuse, -1, lambda _: None, lambda _: None)
     with pytest.raises(InvalidError, match="no place"):
         images.resolve(encoded(CALLER, image=SPEC))
+
+
+def test_on_another_machine_the_hosts_own_interpreter_stands_in() -> None:
+    theirs = Environment("/nowhere/python", ("/nowhere",), {"A": "1", "B": "2"}, "s", ("B",))
+    found = own_where_missing(msgspec.msgpack.encode(theirs))
+    assert msgspec.msgpack.decode(found, type=Environment) == Environment(
+        "", (), {"B": "2"}, "s", ("B",)
+    )
+    here = msgspec.msgpack.encode(msgspec.structs.replace(theirs, python=sys.executable))
+    assert own_where_missing(here) == here
