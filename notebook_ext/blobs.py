@@ -39,9 +39,9 @@ here = _Here()
 
 
 def begin(session: Session) -> None:
-    """Make the store of a session."""
+    """Make the store of a session, where its calls are not sealed: those have nothing in clear."""
     end()
-    if session.is_far or _is_elsewhere():
+    if session.is_far or context.seals or _is_elsewhere():
         return
     from kernel_worker.store.blobs import Accounts  # noqa: PLC0415  with the first session
     from kernel_worker.store.owning import Store  # noqa: PLC0415  likewise

@@ -95,6 +95,10 @@ def counts(x):
 def below(xs):
     return list(echo.map(xs)), sorted(echo.map(xs, kwargs={"word": xs[0]}))
 
+@app.function()
+def below_large(count):
+    return [int(each.sum()) for each in echo.map([np.full(50_000, n) for n in range(count)])]
+
 @app.function(allow_concurrent_inputs=3)
 def at_once(x):
     return x
@@ -152,6 +156,7 @@ print(json.dumps([
     len(list(counts.remote_gen(WORD))),
     len(list(counts.spawn(WORD).get_gen())),
     below.remote([WORD, WORD]) == ([WORD, WORD],) * 2,
+    below_large.remote(3) == [0, 50_000, 100_000],
     list(at_once.map([WORD, "b"])) == [WORD, "b"],
     list(grouped.map([WORD, "b"])) == [WORD, "b"],
     Kept(word=WORD).said.remote("!") == WORD + "!",
@@ -184,6 +189,7 @@ def test_a_broker_holds_and_keeps_what_it_cannot_read(
         ["ValueError", True],
         100,
         100,
+        True,
         True,
         True,
         True,

@@ -51,6 +51,13 @@ def test_there_is_none_for_a_broker_elsewhere() -> None:
     assert here.directory == ""
 
 
+def test_there_is_none_for_calls_that_are_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as those of a worker that runs what came sealed: here it would lie in clear."""
+    monkeypatch.setattr(context, "seals", True)
+    blobs.begin(session())
+    assert here.directory == ""
+
+
 def test_where_it_cannot_be_made_values_go_with_the_messages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
