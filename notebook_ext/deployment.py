@@ -9,6 +9,7 @@ import msgspec
 from kernel_worker.errors import InvalidError
 from kernel_worker.wire.messages import ScheduleInfo
 from notebook_ext import process
+from notebook_ext.marks import is_endpoint
 from notebook_ext.package import deployable
 
 if TYPE_CHECKING:
@@ -83,8 +84,11 @@ def deploy(app: App, name: str | None, tag: str) -> Waiting[Deployment]:
 
 
 def _with_urls(done: Deployment, classes: Mapping[str, Cls]) -> Deployment:
-    """Have the endpoints served of what is deployed now."""
-    from notebook_ext.web import deployed  # noqa: PLC0415  one file is read where there are none
+    """Have the endpoints served of what is deployed now, and those no more that were."""
+    has_some = any(is_endpoint(cls.definition.get_raw_f()) for cls in classes.values())
+    if not has_some and not process.endpoints_file(process.current().settings).exists():
+        return done
+    from notebook_ext.web import deployed  # noqa: PLC0415  asyncio: 30 ms
 
     urls = deployed.announce(done.app, classes.items())
     return msgspec.structs.replace(done, urls=urls)

@@ -93,7 +93,8 @@ def marked_options(raw: object) -> dict[str, Any]:
 def is_endpoint(raw: object) -> bool:
     """Return whether a function is called by HTTP, or a class has a method that is."""
     if not inspect.isclass(raw):
-        return inspect.isfunction(raw) and ENDPOINT in raw.__dict__
+        plain = raw.__func__ if isinstance(raw, staticmethod) else raw
+        return inspect.isfunction(plain) and ENDPOINT in plain.__dict__
     members = [value for owner in raw.__mro__ for value in vars(owner).values()]
     return any(is_endpoint(value) for value in members if not inspect.isclass(value))
 

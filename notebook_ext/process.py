@@ -12,6 +12,9 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kernel_worker.settings import Settings
     from notebook_ext.session import Session
 
 
@@ -40,15 +43,23 @@ def current() -> Session:
 
 def _revive_gateway(session: Session) -> None:
     """Have deployed endpoints served again, where there are any and nobody does."""
-    from kernel_worker import context, rendezvous  # noqa: PLC0415  a session has them
+    from kernel_worker import context  # noqa: PLC0415  a session has it
 
     settings = session.settings
     if context.worker_identity is not None or settings.connection_file is not None:
         return
-    if (rendezvous.journal_path(settings).parent / "web-endpoints.json").exists():
+    if endpoints_file(settings).exists():
         from notebook_ext.web import deployed  # noqa: PLC0415  rarely
 
         deployed.revive()
+
+
+def endpoints_file(settings: Settings) -> Path:
+    """Return where deployed endpoints are listed, once there were any; see `web.deployed`."""
+    from kernel_worker import directories, rendezvous  # noqa: PLC0415  as above
+
+    settings, _ = directories.instead_of_network(settings)
+    return rendezvous.journal_path(settings).with_name("web-endpoints.json")
 
 
 def connected() -> Session | None:

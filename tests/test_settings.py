@@ -68,6 +68,9 @@ def test_what_a_child_gets_makes_the_same_settings() -> None:
         ("listen", "tcp://127.0.0.1:70000", "tcp://ADDRESS"),
         ("listen", "ipc:///tmp/x", "tcp://ADDRESS"),
         ("connection_file", "box.json", "absolute path"),
+        ("web_address", "nowhere", "address of this machine"),
+        ("web_port", 70_000, "a port"),
+        ("web_port", True, "a port"),
         ("gpus", "0,x", "indices"),
         ("gpus", -1, "indices"),
         ("progress", "loud", "widget"),
@@ -105,7 +108,13 @@ def test_an_address_gets_the_usual_port_and_a_file_may_be_none() -> None:
     assert local.connection_file is None
 
 
-def test_a_project_does_not_choose_where_calls_go(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text('[tool.notebook_ext]\nconnection_file = "/box.json"\n')
+def test_where_web_endpoints_listen() -> None:
+    found = settings.load({"web_address": "::1", "web_port": "8000"}, {"HOME": "/h"}, "/")
+    assert (found.web_address, found.web_port) == ("::1", 8000)
+
+
+@pytest.mark.parametrize("line", ['connection_file = "/box.json"', 'web_address = "0.0.0.0"'])
+def test_a_project_does_not_choose_where_calls_go_or_who_comes(tmp_path: Path, line: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.notebook_ext]\n{line}\n")
     with pytest.raises(InvalidError, match="whose project it is would choose"):
         settings.load(environ={"HOME": "/h"}, start=tmp_path)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kernel_worker import rendezvous
 from kernel_worker.errors import ConnectionError, Error, InvalidError  # noqa: A004  ours
 from kernel_worker.settings import PREFIX, as_environment
+from notebook_ext import process
 from notebook_ext.config import current
 from notebook_ext.web import streams
 from notebook_ext.web.endpoints import default_label, endpoints_of
@@ -49,15 +50,14 @@ FIRST_SECONDS: Final = 10.0
 KILLED_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 30.0
 _LOG_BYTES: Final = 1_000_000
-_FILE: Final = "web-endpoints.json"
 
 _log = logging.getLogger(__name__)
 
 
-class _Process:
-    """What this process is."""
+class _Gateway:
+    """Whether this process is the gateway."""
 
-    is_gateway = False
+    is_here = False
 
 
 # ---- what clients do ----------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def entries() -> list[dict[str, Any]]:
 
 def revive() -> None:
     """Start the gateway where endpoints are deployed and none runs; waits for nothing."""
-    if not _Process.is_gateway and entries() and _living(current()) is None:
+    if not _Gateway.is_here and entries() and _living(current()) is None:
         _launch(current(), subprocess.DEVNULL)
 
 
@@ -126,10 +126,10 @@ def ensure() -> str:
     name = _living(settings)
     if name is not None:
         return name
-    process = _launch(settings, subprocess.PIPE)
-    assert process.stdout is not None  # noqa: S101  a pipe
-    with process.stdout:
-        line = process.stdout.readline().decode().strip()
+    started = _launch(settings, subprocess.PIPE)
+    assert started.stdout is not None  # noqa: S101  a pipe
+    with started.stdout:
+        line = started.stdout.readline().decode().strip()
     if not line:
         log = _log_file(settings)
         tail = log.read_text(errors="replace")[-2000:].strip() if log.exists() else ""
@@ -199,7 +199,7 @@ def _launch(settings: Settings, said: int) -> subprocess.Popen[bytes]:
     try:
         if os.fstat(log).st_size > _LOG_BYTES:
             os.truncate(log, 0)
-        process = subprocess.Popen(
+        started = subprocess.Popen(
             [sys.executable, "-P", "-m", "notebook_ext.web"],
             stdin=subprocess.DEVNULL,
             stdout=said,
@@ -208,14 +208,14 @@ def _launch(settings: Settings, said: int) -> subprocess.Popen[bytes]:
             env=environment,
             start_new_session=True,
         )
-        process.wait()  # it forks at once, so that the gateway is nobody's child
+        started.wait()  # it forks at once, so that the gateway is nobody's child
     finally:
         os.close(log)
-    return process
+    return started
 
 
 def _file(settings: Settings) -> Path:
-    return Places(settings).directory / _FILE
+    return process.endpoints_file(settings)
 
 
 def _log_file(settings: Settings) -> Path:
@@ -310,7 +310,7 @@ def main() -> None:
     if (name := _living(settings)) is not None:
         print(name, flush=True)  # noqa: T201  `ensure` reads it
         return
-    _Process.is_gateway = True
+    _Gateway.is_here = True
     from notebook_ext.web.gateway import Gateway  # noqa: PLC0415  it needs uvicorn
 
     gateway = Gateway(Places(settings))

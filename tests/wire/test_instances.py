@@ -11,7 +11,7 @@ import pytest
 
 from kernel_worker.errors import DeserializationError, NotFoundError, SerializationError
 from kernel_worker.wire import instances
-from kernel_worker.wire.instances import ENTER, EXIT, SNAP, Parameters
+from kernel_worker.wire.instances import ENTER, EXIT, ORDER, SNAP, Parameters
 
 
 def marked(mark: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -80,6 +80,22 @@ def test_hooks_run_in_the_order_of_the_classes_base_first() -> None:
     assert instances.hooks(Base, ENTER) == ["zeta", "alpha", "gone"]
     assert instances.hooks(Derived, ENTER) == ["zeta", "alpha", "beta"]
     assert instances.hooks(Derived, SNAP) == []
+
+
+def test_a_hook_with_a_place_of_its_own_runs_there() -> None:
+    class Ordered:
+        @marked(ENTER)
+        def last(self) -> None: ...
+
+        @marked(ENTER)
+        def first(self) -> None: ...
+
+        @marked(ENTER)
+        def middle(self) -> None: ...
+
+    vars(Ordered)["last"].__dict__[ORDER] = 1
+    vars(Ordered)["first"].__dict__[ORDER] = -1
+    assert instances.hooks(Ordered, ENTER) == ["first", "middle", "last"]
 
 
 def test_an_async_hook_is_run_to_its_end() -> None:

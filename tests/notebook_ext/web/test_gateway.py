@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import http.client
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -162,6 +163,34 @@ def test_a_redefinition_is_served_from_the_next_request_on(live: nb.App) -> None
     assert second.web_url == url
     with pytest.raises(nb.exception.InvalidError, match=r"called by HTTP at changing\.web_url"):
         second.remote(1)
+
+
+def test_workers_come_as_requests_wait_and_make_the_app_anew_where_it_reads_otherwise(
+    live: nb.App,
+) -> None:
+    title = "one"
+
+    @live.function(max_containers=2)
+    @nb.asgi_app()
+    def titled() -> Any:
+        made = title
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            assert scope["type"] == "http"  # it has no lifespan
+            await asyncio.sleep(float(scope["path"][1:] or 0))
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            body = f"{made} {os.getpid()}".encode()
+            await send({"type": "http.response.body", "body": body})
+
+        return app
+
+    url = titled.web_url
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = {each.body for each in pool.map(lambda _: fetch(url, "/0.5"), range(4))}
+    assert len(found) == 2
+    assert all(each.startswith("one ") for each in found)
+    title = "two"
+    wait_until(lambda: fetch(url).body.startswith("two "))
 
 
 def test_a_request_has_the_functions_timeout(live: nb.App) -> None:
