@@ -292,6 +292,7 @@ print(json.dumps(found))
         assert secret.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
+@pytest.mark.large
 def test_what_many_use_travels_to_a_machine_once(
     site: BrokerSite, boxes: Callable[..., Box], notebook: Laptop
 ) -> None:
@@ -321,9 +322,8 @@ print(json.dumps([len({pid for pid, *_ in found}), sorted({tuple(rest) for _, *r
         assert relay.passed_bytes - before < 9_000_000 * 1.5
 
 
-@pytest.mark.parametrize(
-    "site", [1, pytest.param(3, marks=pytest.mark.large)], indirect=True, ids="lease {} s".format
-)
+@pytest.mark.large
+@pytest.mark.parametrize("site", [1, 3], indirect=True, ids="lease {} s".format)
 def test_a_host_that_is_cut_off_and_one_that_leaves(
     site: BrokerSite, boxes: Callable[..., Box], notebook: Laptop
 ) -> None:
