@@ -34,11 +34,11 @@ _SLIM = f"use Image.debian_slim() and .pip_install(...): {_AS_IT_IS}"
 _LOCKED = "export its lock file and use .pip_install_from_requirements(path)"
 
 
-class _Refused:
+class Refused:
     """A method of Modal's `Image` that cannot be here; its call says what to do instead."""
 
     def __init__(self, instead: str) -> None:
-        self._instead = instead
+        self.instead = instead
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -49,7 +49,7 @@ class _Refused:
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         given = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
         raise InvalidError(
-            f"Image.{self._name}({', '.join(given)}) is not available here; {self._instead}."
+            f"Image.{self._name}({', '.join(given)}) is not available here; {self.instead}."
         )
 
 
@@ -70,22 +70,22 @@ class Image:
 
     __slots__ = ("_known", "_layers")
 
-    apt_install = _Refused(_ON_IT)
-    run_commands = _Refused(f"use .run_function(...), or a shell on the machine: {_AS_IT_IS}")
-    dockerfile_commands = _Refused(_SLIM)
-    from_registry = _Refused(_SLIM)
-    from_dockerfile = _Refused(_SLIM)
-    from_aws_ecr = _Refused(_SLIM)
-    from_gcp_artifact_registry = _Refused(_SLIM)
-    from_scratch = _Refused(_SLIM)
-    micromamba = _Refused(_SLIM)
-    micromamba_install = _Refused("use .pip_install(...): environments are made by uv or pip")
-    poetry_install_from_file = _Refused(_LOCKED)
-    uv_sync = _Refused(_LOCKED)
-    pip_install_private_repos = _Refused("use .pip_install('git+https://…')")
-    entrypoint = _Refused(f"leave it out: {_AS_IT_IS}")
-    cmd = _Refused(f"leave it out: {_AS_IT_IS}")
-    shell = _Refused(f"leave it out: {_AS_IT_IS}")
+    apt_install = Refused(_ON_IT)
+    run_commands = Refused(f"use .run_function(...), or a shell on the machine: {_AS_IT_IS}")
+    dockerfile_commands = Refused(_SLIM)
+    from_registry = Refused(_SLIM)
+    from_dockerfile = Refused(_SLIM)
+    from_aws_ecr = Refused(_SLIM)
+    from_gcp_artifact_registry = Refused(_SLIM)
+    from_scratch = Refused(_SLIM)
+    micromamba = Refused(_SLIM)
+    micromamba_install = Refused("use .pip_install(...): environments are made by uv or pip")
+    poetry_install_from_file = Refused(_LOCKED)
+    uv_sync = Refused(_LOCKED)
+    pip_install_private_repos = Refused("use .pip_install('git+https://…')")
+    entrypoint = Refused(f"leave it out: {_AS_IT_IS}")
+    cmd = Refused(f"leave it out: {_AS_IT_IS}")
+    shell = Refused(f"leave it out: {_AS_IT_IS}")
 
     def __init__(self, layers: tuple[Any, ...] = ()) -> None:
         """Use `debian_slim`."""

@@ -21,6 +21,7 @@ from notebook_ext import cloud
 from notebook_ext import options as options_
 from notebook_ext.app import App
 from notebook_ext.function import Function
+from notebook_ext.image import Image, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,6 +147,8 @@ class _Reader(ast.NodeVisitor):
         """Return the class of what a call makes, where that is known."""
         if not isinstance(value, ast.Call):
             return None
+        if self._is_image(value):
+            return Image
         kind = self._resolve(value.func)
         return kind if inspect.isclass(kind) else None
 
@@ -173,6 +176,7 @@ class _Reader(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Attribute):
             self._look_at(node.func)
+            self._look_at_image(node.func)
         if self._is_decorator(node.func):
             self._look_at_options(node)
         else:
@@ -207,6 +211,18 @@ class _Reader(ast.NodeVisitor):
                 self._find(node, ".".join(names[: at + 1]), names[at])
                 return
             owner = found
+
+    def _is_image(self, node: ast.expr) -> bool:
+        """Whether it is `Image`, or what a chain of its methods makes."""
+        if isinstance(node, ast.Call):
+            return isinstance(node.func, ast.Attribute) and self._is_image(node.func.value)
+        return self._resolve(node) is Image
+
+    def _look_at_image(self, method: ast.Attribute) -> None:
+        refused = inspect.getattr_static(Image, method.attr, None)
+        if isinstance(refused, Refused) and self._is_image(method.value):
+            line = method.end_lineno or method.lineno
+            self.findings.append(Finding(line, f"Image.{method.attr}", refused.instead))
 
     def _look_at_options(self, node: ast.Call) -> None:
         shown = ast.unparse(node.func)

@@ -135,3 +135,28 @@ def test_the_command_ends_with_1_where_something_is_not_covered(tmp_path: Path) 
     assert ended.exit_code == 1
     assert f"{bad}:2: modal.Tunnel is not covered" in ended.output
     assert run.invoke(main, ["migrate", str(tmp_path / "none.py")]).exit_code == 2
+
+
+def test_what_an_image_cannot_be_is_found_in_chains() -> None:
+    source = """
+import modal
+
+image = (
+    modal.Image.debian_slim(python_version="3.11")
+    .apt_install("git")
+    .pip_install("numpy")
+)
+other = image.run_commands("ls").env({"A": "1"})
+app = modal.App("a", image=modal.Image.from_registry("x"))
+
+@app.function(image=image)
+def f():
+    return other.apt_install
+"""
+    report = look(source, "s.py")
+    assert [(each.line, each.used) for each in report.findings] == [
+        (6, "Image.apt_install"),
+        (9, "Image.run_commands"),
+        (10, "Image.from_registry"),
+    ]
+    assert "use .run_function" in report.findings[1].instead
