@@ -17,17 +17,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 _PR_SET_CHILD_SUBREAPER = 36
 _MARK = b"NOTEBOOK_EXT_WORKER="
 
 
-def become_subreaper() -> None:
-    """Become the parent of all descendants whose parents die."""
+def become_subreaper(*, is_one: bool = True) -> None:
+    """Become the parent of all descendants whose parents die, or be it no more."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, int(is_one), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+@contextlib.contextmanager
+def letting_go() -> Iterator[None]:
+    """Have what is detached meanwhile be nobody's child: a broker, which outlives the agent.
+
+    What users' functions leave behind in the same second is nobody's then, too.
+    """
+    become_subreaper(is_one=False)
+    try:
+        yield
+    finally:
+        become_subreaper()
 
 
 def children() -> list[int]:

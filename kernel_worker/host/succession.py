@@ -8,13 +8,15 @@ tried, and so it does where several in a row have died young: what kills them wo
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from kernel_worker import rendezvous, settings
 from kernel_worker.errors import Error
-from kernel_worker.host import log
+from kernel_worker.host import log, orphans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,14 +24,37 @@ if TYPE_CHECKING:
 MOST_DEATHS: Final = 3
 DEATHS_SECONDS: Final = 60.0
 """After so many deaths in so short a time no other broker is started."""
+_TRIES: Final = 10
+_LOOK_MS: Final = 500
 
 
 def start_broker() -> None:
-    """Start one, with the settings of the one that is gone, and wait until it listens."""
+    """Start one, with the settings of the one that is gone, and wait until it listens.
+
+    What is found may be the one that is gone: its connections end a moment before its lock does.
+    """
     try:
-        rendezvous.find_or_start(settings.load(start="/"))
+        for _ in range(_TRIES):
+            with orphans.letting_go():
+                found = rendezvous.find_or_start(settings.load(start="/"))
+            if _lives(found.pid):
+                return
     except (Error, OSError) as error:
         log.say(f"no broker follows the one that is gone: {error}")
+
+
+def _lives(pid: int) -> bool:
+    """Return whether a process is there, and still a while later."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        poller = select.poll()
+        poller.register(process, select.POLLIN)
+        return not poller.poll(_LOOK_MS)
+    finally:
+        os.close(process)
 
 
 class Succession:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.acceptance.conftest import ScriptRunner
@@ -32,16 +30,17 @@ print(app.deploy().schedules[1].schedule)
 """
 
 
-def command(place: Place, *words: str) -> str:
-    """Run the command line in a place."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "notebook_ext", *words],
-        env=os.environ | place.variables,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return ran.stdout
+LOOK_AND_STOP = """
+import sys
+import notebook_ext as nb
+from notebook_ext.cli import main
+
+for words in ("app list", "status", "app stop ticking", "calls --app ticking"):
+    main(words.split(), standalone_mode=False)
+print(nb.FunctionCall.from_id({call!r}).get())
+main(["broker", "status"], standalone_mode=False)
+main(["broker", "stop"], standalone_mode=False)
+"""
 
 
 def test_it_is_called_without_anybody_there_whoever_kills_the_broker_until_it_is_stopped(
@@ -55,17 +54,18 @@ def test_it_is_called_without_anybody_there_whoever_kills_the_broker_until_it_is
     os.kill(first, signal.SIGKILL)
     before = len(marks.read_text().split())
     wait_until(lambda: len(marks.read_text().split()) >= before + 2, 20, "another broker calls it")
-    assert own_place.broker_pid() != first
-    shown = command(own_place, "app", "list")
-    assert "next" in shown.splitlines()[0]
-    assert "tick 20" in shown
-    assert "0 9 * * MON-FRI (Europe/Berlin)" in command(own_place, "status")
-    assert command(own_place, "app", "stop", "ticking") == "Stopped: ticking v1\n"
+    second = own_place.broker_pid()
+    assert second != first
+    said = run_script(LOOK_AND_STOP.format(call=marks.read_text().split()[0]), own_place.variables)
+    apps, _, rest = said.partition("Broker ")
+    assert "next" in apps.splitlines()[0]
+    assert "tick 20" in apps
+    status, _, rest = rest.partition("Stopped: ticking v1\n")
+    assert "0 9 * * MON-FRI (Europe/Berlin)" in status
     calls = marks.read_text().split()
     assert len(calls) == len(set(calls)), "one call for each moment"
-    listed = command(own_place, "calls", "--app", "ticking")
-    assert set(calls) <= {word for word in listed.split() if word.startswith("fc-")}
-    again = f"import notebook_ext as nb\nprint(nb.FunctionCall.from_id({calls[0]!r}).get())"
-    assert run_script(again, own_place.variables) == f"{tmp_path}\n"
-    command(own_place, "broker", "stop")
+    assert set(calls) <= {word for word in rest.split() if word.startswith("fc-")}
+    assert str(tmp_path) in rest.splitlines(), "it ran where it was deployed"
+    assert f"Running: pid {second}," in rest, "the agent, its parent for a moment, ended it not"
+    assert f"Stopped: pid {second}" in rest
     wait_until(lambda: not own_place.processes(), what="nothing is left")
