@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 BATCH_NS: Final = 1_000_000
 """Items wait no longer than this for others, or than the item that is being made."""
 BATCH_BYTES: Final = 256 * 1024
+STORED_BATCH_NS: Final = 4_000_000
 STORED_BATCH_BYTES: Final = 4 * 1024 * 1024
-"""Of items that lie in a store: a quarter of what a generator may be ahead."""
+"""The same of items that lie in a store, which take a while to make; their size is a quarter of
+what a generator may be ahead."""
 _SMALL_CHARACTERS: Final = 1024
 """Longer texts are counted, so that a batch of them does not grow without bound."""
 _LIVELY_NS: Final = 20_000_000
@@ -69,6 +71,7 @@ class Stream(Results):
         self._sent = 0
         self._sent_bytes = 0
         self._sent_at_ns = 0
+        self._patience_ns = BATCH_NS
 
     def keep(self, item: object) -> bool:
         """Take an item; return whether it is time to send, or to wait.
@@ -83,10 +86,11 @@ class Stream(Results):
             self.values.append(item)
         else:
             self.add(item)
+            self._patience_ns = STORED_BATCH_NS if self.lies_in_store else BATCH_NS
         self.made += 1
         return (
             self.made - self.taken >= self.limits.items
-            or time.monotonic_ns() - self._sent_at_ns > BATCH_NS
+            or time.monotonic_ns() - self._sent_at_ns > self._patience_ns
             or self.pending_message_bytes > BATCH_BYTES
             or self.pending_bytes > STORED_BATCH_BYTES
         )
@@ -105,7 +109,7 @@ class Stream(Results):
 
     def is_due(self, now_ns: int) -> bool:
         """Whether items have waited long enough."""
-        return self.has_results and now_ns - self._sent_at_ns > BATCH_NS
+        return self.has_results and now_ns - self._sent_at_ns > self._patience_ns
 
     def is_lively(self, now_ns: int) -> bool:
         """Whether items wait, or were sent so recently that others will soon."""

@@ -67,6 +67,11 @@ class Results:
         return self._writer.pending_message_bytes
 
     @property
+    def lies_in_store(self) -> bool:
+        """Whether something of what waits does."""
+        return self._writer.pending_message_bytes < self._writer.pending_bytes
+
+    @property
     def has_results(self) -> bool:
         """Whether values wait."""
         return bool(self.values) or len(self._writer) > 0
