@@ -114,7 +114,7 @@ def test_where_web_endpoints_listen() -> None:
 
 
 @pytest.mark.parametrize("line", ['connection_file = "/box.json"', 'web_address = "0.0.0.0"'])
-def test_a_project_does_not_choose_where_calls_go_or_who_comes(tmp_path: Path, line: str) -> None:
+def test_a_project_does_not_choose_where_calls_go(tmp_path: Path, line: str) -> None:
     (tmp_path / "pyproject.toml").write_text(f"[tool.notebook_ext]\n{line}\n")
     with pytest.raises(InvalidError, match="whose project it is would choose"):
         settings.load(environ={"HOME": "/h"}, start=tmp_path)
