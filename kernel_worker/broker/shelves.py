@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from kernel_worker import shelf as words
-from kernel_worker.broker.bounds import check_numbers
+from kernel_worker.broker.bounds import check_numbers, check_position
 from kernel_worker.core.turns import Turns
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import ClientId
@@ -72,6 +72,7 @@ class Shelves:
             ProtocolError: it is none that a client may say.
         """
         check_numbers(said)
+        _check_requests(said.received)
         act, who = said.act, (client.id, said.request)
         _check(act, frames)
         self._users.add(client.id)
@@ -97,7 +98,8 @@ class Shelves:
         Raises:
             ProtocolError: no client may say that.
         """
-        check_numbers(said)
+        for numbers in (said.received, said.returned, said.withdrawn, said.asks or ()):
+            _check_requests(numbers)
         self._users.add(client.id)
         if said.received:
             self._step(lambda kept: kept.received(client.id, said.received))
@@ -109,7 +111,7 @@ class Shelves:
         for request in said.withdrawn:
             who = (client.id, request)
             if self._turns.withdraw(who):
-                self._answer(who, Answer("nobody waits", error=words.WITHDRAWN))
+                self._let_go(who, Answer("nobody waits", error=words.WITHDRAWN))
 
     def client_gone(self, client: ClientId) -> None:
         """End what ends with a client that is gone for good."""
@@ -193,14 +195,14 @@ class Shelves:
         self._set_timer()
 
     def _end(self, who: Who, answer: Answer, others: Sequence[Who]) -> None:
-        self._answer(who, answer)
+        self._let_go(who, answer)
         self._try(others)
 
     def _on_time(self) -> None:
         for who in self._turns.late(self._now()):
             act, _ = self._waiting[who]
             error = words.FULL if isinstance(act, Add) else words.EMPTY
-            self._answer(who, Answer("it took too long", error=error))
+            self._let_go(who, Answer("it took too long", error=error))
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -248,9 +250,13 @@ class Shelves:
 
             self._broker.timers.set((_TIMER, "absent"), at, end_absent)
 
-    def _answer(self, who: Who, answer: Answer) -> None:
-        self._waiting.pop(who, None)
+    def _let_go(self, who: Who, answer: Answer) -> None:
+        """Answer somebody who waits no more."""
+        del self._waiting[who]
         self._parked.discard(who)
+        self._answer(who, answer)
+
+    def _answer(self, who: Who, answer: Answer) -> None:
         body = msgspec.Raw(msgspec.msgpack.encode(answer.body))
         self._send(who, messages.Reply(who[1], body, answer.error), answer.frames)
 
@@ -270,6 +276,11 @@ def _place(act: Waits) -> tuple[str, str, bytes]:
 
 
 # ---- checks -------------------------------------------------------------------------------------
+
+
+def _check_requests(numbers: tuple[int, ...]) -> None:
+    for number in numbers:
+        check_position(number)
 
 
 def _check(act: words.Act, frames: Sequence[Frame]) -> None:

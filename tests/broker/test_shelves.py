@@ -171,14 +171,19 @@ def test_nonsense_is_dropped_and_changes_nothing(
         one.use(act, *frames)
     one.use(Count(Q), number=-1)
     one.use(Count(Q), number=2**63)
-    one.say(messages.ShelfWord(received=(-1,)))
+    one.say(messages.UseShelf(9, Count(Q), received=(2**63,)))
+    for field in ("received", "returned", "withdrawn", "asks"):
+        one.say(messages.ShelfWord(**{field: (2**63,)}))
     assert one.done(Count(Q)) == (1, [])
     assert broker.is_alive()
 
 
-def test_it_answers_while_others_wait(user: Callable[..., User]) -> None:
-    one = user("cl-1")
-    number = one.use(Take(Q, patience_seconds=None))
-    one.hear(messages.Parked)
-    one.use(Take(Q, patience_seconds=None), number=number)  # it is said again
-    assert one.done(Count(Q)) == (0, [])
+def test_a_number_that_is_used_twice_confuses_nobody(user: Callable[..., User]) -> None:
+    one, other = user("cl-1"), user("cl-2")
+    number = one.use(Count(Q))
+    for _ in range(2):  # and it is said again
+        one.use(Take(Q, patience_seconds=None), number=number)
+    assert one.answer(number) == (0, [])
+    assert one.hear(messages.Parked).request == number
+    assert other.done(Add(Q), b"1") == (1, [])
+    assert one.answer(number) == (1, [b"1"])
