@@ -130,6 +130,10 @@ class Line:
                 waiting.complete(Refusal)
             return waiting
 
+    def let_go(self) -> None:
+        """Forget the arguments of a call that has its answer: they may be large."""
+        self._frames = ()
+
     def over(self) -> None:
         """Nothing comes by it any more: what has no outcome is called anew. In the I/O thread."""
         self._end(Refusal, failed=False)
@@ -365,6 +369,8 @@ class Lines:
             shortened(interrupt)
             raise
         if answer:
+            if len(frames) > 2:  # noqa: PLR2004  header and pickles
+                line.let_go()
             if len(answer) > 2:  # noqa: PLR2004  header and pickles
                 answer = tuple(blobs.taken([*answer])) if is_stored(answer) else answer
             return Ready(payload.loads(answer))
