@@ -406,7 +406,8 @@ class MapRun(Answer):
     def _look_for_end(self) -> None:
         if self._closed and self.gate.ended == self.sent:
             self._output.finish()
-            self._said.objects = {}  # what is shared may be large, and a map that is over may stay
+            if self.facts.first_error is None:  # otherwise it may run again, here
+                self._said.objects = {}  # what is shared may be large, and who is over may stay
             self.settled.complete(_nothing)
 
     def _look(self) -> None:

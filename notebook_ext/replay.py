@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import msgspec
 
@@ -73,11 +73,21 @@ class Replay:
         item: Any = reader[end.position + self._index - end.index]
         args, kwargs = item if reader.header.form == frames.FORM_CALL else (item, {})
         if said.shared:
-            kwargs = {**pickle.loads(said.objects[said.shared]), **kwargs}
+            kwargs = {**_opened(said.objects[said.shared]), **kwargs}
         return objects_of(args, kwargs)
 
     def _impossible(self) -> InvalidError:
         return _impossible(self._name)
+
+
+def _opened(content: bytes) -> dict[str, Any]:
+    """Return the arguments that all inputs of a call share, from the object that holds them."""
+    from kernel_worker.store.blobs import Content  # noqa: PLC0415  only where one replays
+    from kernel_worker.wire import payload  # noqa: PLC0415  likewise
+
+    if isinstance(content, Content):
+        return cast("dict[str, Any]", payload.BatchReader(content.frames)[0])
+    return cast("dict[str, Any]", pickle.loads(content))
 
 
 class _Gone:

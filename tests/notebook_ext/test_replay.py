@@ -7,6 +7,7 @@ import pickle
 import traceback
 from typing import Any
 
+import numpy as np
 import pytest
 
 import notebook_ext as nb
@@ -68,6 +69,20 @@ def test_each_way_of_calling_gives_the_input_that_failed(live: nb.App, shape: st
     again = failure(lambda: list(replay()) if shape == "generator" else replay())
     assert again.args == error.args
     assert again.args[0] == 9
+
+
+def test_a_large_array_that_inputs_share_is_there_again(live: nb.App) -> None:
+    def largest(x: int, table: Any) -> int:
+        table[0] = len(table)
+        raise ValueError(x, int(table.sum()))
+
+    f = live.function(name="largest")(largest)
+    table = np.zeros(100_000)
+    error = failure(lambda: list(f.map([1], kwargs={"table": table})))
+    assert error.args == (1, 100_000)
+    for _ in range(2):
+        assert failure(error.rerun_local).args == error.args
+    assert table[0] == 0
 
 
 def test_captured_globals_are_as_they_were_at_the_call(live: nb.App) -> None:
