@@ -93,6 +93,7 @@ class Stream(Results):
             or time.monotonic_ns() - self._sent_at_ns > self._patience_ns
             or self.pending_message_bytes > BATCH_BYTES
             or self.pending_bytes > STORED_BATCH_BYTES
+            or (self.lies_in_store and self.is_full)
         )
 
     @property

@@ -241,7 +241,7 @@ def test_a_build_dies_with_its_host_agent_and_leaves_nothing_half_used(
     assert cell.error is None
     assert "True" in cell.stdout, "built anew by the next agent, to the end"
     assert gate.read_text() == "xx"
-    assert not [pid for pid in builders if _children(pid).exists()]
+    assert not {*builders} & {*processes(own_directories)}
 
 
 def _children(pid: int) -> Path:

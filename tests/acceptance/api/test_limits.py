@@ -29,11 +29,11 @@ def one_mib(limited):
 """
 
 WAYS = {
-    "remote": "size.remote(bytes(2_000_000))",
+    "remote": "size.remote(bytearray(2_000_000))",
     "spawn": "size.spawn(bytearray(2_000_000))",
-    "map": "list(size.map([b'a', bytes(2_000_000)]))",
+    "map": "list(size.map([b'a', bytearray(2_000_000)]))",
     "an iterator": "list(size.map(iter([bytearray(2_000_000)])))",
-    "for_each": "size.for_each([bytes(2_000_000)])",
+    "for_each": "size.for_each([bytearray(2_000_000)])",
     "spawn_map": "size.spawn_map([bytes(600_000), bytes(600_000)])",
 }
 

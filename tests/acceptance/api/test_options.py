@@ -102,8 +102,8 @@ REFUSED = {
     "secrets=['x']": "secrets=<list>: allowed is a list of Secret",
     "name='a/b'": "name='a/b': allowed is a non-empty str without a slash",
     "tmeout=3": "tmeout is no option of a function. Did you mean timeout?",
-    "schedule=object": "schedule is not available yet",
-    "image=object": "image is not available yet",
+    "schedule=object": "schedule=<class 'object'>: allowed is Cron(",
+    "image=object": "image=<class 'object'>: allowed is an Image",
 }
 
 
