@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the directory in which everything of this run lies, `tmp_path` included."""
     config.stash[BASE] = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
     config.option.basetemp = config.option.basetemp or str(config.stash[BASE] / "t")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: a child too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
