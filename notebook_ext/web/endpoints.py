@@ -110,9 +110,7 @@ def asgi_app(
         InvalidError: an option that cannot be, or something that cannot be decorated with it.
     """
     _refuse_bare("asgi_app", raw)
-    cloud.warn_once("custom_domains", custom_domains)
-    needs_token = _flag("requires_proxy_auth", requires_proxy_auth)
-    return _marking(Endpoint("asgi_app", label=_label(label), needs_token=needs_token))
+    return _serving("asgi_app", label, custom_domains, requires_proxy_auth)
 
 
 def wsgi_app(
@@ -137,9 +135,16 @@ def wsgi_app(
         InvalidError: an option that cannot be, or something that cannot be decorated with it.
     """
     _refuse_bare("wsgi_app", raw)
+    return _serving("wsgi_app", label, custom_domains, requires_proxy_auth)
+
+
+def _serving(
+    kind: Kind, label: str | None, custom_domains: Any, requires_proxy_auth: Any
+) -> Callable[[T], T]:
+    """Return the decorator of what makes an app by itself."""
     cloud.warn_once("custom_domains", custom_domains)
     needs_token = _flag("requires_proxy_auth", requires_proxy_auth)
-    return _marking(Endpoint("wsgi_app", label=_label(label), needs_token=needs_token))
+    return _marking(Endpoint(kind, label=_label(label), needs_token=needs_token))
 
 
 def web_server(
