@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kernel_worker.errors import InvalidError
-from notebook_ext.twin import Waiting, done
+from notebook_ext.twin import BoundTwin, Waiting, done
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -31,7 +31,7 @@ class Gather:
             InvalidError: something is no call.
         """
         __tracebackhide__ = True
-        return _started(calls, cancel_on_error=cancel_on_error).join()
+        return BoundTwin(_started)(calls, cancel_on_error=cancel_on_error)
 
     def aio(
         self, *calls: FunctionCall[Any], cancel_on_error: bool = False

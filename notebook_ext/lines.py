@@ -227,6 +227,7 @@ class Lines:
         self._session = session
         self._listener: socket.socket | None = None
         self._name = f"notebook-ext-{os.urandom(16).hex()}"
+        self._is_closed = False
         self._asked: dict[CallId, Line] = {}
         self._open: dict[str, Line] = {}
         """By the pool of what is called."""
@@ -269,6 +270,8 @@ class Lines:
             return self._talk(line, frames)
         finally:
             line.in_use.release()
+            if line.is_over:  # who was told so meanwhile has left it to us
+                self._discard(line)
             self._called(pool, time.monotonic())
 
     def asked_by(self, said: Submission, address: str) -> Callable[[], None]:
@@ -295,7 +298,11 @@ class Lines:
         self._accept()
         with self._lock:
             self._asked.pop(line.call, None)
-            is_needed = line.end is not None and pool not in self._open and not line.is_over
+            is_needed = (
+                line.end is not None
+                and pool not in self._open
+                and not (line.is_over or self._is_closed)
+            )
             if is_needed:
                 self._open[pool] = line
         if line.end is None:
@@ -305,8 +312,9 @@ class Lines:
             line.hang_up()  # another thread was quicker
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up, for good: whoever calls meanwhile, in another thread, gets no line."""
         with self._lock:
+            self._is_closed = True
             lines = [*self._asked.values(), *self._open.values()]
             self._asked.clear()
             self._open.clear()
@@ -328,6 +336,8 @@ class Lines:
             return NO_LINE
         try:
             with self._lock:
+                if self._is_closed:
+                    return NO_LINE
                 if self._listener is None:
                     self._listener = wire_line.listen(self._name)
         except OSError:  # no file descriptor is left, for example
@@ -417,12 +427,12 @@ class Lines:
             end.setblocking(True)
             wire_line.limit_waits(end, LOOK_SECONDS)
             call = wire_line.caller_of(end)
-            with self._lock:
+            with self._lock:  # who takes a line out hangs it up, with the end that it has then
                 line = self._asked.get(call)
-            if line is None or line.end is not None:
-                end.close()
-            else:
-                line.end = end
+                if line is not None and line.end is None:
+                    line.end = end
+                    continue
+            end.close()
 
 
 def _received(end: socket.socket) -> bytes:

@@ -32,11 +32,12 @@ def current() -> Session:
         return session
     with _Current.lock:
         if _Current.session is None or not _Current.session.is_usable:
-            from notebook_ext import blobs  # noqa: PLC0415  see the docstring
+            from notebook_ext import blobs, shell_interrupts  # noqa: PLC0415  see the docstring
             from notebook_ext.session import Session  # noqa: PLC0415  likewise
 
             _Current.session = Session()
             blobs.begin(_Current.session)
+            shell_interrupts.shorten()
             _revive_gateway(_Current.session)
         return _Current.session
 

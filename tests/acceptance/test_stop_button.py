@@ -101,3 +101,22 @@ def test_an_interrupted_map_stops_its_inputs(notebook: PlainKernel, tmp_path: Pa
     typed(notebook, "list(marks.map(range(40)))")
     assert marks.stat().st_size == count + 40
     assert count < 1_000
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "nb.gather(*{})",
+        "naps.remote(*{})",
+        "naps.for_each(*{})",
+        "nb.Dict.from_name(*{})",
+        "nb.FunctionCall.from_id(*{})",
+    ],
+)
+def test_an_interrupt_in_the_entry_of_a_call_is_one_line(notebook: PlainKernel, call: str) -> None:
+    """One that is pending when ours is called is raised in its `def` line, before any `try`."""
+    typed(notebook, "import _thread\n@app.function()\ndef naps(x): pass\nnaps.remote(0)")
+    cell = notebook.begin(call.format("map(_thread.interrupt_main, [2])"))
+    error = notebook.finish(cell, timeout=20).error
+    assert error is not None
+    assert error.traceback == "KeyboardInterrupt"

@@ -346,6 +346,39 @@ def test_threads_that_ask_for_the_first_line_at_once_listen_once(
     lines.close()
 
 
+def test_who_calls_while_the_session_closes_gets_no_line(talk: Talk) -> None:
+    talk.call()
+    talk.lines.close()
+    assert talk.call() is NO_LINE
+    assert talk.lines._listener is None, "nobody would close it"
+    asking, closed = Talk(), Talk()
+    for each in (asking, closed):
+        each.call()
+        each.said = submission("fc-1", Heard(), package=PACKAGE, context=HERE)
+        address = each.call().address
+        settled = each.lines.asked_by(each.said, address)
+        each.worker = wire_line.dial(address, "fc-1")
+        if each is closed:
+            with each.lines._lock:
+                each.lines._is_closed = True  # it is being closed just now
+        settled()
+        assert each.worker is not None
+        assert each.lines.count == (each is asking)
+        each.lines.close()
+        assert each.worker.recv(10) == b""
+        each.worker.close()
+
+
+def test_a_line_that_is_over_while_it_answers_is_hung_up(lined: Talk) -> None:
+    (asked,) = lined.calling(7)
+    lined.request()
+    lined.line.is_over = True  # the broker has said so, to whom it was in use
+    assert lined.call() is NO_LINE
+    lined.answer(1, "seven")
+    assert result(asked) == "seven"
+    wait_until(lambda: lined.line.end is None, what="who had used it hangs up")
+
+
 def test_functions_that_are_called_in_turn_ask_each(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = Talk().lines
     other = package("v2", "g")
