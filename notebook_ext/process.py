@@ -35,6 +35,8 @@ def current() -> Session:
             from notebook_ext import blobs, shell_interrupts  # noqa: PLC0415  see the docstring
             from notebook_ext.session import Session  # noqa: PLC0415  likewise
 
+            if _Current.session is not None:
+                _Current.session.close()  # its thread has ended by itself: what else it has goes
             _Current.session = Session()
             blobs.begin(_Current.session)
             shell_interrupts.shorten()
