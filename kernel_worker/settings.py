@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ PREFIX = "NOTEBOOK_EXT_"
 TABLE = "notebook_ext"
 
 _PROFILE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,31}")
+DEVICE = re.compile(r"(\d+)(?::([A-Za-z0-9][A-Za-z0-9-]*))?")
+"""How a device is named: its index, and what it is where nobody is to look (see `gpus`)."""
 _ADDRESS = re.compile(r"tcp://(\*|[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 DEFAULT_PORT = 9465
 _MOST_PORTS = 65_535
@@ -55,8 +58,11 @@ class Settings:
     """How long a client tries to find, start or reach a broker."""
     max_workers: int | None = None
     """How many workers may run user code at once on this host; None: as many as it has cores."""
-    gpus: tuple[int, ...] | None = None
-    """Indices of the devices that may be used; () for none, None for all that are found."""
+    gpus: tuple[int | str, ...] | None = None
+    """The devices that may be used; () for none, None for all that are found.
+
+    By index; one that is believed to be there, and not looked for, as text: `"0:H200"`.
+    """
     client_grace_seconds: float = 600.0
     """How long a silent client's attached calls are kept."""
     broker_grace_seconds: float = 30.0
@@ -305,18 +311,18 @@ def _count(name: str, value: object, origin: str) -> int:
     return count
 
 
-def _devices(name: str, value: object, origin: str) -> tuple[int, ...]:
+def _devices(name: str, value: object, origin: str) -> tuple[int | str, ...]:
     listed: object = value
     if isinstance(value, str):
         listed = [] if value.strip().lower() == "none" else value.split(",")
-    try:
-        indices = tuple(sorted({int(each) for each in listed}))  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        indices = (-1,)
-    if any(index < 0 for index in indices):
-        allowed = "device indices such as '0,1' or [0, 1], or 'none'"
-        raise _invalid(name, value, origin, allowed)
-    return indices
+    found: dict[int, int | str] = {}
+    for each in listed if isinstance(listed, Iterable) else [""]:
+        named = DEVICE.fullmatch(str(each).strip())
+        if named is None:
+            allowed = "device indices such as '0,1' or [0, 1], declared ones as '0:H200', or 'none'"
+            raise _invalid(name, value, origin, allowed)
+        found[int(named[1])] = int(named[1]) if named[2] is None else named[0]
+    return tuple(found[index] for index in sorted(found))
 
 
 def _choice(name: str, value: object, origin: str) -> str:

@@ -94,6 +94,12 @@ def test_a_broker_that_cannot_start_says_why_in_one_line(configure: Configure) -
     assert not list(configured.runtime_dir.rglob("*.sock"))
 
 
+def test_a_device_that_is_not_there_is_named_at_once(configure: Configure) -> None:
+    """Its host agent would end, again and again, and whoever calls would wait for a host."""
+    with pytest.raises(ConnectionError, match="cannot start: gpus='64': there is no device 64"):
+        rendezvous.find_or_start(configure(gpus="64"))
+
+
 def test_a_broker_that_dies_at_its_start_shows_its_log(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

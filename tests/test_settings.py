@@ -37,6 +37,7 @@ def test_the_stronger_source_wins(project: Path) -> None:
     found = settings.load({"max_workers": 2, "gpus": None}, environ, project)
     assert (found.profile, found.result_ttl_seconds, found.max_workers) == ("variable", 60.0, 2)
     assert found.gpus == (0, 1)
+    assert settings.load({"gpus": "1:H200, 0"}, {}, project).gpus == (0, "1:H200")
     assert found.log_prefix is True
     assert found.origins["profile"] == "NOTEBOOK_EXT_PROFILE"
     assert found.origins["result_ttl_seconds"].endswith("pyproject.toml")
@@ -45,11 +46,12 @@ def test_the_stronger_source_wins(project: Path) -> None:
 
 
 def test_what_a_child_gets_makes_the_same_settings() -> None:
-    given = {"profile": "p", "gpus": [], "max_workers": 4, "log_prefix": True, "data_dir": "/d"}
-    first = settings.load(given, {"HOME": "/h"}, "/")
-    again = settings.load(environ={"HOME": "/x", **settings.as_environment(first)}, start="/")
-    assert again == first
-    assert again.gpus == ()
+    given = {"profile": "p", "max_workers": 4, "log_prefix": True, "data_dir": "/d"}
+    for devices in ((), (0, "1:H200"), None):
+        first = settings.load(given | {"gpus": devices}, {"HOME": "/h"}, "/")
+        again = settings.load(environ={"HOME": "/x", **settings.as_environment(first)}, start="/")
+        assert again == first
+        assert again.gpus == devices
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,7 @@ def test_what_a_child_gets_makes_the_same_settings() -> None:
         ("web_port", 70_000, "a port"),
         ("web_port", True, "a port"),
         ("gpus", "0,x", "indices"),
+        ("gpus", "0:", "declared ones"),
         ("gpus", -1, "indices"),
         ("progress", "loud", "widget"),
         ("log_prefix", "perhaps", "true or false"),

@@ -20,6 +20,7 @@ from kernel_worker.errors import Error
 
 if TYPE_CHECKING:
     from kernel_worker.rendezvous import Connection
+    from kernel_worker.settings import Settings
 
 _WHY_BYTES = 2000
 _MOST_LEASES = 1 << 44
@@ -70,6 +71,8 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
         _log.info("another broker lives in %s", directory)
         starter.tell(rendezvous.READY)
         return 0
+    if with_agent:
+        _check_devices(configured)
     place = rendezvous.prepare_journal(configured)
     journal = Journal(place, configured.result_ttl_seconds)
     from kernel_worker.broker.loop import Broker  # noqa: PLC0415  while the journal opens
@@ -101,6 +104,18 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
         path.unlink(missing_ok=True)
         os.close(lock)
     return 0
+
+
+def _check_devices(configured: Settings) -> None:
+    """Look whether the devices are there that were named, while somebody waits for an answer.
+
+    Raises:
+        InvalidError: one is not: no host agent of this broker could start.
+    """
+    if configured.gpus:
+        from kernel_worker import gpus  # noqa: PLC0415  where there are any
+
+        gpus.devices(",".join(map(str, configured.gpus)))
 
 
 def _leases_from(former: Connection | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kernel_worker.host import gpus
+from kernel_worker import gpus
 from kernel_worker.model import HostResources
 
 _MIB = 1 << 20

@@ -28,6 +28,7 @@ FIRST = {
     "maps": "bands = ",
     "failures": "temperatures = []",
     "classes": "reader.keep_warm(2)",
+    "gpu_workers": "seen = set(",
     "generators": "accuracy = []",
     "call_graph": "%remote_graph call",
     "durable": "manager.restart_kernel",

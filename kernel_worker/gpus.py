@@ -6,14 +6,13 @@ The library is asked once, when the agent starts: asking makes no CUDA context.
 from __future__ import annotations
 
 import ctypes
-import re
 
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import Device
+from kernel_worker.settings import DEVICE
 
 _NAME_BYTES = 96
 _MIB = 1 << 20
-_FAKE = re.compile(r"(\d+):([A-Za-z0-9][A-Za-z0-9-]*)")
 
 
 class _Memory(ctypes.Structure):
@@ -32,7 +31,7 @@ def devices(spec: str = "") -> tuple[Device, ...]:
             `0:H200` for a device that is not looked for but believed.
 
     Raises:
-        InvalidError: `spec` is none of these.
+        InvalidError: `spec` is none of these, or names one that is not there.
     """
     text = spec.strip().lower()
     if text == "none":
@@ -42,15 +41,22 @@ def devices(spec: str = "") -> tuple[Device, ...]:
     chosen = []
     found = {device.index: device for device in _found()}
     for part in spec.split(","):
-        if match := _FAKE.fullmatch(part.strip()):
-            chosen.append(Device(int(match[1]), match[2]))
-        elif part.strip().isdigit():
-            index = int(part)
-            if index not in found:
-                raise InvalidError(f"gpus={spec!r}: this machine has no device {index}")
+        match = DEVICE.fullmatch(part.strip())
+        if match is None:
+            raise InvalidError(
+                f"gpus={spec!r}: allowed are auto, none, indices such as 0,2, and devices that are "
+                "believed to be there, such as 0:H200"
+            )
+        index = int(match[1])
+        if match[2] is not None:
+            chosen.append(Device(index, match[2]))
+        elif index in found:
             chosen.append(found[index])
         else:
-            raise InvalidError(f"gpus={spec!r}: allowed are auto, none and indices such as 0,2")
+            there = ", ".join(map(str, found)) or "none"
+            raise InvalidError(
+                f"gpus={spec!r}: there is no device {index} here (there is: {there})"
+            )
     return tuple(chosen)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kernel_worker import gpus
 from kernel_worker.errors import InvalidError
-from kernel_worker.host import gpus
 from kernel_worker.model import Device
 
 
