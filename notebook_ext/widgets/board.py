@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     UsedMib = Callable[[WorkerStatus], int | None]
     """Tells how much memory a worker uses, in MiB."""
+    Devices = Callable[[WorkerStatus], str]
+    """Tells which devices a worker has, and what they do."""
 
 Rows = dict[str, dict[str, dict[str, Any]]]
 """Section to key to row; a row has its key as `id`."""
@@ -76,10 +78,11 @@ class Board:
         status: Status,
         calls: Sequence[CallInfo],
         used_mib: UsedMib,
+        devices: Devices,
         now: float,
     ) -> Change:
         """Take in how the broker stands `now` (Unix seconds); return what changed."""
-        before, self._rows = self._rows, self._made(status, calls, used_mib)
+        before, self._rows = self._rows, self._made(status, calls, used_mib, devices)
         pools = self._rows["pools"]
         samples = {key: [_sample(row, now)] for key, row in pools.items()}
         for key in self._past.keys() - pools.keys():
@@ -97,7 +100,9 @@ class Board:
         changed, _ = _differences({}, self._rows)
         return Change(changed, {}, {key: list(past) for key, past in self._past.items()})
 
-    def _made(self, status: Status, calls: Sequence[CallInfo], used_mib: UsedMib) -> Rows:
+    def _made(
+        self, status: Status, calls: Sequence[CallInfo], used_mib: UsedMib, devices: Devices
+    ) -> Rows:
         shows = matters if self._shows is None else self._shows
         pools = [pool for pool in status.pools if shows(pool)]
         shown = {pool.pool for pool in pools}
@@ -106,7 +111,7 @@ class Board:
         rows = {
             "broker": _keyed([_broker(status)]),
             "pools": _keyed(_pool(pool, int(cores)) for pool in pools),
-            "workers": _keyed(_worker(worker, used_mib(worker)) for worker in workers),
+            "workers": _keyed(_worker(each, used_mib(each), devices(each)) for each in workers),
         }
         if self._shows is None:
             running = Counter(worker.host for worker in status.workers)
@@ -180,7 +185,7 @@ def _pool(pool: PoolStatus, cores: int) -> dict[str, Any]:
     }
 
 
-def _worker(worker: WorkerStatus, used_mib: int | None) -> dict[str, Any]:
+def _worker(worker: WorkerStatus, used_mib: int | None, devices: str) -> dict[str, Any]:
     return {
         "id": worker.worker,
         "pool": worker.pool,
@@ -190,7 +195,7 @@ def _worker(worker: WorkerStatus, used_mib: int | None) -> dict[str, Any]:
         "start": worker.start,
         "since": worker.since,
         "memory": used_mib,
-        "devices": ", ".join(f"GPU {device}" for device in worker.devices),
+        "devices": devices,
     }
 
 

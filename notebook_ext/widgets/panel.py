@@ -27,6 +27,7 @@ from notebook_ext.call import FunctionCall
 from notebook_ext.widgets import ticker
 from notebook_ext.widgets.board import RECENT_CALLS, Board
 from notebook_ext.widgets.call_view import CallGraphView
+from notebook_ext.widgets.device_use import DeviceUses
 from notebook_ext.widgets.live import LiveWidget, front_end
 from notebook_ext.widgets.looking import Looking
 from notebook_ext.widgets.panel_picture import to_html
@@ -66,6 +67,7 @@ class PanelView:
         self.caption = "Dashboard" if function is None else f"Pool of {function.name}"
         self._board = Board(None if function is None else self._is_its)
         self._memory = WorkerMemory()
+        self._devices = DeviceUses()
         self._looking = Looking(self._look, LOOK_SECONDS)
         self._widget: PanelWidget | None = None
         self._context = contextvars.copy_context()
@@ -175,7 +177,9 @@ class PanelView:
         status = session.status().join()
         calls = session.calls(messages.CallFilter(limit=RECENT_CALLS)).join()
         self._memory.begin(status.hosts, status.workers)
-        return self._board.take(status, calls, self._memory.used_mib, time.time())
+        self._devices.begin(status.hosts, status.workers)
+        used_mib, devices = self._memory.used_mib, self._devices.text
+        return self._board.take(status, calls, used_mib, devices, time.time())
 
     # ---- buttons --------------------------------------------------------------------------------
 

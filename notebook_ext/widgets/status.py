@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from notebook_ext.widgets.device_use import DeviceUses
 from notebook_ext.widgets.pace import format_seconds
 
 if TYPE_CHECKING:
@@ -76,18 +77,21 @@ class StatusReport:
     def __init__(self, status: Status | None) -> None:
         """Report on `status`, or (None) that no broker runs."""
         self.status = status
+        self._devices = DeviceUses()
+        if status is not None:
+            self._devices.begin(status.hosts, status.workers)
 
     def __repr__(self) -> str:
         """Return the tables as text."""
         if self.status is None:
             return NO_BROKER
-        tables = [table.as_text() for table in _tables(self.status)]
+        tables = [table.as_text() for table in _tables(self.status, self._devices)]
         return "\n\n".join([_headline(self.status), *tables])
 
     def _repr_html_(self) -> str:
         if self.status is None:
             return framed(f"<div>{NO_BROKER}</div>")
-        tables = "".join(table.as_html() for table in _tables(self.status))
+        tables = "".join(table.as_html() for table in _tables(self.status, self._devices))
         return framed(f"<div>{html.escape(_headline(self.status))}</div>{tables}")
 
 
@@ -120,7 +124,7 @@ def _headline(status: Status) -> str:
     return f"Broker {status.version}, pid {status.pid}, up {age}, {clients}"
 
 
-def _tables(status: Status) -> list[Table]:
+def _tables(status: Status, devices: DeviceUses) -> list[Table]:
     current = [pool for pool in status.pools if matters(pool)]
     return [
         Table(
@@ -133,11 +137,7 @@ def _tables(status: Status) -> list[Table]:
             ("function", "workers", "busy", "idle", "starting", "backlog", "warm", "most", ""),
             tuple(_pool(pool) for pool in current),
         ),
-        Table(
-            "Workers",
-            ("worker", "function", "state", "pid", "start"),
-            _workers(status),
-        ),
+        _workers(status, devices),
         *_schedules(status.schedules),
         _calls(status.calls[-RECENT_CALLS:][::-1]),
     ]
@@ -172,12 +172,19 @@ def _pool(pool: PoolStatus) -> tuple[str, ...]:
     )
 
 
-def _workers(status: Status) -> tuple[tuple[str, ...], ...]:
+def _workers(status: Status, devices: DeviceUses) -> Table:
     names = {pool.pool: pool.name for pool in status.pools}
-    return tuple(
+    columns: tuple[str, ...] = ("worker", "function", "state", "pid", "start")
+    rows: tuple[tuple[str, ...], ...] = tuple(
         (each.worker, names.get(each.pool, each.pool), each.state, str(each.pid), each.start)
         for each in status.workers
     )
+    if any(each.devices for each in status.workers):
+        columns += ("devices",)
+        rows = tuple(
+            (*row, devices.text(each)) for row, each in zip(rows, status.workers, strict=True)
+        )
+    return Table("Workers", columns, rows)
 
 
 def _schedules(schedules: Sequence[ScheduleInfo]) -> list[Table]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from kernel_worker.model import Resources
+from kernel_worker import gpus
+from kernel_worker.model import Digest, FunctionKey, FunctionSpec, PoolId, Resources
+from kernel_worker.worker import memory
+from tests import driver
 from tests.worker.harness import Broker, define
 
 GREEDY = """
@@ -46,3 +51,41 @@ def test_what_grows_beyond_the_limit_is_stopped_and_says_what_it_used(broker: Br
     assert (exited.lease, exited.position) == (lease, 0)
     assert 256 < exited.over_memory_mib < 2_000
     assert "limit of 256 MiB" in exited.cause
+
+
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch and CuPy name it."""
+
+
+def spec(devices: int) -> FunctionSpec:
+    """Return what a worker knows of a function that has so many devices."""
+    key, none = FunctionKey("test/app/f"), Digest("")
+    needs = Resources(gpu=devices)
+    return FunctionSpec(PoolId("po"), key, "f", "m", none, none, none, resources=needs)
+
+
+@pytest.mark.parametrize(
+    "error", [OutOfMemoryError("no"), RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")]
+)
+def test_where_a_device_is_full_the_error_says_how_full(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    driver.install(monkeypatch, {os.getpid(): 2 * driver.GIB})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    memory.explain(error, spec(2))
+    (note,) = error.__notes__
+    assert note.splitlines() == [
+        "GPU 0: 3,072 of 143,360 MiB in use, 2,048 of them by this worker.",
+        "GPU 1: 3,072 of 143,360 MiB in use.",
+    ]
+
+
+def test_a_device_of_which_nothing_is_known_and_another_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpus, "_LIBRARY", "libnotebook-ext-none.so")
+    full, other = OutOfMemoryError(), RuntimeError("another")
+    memory.explain(full, spec(1))
+    memory.explain(other, spec(1))
+    assert full.__notes__ == ["How full the devices are is not known."]
+    assert not hasattr(other, "__notes__")

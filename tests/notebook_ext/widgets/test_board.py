@@ -14,8 +14,13 @@ def nothing(_worker: object) -> None:
     """Know no worker's memory."""
 
 
+def nowhere(worker: messages.WorkerStatus) -> str:
+    """Know which devices there are, and no more."""
+    return ", ".join(f"GPU {device}" for device in worker.devices)
+
+
 def take(board: Board, *given: Any, at: float = NOW, calls: Any = ()) -> Change:
-    return board.take(status(*given), calls, nothing, at)
+    return board.take(status(*given), calls, nothing, nowhere, at)
 
 
 def test_everything_is_told_once_and_then_what_has_changed() -> None:
@@ -71,7 +76,7 @@ def test_a_pool_that_is_gone_has_no_past() -> None:
 def test_rows_have_what_is_shown() -> None:
     board = Board()
     workers = [worker(1, "f", devices=(0, 2))]
-    board.take(status([pool("f")], workers), [call(1, "f")], lambda each: each.pid, NOW)
+    board.take(status([pool("f")], workers), [call(1, "f")], lambda each: each.pid, nowhere, NOW)
     (pool_row,), (worker_row,) = board.rows("pools"), board.rows("workers")
     assert (pool_row["app"], pool_row["capacity"], pool_row["max"]) == ("demo", 8, None)
     assert (worker_row["memory"], worker_row["devices"]) == (101, "GPU 0, GPU 2")
@@ -82,7 +87,9 @@ def test_rows_have_what_is_shown() -> None:
 def test_what_is_called_by_itself_has_a_row() -> None:
     board, state = Board(), status()
     daily = messages.ScheduleInfo("shop", "report", "every 60 s", NOW + 60)
-    change = board.take(msgspec.structs.replace(state, schedules=[daily]), (), nothing, NOW)
+    change = board.take(
+        msgspec.structs.replace(state, schedules=[daily]), (), nothing, nowhere, NOW
+    )
     (row,) = change.changed["schedules"]
     assert row == {
         "id": "shop/report",
@@ -91,7 +98,7 @@ def test_what_is_called_by_itself_has_a_row() -> None:
         "schedule": "every 60 s",
         "next": NOW + 60,
     }
-    assert board.take(state, (), nothing, NOW).gone["schedules"] == ["shop/report"]
+    assert board.take(state, (), nothing, nowhere, NOW).gone["schedules"] == ["shop/report"]
 
 
 def test_no_section_has_no_rows() -> None:

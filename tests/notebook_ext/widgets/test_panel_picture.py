@@ -13,7 +13,9 @@ from tests.notebook_ext.widgets.boards import NOW, call, pool, status, worker
 def board_of(count: int = 1) -> Board:
     board = Board()
     pools = [pool(f"f<{i}>", backlog=1_234) for i in range(count)]
-    board.take(status(pools, [worker(1, "f<0>")]), [call(1, "f")], lambda _: None, NOW)
+    board.take(
+        status(pools, [worker(1, "f<0>")]), [call(1, "f")], lambda _: None, lambda _: "", NOW
+    )
     return board
 
 
@@ -34,7 +36,9 @@ def test_it_says_when_what_is_called_by_itself_is_called() -> None:
         messages.ScheduleInfo("shop", "report", "every 60 s", NOW),
         messages.ScheduleInfo("shop", "once", "0 9 1 1 * (UTC)", None),
     ]
-    board.take(msgspec.structs.replace(status(), schedules=found), (), lambda _: None, NOW)
+    board.take(
+        msgspec.structs.replace(status(), schedules=found), (), lambda _: None, lambda _: "", NOW
+    )
     shown = to_html("Dashboard", board)
     assert f"{datetime.fromtimestamp(NOW):%Y-%m-%d %H:%M:%S}" in shown, "the local time"  # noqa: DTZ006
     assert "never" in shown
