@@ -73,7 +73,7 @@ rest: setup
 large: setup ## the tests' largest sizes, for some minutes
 	$(VENV_PYTHON) -m pytest -m large
 
-suites: setup ## CPython's, dask's, joblib's and scikit-learn's own tests on our workers
+suites: setup ## CPython's, cloudpickle's, dask's, joblib's and scikit-learn's own tests on our workers
 	$(VENV_PYTHON) -m pip install --quiet --editable ".[suites]"
 	$(VENV_PYTHON) -m pytest tests/suites
 	$(VENV_PYTHON) -m tests.suites

@@ -1,6 +1,7 @@
 """Other projects' own tests on our workers: `make suites`, or `python -m tests.suites [NAME ...]`.
 
-Each suite is a run of pytest over the modules that the project has installed; the table at the end
+Each suite is a run of pytest over the modules that the project has installed, or that `brought`
+has from its repository; the table at the end
 says what passed, what failed and what was left out. Why is above it, in each run's own summary.
 """
 
@@ -11,11 +12,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from tests import leftovers
-from tests.suites.hosting import BASE, FIGURES
+from tests.suites import brought
+from tests.suites.hosting import BASE, FIGURES, TESTS
 from tests.waiting import wait_until
 from tools.own_directories import own_directories, stop_broker
 
@@ -27,6 +30,8 @@ class Suite(NamedTuple):
 
     project: str
     tests: tuple[str, ...]
+    brings: Callable[[Path], Path] | None = None
+    """Puts the tests below a directory, where they are not installed; returns where they are."""
 
 
 FOREST = ("parallel", "parallel_train", "backend_respected")
@@ -47,6 +52,7 @@ SUITES = (
             "sklearn.model_selection.tests.test_search",
         ),
     ),
+    Suite("cloudpickle", ("cloudpickle_tests/cloudpickle_test.py",), brought.cloudpickle),
 )
 
 
@@ -68,7 +74,13 @@ def run(suite: Suite) -> dict[str, float]:
         plugins = ("-p", "tests.suites.hosting", "-p", f"tests.suites.on_{suite.project}")
         quiet = ("-p", "no:randomly", "-p", "no:cacheprovider", "-q", "-rsfExX", "--timeout=300")
         command = [sys.executable, "-m", "pytest", "-c", os.devnull, *plugins, *quiet]
-        names = {FIGURES: str(figures), BASE: str(base), "PYTHONPATH": f"{first}:{ROOT}"}
+        names = {FIGURES: str(figures), BASE: str(base), "PYTHONPATH": f"{first}:{ROOT}:{base}"}
+        if suite.brings is not None:
+            try:
+                names[TESTS] = str(suite.brings(base))
+            except (OSError, subprocess.CalledProcessError) as error:
+                print(f"the tests of {suite.project} are not to be had: {error}")
+                return {"error": 1}
         subprocess.run(
             [*command, f"--rootdir={base}", "--pyargs", *suite.tests],
             cwd=base,

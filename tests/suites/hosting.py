@@ -1,6 +1,6 @@
 """A pytest plugin: tests of another project run on our workers, as they were installed.
 
-`python -m tests.suites` loads it beside one of `on_dask`, `on_joblib`, `on_sklearn`, which say how
+`python -m tests.suites` loads it beside one of `on_cloudpickle`, `on_dask`, …, which say how
 that project comes to our workers and what is left out, and why: `LEFT_OUT` has the reason by a
 pattern of test names; a pattern that fits nothing any more is an error. Nothing of theirs is kept
 here or changed on disk.
@@ -21,6 +21,8 @@ FIGURES = "NOTEBOOK_EXT_SUITE_FIGURES"
 """The environment variable with the path of the file that counts are written to."""
 BASE = "NOTEBOOK_EXT_SUITE_BASE"
 """That with the path of the run's own directory."""
+TESTS = "NOTEBOOK_EXT_SUITE_TESTS"
+"""That with the path of tests that were brought."""
 LEFT = pytest.StashKey[Counter[str]]()
 
 
