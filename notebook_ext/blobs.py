@@ -53,7 +53,7 @@ def begin(session: Session) -> None:
         return
     here.store = store
     here.directory = str(store.directory)
-    here.accounts = Accounts(here.directory, dropping.when_dropped)
+    here.accounts = Accounts(here.directory, dropping.when_dropped, lambda: session.is_idle)
     here.keep = here.accounts.keep
 
 

@@ -103,6 +103,16 @@ class Conversation:
             return False
         return not (self._calls or self._attached_to or self._questions or self._cancels)
 
+    @property
+    def has_words(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._out)
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether an outcome may come of an input that went by a direct line."""
+        return bool(self._lines)
+
     def take(self) -> deque[list[Frame]]:
         """Return the messages to send, each a list of frames, and forget them."""
         out, self._out = self._out, deque()
@@ -359,12 +369,14 @@ class Conversation:
                     message.start, message.count, message.start - message.first, frames
                 )
             return
-        receiver = opened.said.receiver
-        for offset, start, count in self._ours(opened, message.start, message.count):
-            position = message.start - message.first + offset
-            for low, high in opened.end(start, count):
-                receiver.succeeded(low, high - low, position + low - start, frames)
+        news = [
+            (low, high - low, message.start - message.first + offset + low - start)
+            for offset, start, count in self._ours(opened, message.start, message.count)
+            for low, high in opened.end(start, count)
+        ]
         self._let_go(opened)
+        for low, count, position in news:  # last: whoever waits for it runs on
+            opened.said.receiver.succeeded(low, count, position, frames)
 
     def _yielded(self, message: messages.Items, frames: list[bytes]) -> None:
         opened = self._calls.get(message.call)
@@ -505,6 +517,8 @@ class Conversation:
         They may wait for another one (the next in order, the last of several), and what they wait
         for may need the slot that they were given back. Whoever does run on says so after this.
         """
+        if not self._blocked:
+            return
         is_open = call in self._calls or call in self._attached_to
         for blocked in self._blocked.values():
             if call in blocked.calls and (is_open or len(blocked.calls) > 1):

@@ -131,8 +131,11 @@ class Line:
             return waiting
 
     def let_go(self) -> None:
-        """Forget the arguments of a call that has its answer: they may be large."""
+        """Forget a call that has its outcome: that may be large, and its arguments too."""
         self._frames = ()
+        with self._lock:
+            if self._waiting is not None and self._waiting.done:
+                self._waiting = None
 
     def over(self) -> None:
         """Nothing comes by it any more: what has no outcome is called anew. In the I/O thread."""
@@ -384,6 +387,7 @@ class Lines:
             if len(answer) > 2:  # noqa: PLR2004  header and pickles
                 answer = tuple(blobs.taken([*answer])) if is_stored(answer) else answer
             return Ready(payload.loads(answer))
+        line.let_go()
         if waiting.failed:
             return waiting
         found = waiting.result()

@@ -91,6 +91,12 @@ class Session:
         """Whether calls of this process can go through it."""
         return self.pid == os.getpid() and self._link.is_alive
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer is outstanding, and no line open by which one might come."""
+        conversation = self._conversation
+        return conversation.is_idle and not conversation.has_lines and not self.lines.count
+
     def close(self) -> None:
         """Say goodbye: attached calls end, spawned ones go on. Repeatable."""
         if self.pid == os.getpid():

@@ -13,6 +13,8 @@ Not guaranteed: that a worker can read what its client gave up meanwhile.
 
 from __future__ import annotations
 
+import threading
+import time
 import weakref
 from collections import deque
 from functools import lru_cache, partial
@@ -40,6 +42,8 @@ _WAITING: Final = 16
 that does it costs as much as a small one is worth."""
 _TRIMMED: Final = 8
 """So many segments are freed before a look whether that are too many."""
+_LOST_SECONDS: Final = 30.0
+"""So often at most is looked for what nobody accounts for."""
 
 
 class Segment:
@@ -220,18 +224,27 @@ class Accounts:
     """What is needed of the store that this process owns."""
 
     def __init__(
-        self, directory: str, when_dropped: Callable[[object, Callable[[], object]], object]
+        self,
+        directory: str,
+        when_dropped: Callable[[object, Callable[[], object]], object],
+        is_idle: Callable[[], bool] = lambda: False,
     ) -> None:
         """Account for all that lies in `directory`.
 
         Args:
             directory: the store.
             when_dropped: calls its second argument once its first is gone.
+            is_idle: says whether no call is open, whose results may be on their way.
         """
         self.directory = directory
+        self._is_idle = is_idle
+        self._looked_at = time.monotonic()
+        self._writers: list[None] = []
+        """One for each thread that is writing."""
         self._when_dropped = when_dropped
         self._ties: dict[str, _Tie] = {}
         self._gone: deque[_Tie] = deque()
+        self._freeing = threading.Lock()
         self._made = 0
         self._freed = 0
         self._known: weakref.WeakValueDictionary[str, Segment] = weakref.WeakValueDictionary()
@@ -239,7 +252,13 @@ class Accounts:
     def keep(self, buffers: Sequence[memoryview]) -> list[Stored] | None:
         """Put buffers into the store; see `placed`."""
         self._free()
-        return placed(self.directory, buffers, self._account)
+        if time.monotonic() - self._looked_at > _LOST_SECONDS:
+            self.free_lost()
+        self._writers.append(None)
+        try:
+            return placed(self.directory, buffers, self._account)
+        finally:
+            self._writers.pop()
 
     def taken(self, parts: Sequence[bytes]) -> list[bytes]:
         """Return a batch that has come, its buffers accounted for."""
@@ -269,15 +288,31 @@ class Accounts:
         A large segment soon, one of many too; before there is something new, all of them.
         """
         while self._gone:
-            try:
-                name = self._gone.popleft().name
-            except IndexError:
-                return  # another thread does the same
-            del self._ties[name]
-            segments.free(self.directory, name)
-            self._freed += 1
-            if self._freed % _TRIMMED == 0:
+            with self._freeing:  # whoever needs one waits for what another thread is freeing
+                try:
+                    name = self._gone.popleft().name
+                except IndexError:
+                    return
+                del self._ties[name]
+                segments.free(self.directory, name)
+                self._freed += 1
+                is_due = self._freed % _TRIMMED == 0
+            if is_due:
                 segments.trim(self.directory)
+
+    def free_lost(self) -> None:
+        """Free what nobody accounts for: results that came too late, and which the broker dropped.
+
+        What was there before a moment at which no call was open, and nobody wrote, is of no call
+        that anybody waits for.
+        """
+        self._looked_at = time.monotonic()
+        there = [*segments.names(self.directory)]
+        if self._writers or not self._is_idle():
+            return
+        for name in there:
+            if name not in self._known and name not in self._ties:
+                segments.free(self.directory, name)
 
     def knows(self, place: Place) -> bool:
         """Return whether a segment is accounted for."""

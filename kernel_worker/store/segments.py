@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from kernel_worker.wire.frames import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 STORED_BYTES: Final = 256 * 1024
 """Buffers of one value that are smaller together go with the message …"""
@@ -75,6 +75,14 @@ def entries(directory: str) -> list[Entry]:
             if kind in {_FREE, _TAKEN} and token and size.isdigit():
                 found.append(Entry(name, kind == _FREE, int(size)))
     return sorted(found, key=lambda entry: entry.size_bytes)
+
+
+def names(directory: str) -> Iterator[str]:
+    """Yield the names, as a place has them, of the segments of a store that are not free."""
+    for part in ("", f"{DISK}/"):
+        for entry in entries(f"{directory}/{part}"):
+            if not entry.is_free:
+                yield part + entry.name
 
 
 def write(directory: str, buffers: Sequence[memoryview]) -> list[Place] | None:

@@ -33,6 +33,17 @@ def changed(x, path='', gate=''):
     return x
 
 @app.function(max_containers=1)
+def late(x):
+    time.sleep(0.03)  # its outcome comes by the broker
+    return x
+
+large = np.arange(1_000_000, dtype=np.float64)
+
+def large_segments():
+    from kernel_worker.store.segments import entries
+    return sum(entry.size_bytes >= large.nbytes for entry in entries(here.directory))
+
+@app.function(max_containers=1)
 def items(n):
     for at in range(n):
         yield np.full(50_000, at)
@@ -76,6 +87,17 @@ def test_values_of_every_kind_of_call_lie_there_and_nobody_sees_what_others_writ
     typed(kernel, "from notebook_ext import process; process.close()")
     assert stores(own_place) == []
     assert value(kernel, "float(kept[-1])") == 499_999.0
+
+
+def test_calls_in_a_row_need_one_segment_however_their_outcomes_come(
+    start_kernel: KernelStarter, own_place: Place, tmp_path: Path
+) -> None:
+    kernel = start_kernel(tmp_path, own_place.variables)
+    typed(kernel, HEAD + DEFINITIONS)
+    for name in ("late", "echo"):
+        ends = f"[float({name}.remote(large)[-1]) for _ in range(6)]"
+        assert value(kernel, ends) == [999_999.0] * 6
+        assert value(kernel, "large_segments()") == 1
 
 
 def test_a_call_whose_broker_is_killed_has_its_buffers_still(

@@ -51,7 +51,9 @@ def test_a_call_says_objects_and_version_once() -> None:
     one = package(snap=b"x")
     talk.submit(submission("fc-1", heard, package=one), 1, inputs(1), closed=True)
     talk.submit(submission("fc-2", heard, package=one), 1, inputs(1), closed=True)
+    assert talk.has_words
     found = said(talk)
+    assert not talk.has_words
     assert names(found) == ["StoreObject", "StoreObject", "Define", "Submit", "Submit"]
     last = found[-1]
     assert isinstance(last, messages.Submit)
@@ -848,6 +850,7 @@ def test_what_comes_by_the_broker_after_the_first_input_is_the_lines() -> None:
     talk.receive(messages.LineEnded(CALL, 5), [])
     assert line.results == {4: "four"}
     assert line.other == [(4, "stdout", b"said"), "over"]
+    assert not talk.has_lines
 
 
 def test_an_input_of_a_line_is_cancelled_at_its_place() -> None:

@@ -187,3 +187,40 @@ def test_small_segments_wait_to_be_freed_until_they_are_some_or_there_is_somethi
     large = payload.encode_batch([np.zeros(1_000_000)], FORM_VALUE, accounts.keep)
     del large
     assert taken_names(directory) == []
+
+
+def test_what_nobody_accounts_for_is_freed_once_no_call_is_open(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_idle = False
+    accounts = Accounts(directory, at_once, lambda: is_idle)
+    keep = blobs.keep_in(directory)
+    lost = payload.encode_batch([ARRAY], FORM_VALUE, keep)  # by a worker, whose word was dropped
+    kept = payload.encode_batch([(ARRAY, 1)], FORM_ARGS, accounts.keep)
+    accounts.free_lost()
+    assert len(taken_names(directory)) == 2, "its result may be on its way"
+    is_idle = True
+    monkeypatch.setattr(blobs, "_LOST_SECONDS", -1.0)
+    other = payload.encode_batch([(ARRAY + 1, 1)], FORM_ARGS, accounts.keep)
+    places = [frames.place_of(batch[2]) for batch in (kept, other)]
+    assert sorted(taken_names(directory)) == sorted(place.name for place in places)
+    with pytest.raises(DeserializationError):
+        payload.BatchReader(blobs.found(directory, sent(lost)))[0]
+    found: Any = payload.BatchReader(kept)[0]
+    assert (found[0] == ARRAY).all()
+
+
+def test_what_another_thread_is_writing_is_not_taken_for_lost(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = Accounts(directory, at_once, lambda: True)
+    write = segments.write
+
+    def written(*arguments: Any) -> Any:
+        places = write(*arguments)
+        accounts.free_lost()
+        return places
+
+    monkeypatch.setattr(segments, "write", written)
+    batch = payload.encode_batch([(ARRAY, 1)], FORM_ARGS, accounts.keep)
+    assert taken_names(directory) == [frames.place_of(batch[2]).name]
