@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from kernel_worker.appetite import Appetite
 from kernel_worker.errors import Error, ProtocolError
 from kernel_worker.wire import messages
 from kernel_worker.wire.frames import is_stored
@@ -51,8 +52,6 @@ _STOPPED = (
     "calls go on with the next one: nb.calls() lists them."
 )
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
-_MOST_MESSAGES = 256
-"""So many are taken in one turn."""
 _PAUSE_SECONDS = 0.1
 
 
@@ -85,7 +84,7 @@ class Link:
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
         self._send_frame: Callable[..., object] = _unsent
-        self._appetite = 1
+        self._appetite = Appetite()
         self._poller = zmq.Poller()
         self._poller.register(self._wake.descriptor, zmq.POLLIN)
         self._process: int | None = None
@@ -151,7 +150,8 @@ class Link:
             self._give_up()
         if self._socket is None and not self.conversation.is_idle:
             self._look()
-        self._send()
+        if self.conversation.has_words:
+            self._send()
 
     def _patience_ms(self) -> int | None:
         if self._deadline is None:
@@ -173,18 +173,15 @@ class Link:
             send(frames[last], 0, len(frames[last]) < LARGE_BYTES)
 
     def _receive(self) -> None:
-        """Take what is there: at first as much as was there the last time, and twice that next.
-
-        To find that there is no more costs more than another poll.
-        """
-        socket, appetite = self._socket, self._appetite
-        self._appetite = min(2 * appetite, _MOST_MESSAGES)
-        while appetite and socket is not None and socket is self._socket:
-            appetite -= 1
+        """Take what is there, as far as the appetite goes."""
+        socket = self._socket
+        for _ in range(self._appetite.next()):
+            if socket is None or socket is not self._socket:
+                return
             try:
                 frame = socket.recv(_NOBLOCK, False)
             except zmq.Again:
-                self._appetite = 1
+                self._appetite.spoil()
                 return
             frames = [frame.bytes]
             while frame.more:  # it knows: to ask the socket is slow
@@ -304,9 +301,9 @@ class Link:
             self._poller.register(self._process, zmq.POLLIN)
 
     def _broker_died(self) -> None:
-        self._appetite = sys.maxsize  # what it said before it died counts: it may hold outcomes
+        self._appetite.grow(sys.maxsize)  # what it said before it died counts: maybe outcomes
         self._receive()
-        self._appetite = 1
+        self._appetite.spoil()
         self._hang_up()
         self.conversation.lost()
 
@@ -393,8 +390,10 @@ class _WakeUp:
                 pass  # closed meanwhile
 
     def clear(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        try:  # noqa: SIM105  on the way of every call
             os.read(self.descriptor, 8)
+        except BlockingIOError:
+            pass
         self._signalled = False
 
     def close(self) -> None:

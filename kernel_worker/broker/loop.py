@@ -32,6 +32,7 @@ import msgspec
 import zmq
 
 from kernel_worker import rendezvous
+from kernel_worker.appetite import MOST_MESSAGES, Appetite
 from kernel_worker.broker import streams
 from kernel_worker.broker.admission import Admission
 from kernel_worker.broker.adopting import Arrivals
@@ -78,7 +79,6 @@ if TYPE_CHECKING:
 
 Frame = bytes | memoryview
 
-MESSAGES_PER_TURN = 256
 _RETRY_SECONDS = 0.005
 _UPKEEP_SECONDS = 3600.0
 
@@ -128,8 +128,7 @@ class Broker:
         self._exits: list[events.WorkerExited] = []
         self._early: deque[list[Frame]] = deque()
         """What has come while this broker waited for a host agent."""
-        self._appetite = 1
-        """How many messages a turn takes: to find that there is no other costs more than a poll."""
+        self._appetite = Appetite()
 
         self.scheduler = Scheduler(connection.incarnation, connection.leases_from)
         self._commit = Commit(journal, self.objects)
@@ -242,7 +241,7 @@ class Broker:
         patience_ms = self._patience_ms()
         ready = poller.poll(patience_ms)
         if len(ready) > 1:
-            self._appetite = MESSAGES_PER_TURN  # what somebody said before it died comes first
+            self._appetite.grow()  # what somebody said before it died comes first
         for source, _ in ready:
             if self.sockets.brings_messages(source):
                 self._receive()
@@ -271,12 +270,11 @@ class Broker:
         return None if deadline is None else max(0, math.ceil((deadline - now) * 1000))
 
     def _receive(self) -> None:
-        appetite, taken = self._appetite, 0
-        self._appetite = min(2 * appetite, MESSAGES_PER_TURN)
-        while taken < (MESSAGES_PER_TURN if self._exits else appetite):
+        appetite, taken = self._appetite.next(), 0
+        while taken < (MOST_MESSAGES if self._exits else appetite):
             parts = self._early.popleft() if self._early else self.sockets.receive()
             if parts is None:
-                self._appetite = 1
+                self._appetite.spoil()
                 break
             taken += 1
             try:
@@ -625,7 +623,7 @@ class Broker:
         if not self._is_idle():
             return
         rendezvous.withdraw(self.connection)
-        self._appetite = MESSAGES_PER_TURN
+        self._appetite.grow()
         self._receive()  # somebody may have read the connection file just now
         if self.scheduler.has_clients:
             rendezvous.publish(self.connection)
