@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import tempfile
+import threading
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import work
@@ -136,6 +140,42 @@ def first_of_many(system: System, count: int) -> Answer:
 _kept: list[object] = []
 
 
+def killed(system: System, tasks: int, seconds: float, *, kills: bool) -> Answer:
+    """Map over tasks that sleep, and kill a worker when half have begun, where it `kills`.
+
+    Returns:
+        The seconds of the map; how many tasks began a second time (`again`), and how many of these
+        had not begun in the worker that was killed (`others_again`).
+    """
+    path = Path(tempfile.mkdtemp()) / "begun"
+    path.touch()
+    dead: list[int] = []
+
+    def kill() -> None:
+        while len(lines := path.read_text().splitlines()) < tasks // 2:
+            time.sleep(0.001)
+        dead.append(int(lines[-1].split()[1]))
+        os.kill(dead[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    arguments = [(str(path), number, seconds) for number in range(tasks)]
+    at = time.perf_counter()
+    if kills:
+        killer.start()
+    found = system.map(work.begun, arguments)
+    took = time.perf_counter() - at
+    _expect(found, list(range(tasks)))
+    _expect(len(dead), int(kills))
+    where: dict[int, list[int]] = {}
+    for line in path.read_text().splitlines():
+        number, pid = map(int, line.split())
+        where.setdefault(number, []).append(pid)
+    _expect(sorted(where), list(range(tasks)))
+    again = [pids for pids in where.values() if len(pids) > 1]
+    others = [pids for pids in again if dead != pids[:1] or len(pids) > 2]  # noqa: PLR2004  twice
+    return {"seconds": took, "again": len(again), "others_again": len(others)}
+
+
 def close(system: System) -> Answer:
     """End what the system started."""
     system.close()
@@ -153,6 +193,7 @@ ACTIONS: dict[str, Callable[..., Answer]] = {
         echo,
         large_values,
         first_of_many,
+        killed,
         close,
     )
 }

@@ -6,6 +6,7 @@ with what was executed and not with what was asked for (a 1 ms sleep lasts longe
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,20 @@ def sleep(seconds: float) -> float:
     begun = time.perf_counter()
     time.sleep(seconds)
     return time.perf_counter() - begun
+
+
+def begun(task: tuple[str, int, float]) -> int:
+    """Write down that this task begins, and where; sleep, and return its number.
+
+    Args:
+        task: the file, the task's number, how many seconds it sleeps.
+    """
+    path, number, seconds = task
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, b"%d %d\n" % (number, os.getpid()))
+    os.close(file)
+    time.sleep(seconds)
+    return number
 
 
 def burn(seconds: float) -> float:
