@@ -16,6 +16,8 @@ from tests.counting import counted
 
 TIMES = 30
 INPUTS = 100_000
+MAPS = 5
+"""A loaded machine sends results in smaller portions, and each of them costs some calls."""
 
 app = nb.App("counts")
 
@@ -43,7 +45,7 @@ def main() -> None:
     once.remote(1)
     by_broker = least(lambda: once.remote(1))
     list(same.map(range(1_000)))
-    mapped = counted(lambda: list(same.map(range(INPUTS))))
+    mapped = min(counted(lambda: list(same.map(range(INPUTS)))) for _ in range(MAPS))
     found = {"line": by_line, "broker": by_broker, "mapped input": mapped / INPUTS}
     sys.stdout.write(json.dumps(found))
 
