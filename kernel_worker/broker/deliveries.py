@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import Digest
+from kernel_worker.store import carrying
 from kernel_worker.wire import messages
 from kernel_worker.wire.depot import Depot
 
@@ -44,9 +45,20 @@ class Deliveries:
         self._depot = Depot()
         self._asked.clear()
 
-    def arrived(self, peer: bytes, header: bytes, frames: Sequence[Frame]) -> list[Parcel]:
-        """Return what the broker's message becomes here."""
-        if header[1:14] == _STORE_OBJECT:
+    def arrived(
+        self, peer: bytes, header: bytes, frames: Sequence[Frame], *, by_bulk: bool = False
+    ) -> list[Parcel]:
+        """Return what the broker's message becomes here.
+
+        Args:
+            peer: for whom it is.
+            header: of the message.
+            frames: what follows.
+            by_bulk: whether it is another one's matter that it travels once (`freight`).
+        """
+        if header[1:14] == _STORE_OBJECT and len(frames) > 1:
+            frames = (carrying.joined(frames),)
+        if header[1:14] == _STORE_OBJECT and not by_bulk:
             return [(peer, header, self._stored(header, frames))]
         if header[1:7] == _REPLY and self._asked:
             reply = messages.decode_at_client(header)

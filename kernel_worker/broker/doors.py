@@ -25,12 +25,14 @@ import errno
 import logging
 import resource
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import zmq
 from zmq.utils import z85
 
 from kernel_worker import rendezvous
+from kernel_worker.broker.freight import Freights
 from kernel_worker.broker.links import Links
 from kernel_worker.broker.sockets import (
     HIGH_WATER_MESSAGES,
@@ -47,11 +49,13 @@ from kernel_worker.errors import (
 )
 from kernel_worker.keys import Keys
 from kernel_worker.wire import messages, resuming
+from kernel_worker.wire.bulk import LARGE_BYTES
 from kernel_worker.wire.depot import Depot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kernel_worker.broker.freight import Freight
     from kernel_worker.broker.loop import Broker
     from kernel_worker.broker.sockets import Frame
     from kernel_worker.keys import Role
@@ -77,18 +81,23 @@ _log = logging.getLogger(__name__)
 class _Far:
     """A client of another machine, or a link."""
 
-    __slots__ = ("connection", "depot", "goes_on", "is_link", "key", "reachable", "stream")
+    __slots__ = ("connection", "depot", "freight", "goes_on", "key", "reachable", "stream")
 
-    def __init__(self, key: str, stream: resuming.Stream, *, is_link: bool) -> None:
+    def __init__(self, key: str, stream: resuming.Stream) -> None:
         self.key = key
         self.stream = stream
-        self.is_link = is_link
+        self.freight: Freight | None = None
+        """What goes by a link; a client has none."""
         self.depot = Depot()
         """The objects that a link's other end has."""
         self.connection = b""
         """What the ROUTER calls its connection: each has a name of its own."""
         self.goes_on = False
         self.reachable = True
+
+    @property
+    def is_link(self) -> bool:
+        return self.freight is not None
 
 
 class Doors(Sockets):
@@ -113,6 +122,7 @@ class Doors(Sockets):
         self._stop = broker.stop
         self._timers, self._now = broker.timers, broker.now
         self._links = Links(broker, settings, on_unreachable, self.forget)
+        self._freights = Freights(broker.watches, self._timers, self._now)
         self._far: dict[bytes, _Far] = {}
         self._peers: dict[bytes, bytes] = {}
         """By connection."""
@@ -331,10 +341,14 @@ class Doors(Sockets):
             self._push(peer, far)
         elif link := self._links.of(peer):
             far = self._far[link]
+            assert far.freight is not None  # noqa: S101  it is a link
+            key = None
             if header[1:14] == _STORE_OBJECT:
-                frames = _once(far.depot, header, frames)
-            far.stream.put([peer, header, *frames])
-            self._push(link, far)
+                if len(frames) > 1 or len(frames[0]) >= LARGE_BYTES:
+                    key = header
+                else:
+                    frames = _once(far.depot, header, frames)
+            far.freight.put([peer, header, *frames], key=key)
         else:
             super().send(peer, header, frames)
 
@@ -359,14 +373,20 @@ class Doors(Sockets):
         """Drop what waits for a peer that will not come back."""
         far = self._far.pop(peer, None)
         if far is None:
+            through = self._far.get(self._links.of(peer))
+            if through is not None and through.freight is not None:
+                through.freight.forget(peer)
             self._links.forget(peer)
             super().forget(peer)
-        else:
-            self._peers.pop(far.connection, None)
+            return
+        self._peers.pop(far.connection, None)
+        if far.freight is not None:
+            self._freights.end(far.freight)
 
     def close(self) -> None:
         """Close both after a short while for what is being sent."""
         self._shut()
+        self._freights.close()
         super().close()
 
     # ---- what comes by the door -----------------------------------------------------------------
@@ -405,9 +425,11 @@ class Doors(Sockets):
         word = far.stream.due_word()
         if word is not None:
             attempt(self._send_far, [connection, word])
-        return self._through(peer, message) if far.is_link else [peer, *message]
+        if far.freight is None:
+            return [peer, *message]
+        return self._through(peer, far.freight, message)
 
-    def _through(self, link: bytes, message: list[Frame]) -> list[Frame] | None:
+    def _through(self, link: bytes, freight: Freight, message: list[Frame]) -> list[Frame] | None:
         """Return what somebody has said through a link."""
         self._links.hear(link)
         if len(message) == 1:
@@ -417,8 +439,10 @@ class Doors(Sockets):
             else:
                 self._links.says(link, said)
             return None
-        self._links.admit(link, bytes(message[0]))
-        return message
+        whole, _ = freight.unpacked(message)
+        if whole:
+            self._links.admit(link, bytes(whole[0]))
+        return whole or None
 
     def _answers_pulse(self, connection: bytes, mark: resuming.Mark, key: str) -> bool:
         """Answer a link that asks, on its second connection, whether anybody is there."""
@@ -455,15 +479,23 @@ class Doors(Sockets):
         else:
             if far is not None:
                 self._lose_far(peer, far, "anew")
-            far = self._far[peer] = _Far(key, resuming.Stream(mark.stream), is_link=is_link)
+            far = self._far[peer] = _Far(key, resuming.Stream(mark.stream))
+            if is_link:
+                far.freight = self._freights.begin(self.door, partial(self._forward, peer, far))
         if far.connection != connection:
             self._peers.pop(far.connection, None)
         far.connection = connection
         self._peers[connection] = peer
         self._expect_look()
-        if is_link:
-            self.greet(peer, self._links.meet(peer, name))
+        if far.freight is not None:
+            way = self._freights.way(far.freight)
+            self.greet(peer, self._links.meet(peer, name, way))
         return peer
+
+    def _forward(self, link: bytes, far: _Far, message: Sequence[Frame]) -> None:
+        """Send a message by a link, whose large frames are there."""
+        far.stream.put(message)
+        self._push(link, far)
 
     def _lose_far(self, peer: bytes, far: _Far, why: str) -> None:
         """A client or a link is gone for good."""

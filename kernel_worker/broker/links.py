@@ -81,7 +81,7 @@ class Links:
         """Return the link through which a peer speaks, or nothing."""
         return self._guests.get(peer, b"")
 
-    def meet(self, link: bytes, name: str) -> bytes:
+    def meet(self, link: bytes, name: str, way: messages.BulkWay) -> bytes:
         """Note that a link has said Hello; return what to answer."""
         now = self._broker.now()
         if link not in self._links:
@@ -94,7 +94,7 @@ class Links:
             self._expect_look()
         to = self._broker.connection
         welcome = messages.Welcome(
-            to.incarnation, to.machine, self._lease_seconds, self._fence_seconds
+            to.incarnation, to.machine, self._lease_seconds, self._fence_seconds, way
         )
         return messages.encode(welcome)
 

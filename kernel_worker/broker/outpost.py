@@ -34,7 +34,9 @@ import zmq
 
 from kernel_worker import directories, keys, rendezvous, settings
 from kernel_worker.broker.agent import LocalAgent
+from kernel_worker.broker.bulk import Dialler, Exchange, place_of
 from kernel_worker.broker.deliveries import Deliveries
+from kernel_worker.broker.freight import Freight
 from kernel_worker.broker.links import LOOKS
 from kernel_worker.broker.sockets import Sockets
 from kernel_worker.broker.watches import Timers, Watches
@@ -44,15 +46,20 @@ from kernel_worker.model import PROTOCOL_MAJOR, WorkerId
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kernel_worker.broker.deliveries import Parcel
     from kernel_worker.keys import Invitation
     from kernel_worker.rendezvous import Connection
 
 MOST_KEPT_BYTES: Final = 64 << 20
-"""While so much has not arrived at the broker, workers wait."""
+"""While so much has not arrived at the broker, workers wait; …"""
+MOST_HELD_BYTES: Final = 1 << 30
+"""… and while so much waits for the bulk connection."""
 MESSAGES_PER_TURN: Final = 256
 RETRY_SECONDS: Final = 0.005
 DRAIN_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 0.1
 FENCED_SECONDS: Final = 2.0
 """How long the agent may take to end when its time is over."""
 _log = logging.getLogger(__name__)
@@ -149,6 +156,10 @@ class Outpost:
         """Who makes calls in which worker."""
         self._live: set[WorkerId] = set()
         self._deliveries = Deliveries()
+        self._freight: Freight | None = None
+        """What goes by the link: there from the first Welcome on."""
+        self._way = b""
+        """Which session it has."""
         self._is_draining = False
         self._status: int | None = None
 
@@ -162,6 +173,8 @@ class Outpost:
         finally:
             self._agent.stop()
             self._say_goodbye()
+            if self._freight is not None:
+                self._freight.close()
             self._sockets.close()
             self._far.close(500)
             self._pulse.close()
@@ -187,7 +200,10 @@ class Outpost:
 
     def _end_if_drained(self) -> None:
         if self._is_draining and not self._live:
-            self._status = 0
+            if self._held_bytes():
+                self._timers.set("drained", time.monotonic() + _LOOK_SECONDS, self._end_if_drained)
+            else:
+                self._status = 0
 
     # ---- a turn ---------------------------------------------------------------------------------
 
@@ -208,7 +224,8 @@ class Outpost:
         self._timers.run(time.monotonic())
         if self._sockets.is_congested:
             self._sockets.retry()
-        may_read = self._far.kept_bytes < MOST_KEPT_BYTES
+        is_held_up = self._held_bytes() > MOST_HELD_BYTES
+        may_read = self._far.kept_bytes < MOST_KEPT_BYTES and not is_held_up
         if may_read is not self._is_reading:
             self._is_reading = may_read
             if may_read:
@@ -239,7 +256,7 @@ class Outpost:
                 peer, header = bytes(parts[0]), bytes(parts[1])
                 answer = self._note(peer, header)
                 if answer is None:
-                    self._far.send([peer, *parts[1:]])
+                    self._say([peer, *parts[1:]], self._lane_of(peer, header))
                 for parcel in answer or ():
                     self._sockets.send(*parcel)
 
@@ -267,21 +284,38 @@ class Outpost:
             elif isinstance(message, messages.WorkerExited):
                 self._worker_gone(message.worker)
 
+    def _say(self, message: Sequence[bytes | memoryview], lane: bytes = b"") -> None:
+        """Tell the broker what somebody here says, or what is said for him."""
+        if self._freight is not None:
+            self._freight.put(message, lane)
+
+    def _held_bytes(self) -> int:
+        return 0 if self._freight is None else self._freight.held_bytes
+
+    def _lane_of(self, peer: bytes, header: bytes) -> bytes:
+        """Return behind whose messages one goes: a worker's death goes behind its last words."""
+        if peer == self._host and header[1:15] == _WORKER_EXITED and self._freight is not None:
+            message = messages.decode_at_broker(header)
+            if isinstance(message, messages.WorkerExited):
+                worker = message.worker.encode()
+                return worker if self._freight.is_waiting(worker) else b""
+        return b""
+
     def _worker_gone(self, worker: WorkerId) -> None:
         """What it called is of no use any more; no connection tells the broker that it is gone."""
         self._live.discard(worker)
         self._sockets.forget(worker.encode())
         for guest in self._guests.pop(worker, ()):
             for peer, header, frames in self._deliveries.gone(guest):
-                self._far.send([peer, header, *frames])
+                self._say([peer, header, *frames])
             self._sockets.forget(guest)
-            self._far.send([guest, _BYE])
+            self._say([guest, _BYE])
         self._timers.set("drained", time.monotonic(), self._end_if_drained)
 
     def _agent_died(self) -> None:
         """Say so for it."""
         if self._host:
-            self._far.send([self._host, _BYE])
+            self._say([self._host, _BYE])
         self._host = b""
         for worker in list(self._live | self._guests.keys()):
             self._worker_gone(worker)
@@ -290,9 +324,13 @@ class Outpost:
         """The agent has ended: nobody need wait for the end of the lease to know that."""
         self._agent_died()
         deadline = time.monotonic() + FENCED_SECONDS
-        while self._welcome is not None and self._far.kept_bytes and time.monotonic() < deadline:
+        while self._welcome is not None and time.monotonic() < deadline:
+            if not self._far.kept_bytes + self._held_bytes():
+                break
             if self._poller.poll(50):
                 self._note_changes()
+                if self._freight is not None:
+                    self._freight.hear_exchange()
                 while self._far.socket.poll(0):
                     self._far.taken(self._far.socket.recv_multipart())
                 while self._sockets.receive() is not None:
@@ -312,9 +350,15 @@ class Outpost:
             message: list[Any] = self._far.taken(frames)
             if len(message) == 1:
                 self._greeted(messages.decode_at_client(message[0]))
-            elif message:
-                for parcel in self._deliveries.arrived(message[0], message[1], message[2:]):
-                    self._sockets.send(*parcel)
+            elif message and self._freight is not None:
+                self._deliver(*self._freight.unpacked(message))
+
+    def _deliver(self, message: list[Any], by_bulk: bool) -> None:  # noqa: FBT001  as it came
+        if message:
+            peer, header, *frames = message
+            arrived = self._deliveries.arrived(bytes(peer), header, frames, by_bulk=by_bulk)
+            for parcel in arrived:
+                self._sockets.send(*parcel)
 
     def _note_changes(self) -> None:
         for change in self._far.changes():
@@ -330,6 +374,7 @@ class Outpost:
             self._status = 1
             return
         known, self._welcome = self._welcome, said
+        self._carry(said)
         if known is None:
             _log.info("linked to the broker at %s", self._invitation.address)
             self._pulse.answered_at = time.monotonic()
@@ -339,6 +384,20 @@ class Outpost:
         if self._far.was_forgotten or known.incarnation != said.incarnation:
             _log.warning("the broker does not know what runs here, and says what may go on")
             self._cut_workplace()
+
+    def _carry(self, said: messages.Welcome) -> None:
+        """Have large frames go as the broker says, unless they do."""
+        way = said.bulk
+        if way is None or (self._freight is not None and self._way == way.session):
+            return
+        if self._freight is not None:
+            self._freight.close()
+        exchange = Exchange(way.session, way.secret)
+        forward, now = self._far.send, time.monotonic
+        self._freight = Freight(exchange, forward, self._watches, self._timers, now)
+        self._way = way.session
+        if way.port:
+            Dialler(exchange, place_of(self._invitation.address)[0], way.port)
 
     def _cut_workplace(self) -> None:
         """Let the agent find that its broker is gone, and the next one."""
@@ -413,6 +472,7 @@ class _Signals:
 
 _BYE: Final = messages.encode(messages.Bye())
 _HELLO: Final = b"\xa5hello"
+_WORKER_EXITED: Final = b"\xadworker_exited"
 
 
 def main(arguments: list[str] | None = None) -> int:

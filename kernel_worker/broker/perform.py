@@ -173,9 +173,8 @@ class Performer:
         if content is None:
             _log.error("object %s is named but not here", digest)
             return
-        if store:
-            content = carrying.content(store, content)
-        self._send(routing, messages.encode(messages.StoreObject(digest)), (content,))
+        frames = carrying.content(store, content) if store else (content,)
+        self._send(routing, messages.encode(messages.StoreObject(digest)), frames)
 
     # ---- clients ----------------------------------------------------------------------------
 

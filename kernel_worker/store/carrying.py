@@ -35,17 +35,26 @@ def batch(directory: str, parts: Sequence[Frame]) -> Sequence[Frame]:
     return [front, parts[1], *(_buffer(directory, frame) for frame in parts[2:])]
 
 
-def content(directory: str, found: Frame) -> Frame:
-    """Return an object with its buffers in it.
+def content(directory: str, found: Frame) -> list[Frame]:
+    """Return an object, and behind it its buffers: `joined` makes one of them.
 
     Raises:
         DeserializationError: they are not there any more.
     """
     if bytes(found[: len(MARK)]) != MARK:
-        return found
+        return [found]
     parts = msgspec.msgpack.decode(found[len(MARK) :], type=list[bytes])
-    whole = [batches.inline(_buffer(directory, frame)) for frame in parts[2:]]
-    return MARK + msgspec.msgpack.encode([*parts[:2], *whole])
+    front = MARK + msgspec.msgpack.encode(parts[:2])
+    return [front, *(_buffer(directory, frame) for frame in parts[2:])]
+
+
+def joined(parts: Sequence[Frame]) -> Frame:
+    """Return the object with its buffers in it that `content` has taken apart."""
+    if len(parts) == 1:
+        return parts[0]
+    front = msgspec.msgpack.decode(parts[0][len(MARK) :], type=list[bytes])
+    whole = map(batches.inline, parts[1:])
+    return MARK + msgspec.msgpack.encode([*front, *whole])
 
 
 def _buffer(directory: str, frame: Frame) -> memoryview:
@@ -54,7 +63,7 @@ def _buffer(directory: str, frame: Frame) -> memoryview:
         return buffer
     place = batches.place_of(frame)
     try:
-        return memoryview(bytes(segments.fetch(directory, place)))  # whatever becomes of it there
+        return memoryview(segments.fetch(directory, place))
     except OSError as error:
         message = f"a buffer of {place.nbytes:,} bytes is not there any more: {error}"
         raise DeserializationError(message) from error

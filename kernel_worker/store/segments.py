@@ -273,6 +273,8 @@ class Mapping(mmap.mmap):
 
     holds: object
     """What is to live as long as it does."""
+    place: tuple[str, Place]
+    """The store, and where in it: no other buffer ever has the same."""
 
 
 class _Known(weakref.ref[Mapping]):
@@ -306,6 +308,7 @@ def fetch(directory: str, place: Place, holds: object = None) -> Mapping | bytea
         os.close(file)
     if isinstance(found, Mapping):
         found.holds = holds
+        found.place = directory, place
         _note(found, directory, place)
     return found
 

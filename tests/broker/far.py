@@ -13,7 +13,7 @@ import zmq
 
 from kernel_worker import rendezvous, settings
 from kernel_worker.broker.doors import Doors
-from kernel_worker.broker.watches import Timers
+from kernel_worker.broker.watches import Timers, Watches
 from kernel_worker.far import Far
 from kernel_worker.keys import Invitation, Keys
 from kernel_worker.rendezvous import Connection, journal_path
@@ -102,6 +102,7 @@ class Around:
         rendezvous.prepare_journal(self.settings)
         self.connection = Connection(f"ipc://{directory}/s", 0, "", "", "")
         self.timers = Timers()
+        self.watches = Watches()
         self.losses: list[tuple[bytes, str]] = []
         self.stopped: list[str] = []
         self.doors = Doors(self, self.settings, self.lose)  # type: ignore[arg-type]

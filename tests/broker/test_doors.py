@@ -484,6 +484,7 @@ def around(short_dir: Path) -> Iterator[Around]:
     made = Around(short_dir)
     yield made
     made.doors.close()
+    made.watches.close()
 
 
 def test_a_hello_that_is_read_after_the_next_one_changes_nothing(around: Around) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from kernel_worker.broker.bulk import DOWN, UP, Dialler, Exchange
 from kernel_worker.far import Far
 from kernel_worker.keys import Keys
 from kernel_worker.model import HostResources
@@ -138,3 +139,22 @@ def test_nobody_speaks_through_a_link_for_somebody_else(
         speaker.far.send([messages.encode(messages.Bye())])
     wait_until(lambda: not hosts(client), what="they have left")
     client.close()
+
+
+def test_a_revoked_host_is_cut_off_from_bulk_too(
+    broker: Listening, link: Callable[..., LinkSpeaker]
+) -> None:
+    way = welcome(link("box")).bulk
+    assert way is not None
+    assert repr(way) == f"BulkWay({way.port}, …)"
+    assert way.__rich_repr__() == [("port", way.port)]
+    exchange = Exchange(way.session, way.secret)
+    Dialler(exchange, "127.0.0.1", way.port)
+    wait_until(lambda: UP in exchange.news(), what="it is let in")
+    keys, client = Keys(journal_path(broker.settings).parent), Client(broker)
+    keys.revoke("box")
+    client.ask("keys", "", int)
+    wait_until(lambda: DOWN in exchange.news(), what="it is cut off")
+    wait_until(lambda: "no link has that session" in broker.logged(), what="it is refused")
+    client.close()
+    exchange.close()

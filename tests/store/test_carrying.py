@@ -35,12 +35,12 @@ def test_a_batch_brings_its_buffers(directory: str, accounts: Accounts) -> None:
 
 def test_an_object_brings_its_buffers(directory: str, accounts: Accounts) -> None:
     parts = payload.encode_batch([{"table": ARRAY, "x": SMALL}], FORM_VALUE, accounts.keep)
-    carried = carrying.content(directory, Content.of(parts))
+    carried = carrying.joined(carrying.content(directory, Content.of(parts)))
     assert len(carried) > ARRAY.nbytes
     reader = payload.BatchReader(blobs.opened("/nowhere", bytes(carried)))
     for _ in range(2):
         assert (reader[0]["table"] == ARRAY).all()  # type: ignore[index]
-    assert carrying.content(directory, b"a pickle") == b"a pickle"
+    assert carrying.joined(carrying.content(directory, b"a pickle")) == b"a pickle"
 
 
 def test_what_is_gone_is_told(directory: str, accounts: Accounts) -> None:

@@ -46,6 +46,24 @@ class Hello(Tagged, tag="hello"):
     host has said is lost: it is about to dial anew."""
 
 
+class BulkWay(msgspec.Struct, frozen=True, array_like=True):
+    """How the large frames of a link go: see `wire.bulk`."""
+
+    port: int
+    """Of the broker's machine; 0 where there is none."""
+    session: bytes
+    """Names this link there."""
+    secret: bytes
+    """Who knows it is that link, or the broker."""
+
+    def __repr__(self) -> str:
+        return f"BulkWay({self.port}, …)"
+
+    def __rich_repr__(self) -> list[tuple[str, int]]:
+        """Show what `repr` does."""
+        return [("port", self.port)]
+
+
 class Welcome(Tagged, tag="welcome"):
     """The answer to `Hello`."""
 
@@ -56,6 +74,8 @@ class Welcome(Tagged, tag="welcome"):
     """To a link: for how long it may be silent before its inputs are given to others …"""
     fence_seconds: float = 0.0
     """… and after how long without an answer it kills all that it has."""
+    bulk: BulkWay | None = None
+    """To a link: how large frames go."""
 
 
 class Refused(Tagged, tag="refused"):
