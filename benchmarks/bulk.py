@@ -49,7 +49,7 @@ app = nb.App("bulk")
 def there(x):
     return x
 
-@app.function(max_containers=2)
+@app.function(min_containers=2, max_containers=2)
 def here(x):
     return x
 
@@ -63,6 +63,7 @@ def rate(function, count=200_000):
     assert sum(1 for _ in function.map(range(count))) == count
     return count / (time.perf_counter() - began)
 
+list(here.map(range(1000)))  # its workers are there before there is another machine
 print("ready", flush=True)
 for line in sys.stdin:
     what, number = line.split()
@@ -117,7 +118,7 @@ def said(process: subprocess.Popen[str]) -> str:
     """Return the next line that a process says."""
     line = process.stdout.readline() if process.stdout else ""
     if not line:
-        raise SystemExit(f"{process.args}: ended with {process.wait()}")
+        raise SystemExit(f"{process.args!r}: ended with {process.wait()}")
     return line.strip()
 
 
@@ -318,9 +319,9 @@ def site(machines: Machines, options: argparse.Namespace, figures: dict[str, lis
     with tempfile.TemporaryDirectory(prefix="nbb") as directory, contextlib.ExitStack() as stack:
         made = Site(machines, Path(directory))
         stack.callback(made.types, "broker", "stop")
-        made.hosts(1, stack)
         with made.notebook() as notebook:
             said(notebook)
+            made.hosts(1, stack)
             tell(notebook, f"map {options.rounds}")
             rates = json.loads(said(notebook))
             ratios = [there / here for here, there in rates]

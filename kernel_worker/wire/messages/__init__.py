@@ -16,6 +16,7 @@ from kernel_worker.errors import ProtocolError
 from kernel_worker.wire.messages.anybody import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
+    BulkWay,
     Bye,
     Hello,
     Refused,
@@ -121,6 +122,7 @@ __all__ = [
     "AttachKernel",
     "AttachedKernel",
     "Blocked",
+    "BulkWay",
     "Bye",
     "CallFilter",
     "CallInfo",
