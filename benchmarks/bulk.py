@@ -32,7 +32,7 @@ from tests.network import Network, why_not
 
 MB: Final = 1_000_000
 PORT: Final = 9465
-CURVE_MB: Final = 64
+CURVE_MB: Final = 256
 GOALS: Final = {
     "sealed, to the host, GB/s": 0.5,
     "sealed, from the host, GB/s": 0.5,

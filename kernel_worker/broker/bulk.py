@@ -346,9 +346,11 @@ class Listener:
         host, port = place_of(door)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._wire = socket.create_server((host, port + 1), family=family)
+            place = (host, port + 1)
+            self._wire = socket.create_server(place, family=family)
         except (OSError, OverflowError):
-            self._wire = socket.create_server((host, 0), family=family)
+            place = (host, 0)
+            self._wire = socket.create_server(place, family=family)
         self.port: int = self._wire.getsockname()[1]
         self._exchanges: dict[bytes, Exchange] = {}
         self._unproved = threading.BoundedSemaphore(MOST_UNPROVED)
