@@ -232,7 +232,8 @@ def host() -> None:
 def host_start(**options: object) -> None:
     """Run workers here, until this is interrupted (Ctrl-C, SIGTERM).
 
-    What runs then may end; a second one does not wait. It dials the broker, at two ports, and listens at none.
+    What runs then may end; a second one does not wait. It dials the broker, at two ports, and
+    listens at none.
     """
     command = [sys.executable, "-P", "-m", "kernel_worker.broker.outpost"]
     for name, value in options.items():
