@@ -359,6 +359,27 @@ def done(value: T) -> Waiting[T]:
     return waiting
 
 
+def in_thread(act: Callable[[], T]) -> Waiting[T]:
+    """Do `act` in a thread of its own; return a waiting for what it returns or raises."""
+    waiting: Waiting[T] = Waiting()
+
+    def work() -> None:
+        try:
+            found = act()
+        except BaseException as error:  # noqa: BLE001  raised where one waits
+            failure = error
+
+            def failed() -> T:
+                raise failure
+
+            waiting.complete(failed, failed=True)
+        else:
+            waiting.complete(lambda: found)
+
+    threading.Thread(target=work, name="notebook-ext work", daemon=True).start()
+    return waiting
+
+
 class BoundTwin(Generic[P, T]):
     """One operation of one object, with its two surfaces."""
 
@@ -430,6 +451,22 @@ class Twin(Generic[S, P, T]):
         if instance is None:
             return self
         return BoundTwin(self._body.__get__(instance, owner))
+
+
+class ClassTwin(Generic[S, P, T]):
+    """What `@class_twin` makes of a class method: gives `BoundTwin`s."""
+
+    def __init__(self, body: classmethod[S, P, Waiting[T]]) -> None:
+        self._body = body
+        self.__doc__ = body.__doc__
+
+    def __get__(self, instance: object, owner: type[S]) -> BoundTwin[P, T]:
+        return BoundTwin(self._body.__get__(None, owner))
+
+
+def class_twin(body: classmethod[S, P, Waiting[T]]) -> ClassTwin[S, P, T]:
+    """Make the two surfaces of a class method that starts an operation; stands above that."""
+    return ClassTwin(body)
 
 
 def twin(body: Callable[Concatenate[S, P], Waiting[T]]) -> Twin[S, P, T]:

@@ -66,15 +66,19 @@ class Shelves:
     # ---- what clients say -----------------------------------------------------------------------
 
     def use(self, client: Client, said: messages.UseShelf, frames: Sequence[Frame]) -> None:
-        """Do an act, and answer when that is written.
+        """Do an act, and answer when that is written; or at once why it cannot be one.
 
         Raises:
-            ProtocolError: it is none that a client may say.
+            ProtocolError: a number in it is none that a client may say.
         """
         check_numbers(said)
         _check_requests(said.received)
         act, who = said.act, (client.id, said.request)
-        _check(act, frames)
+        try:
+            _check(act, frames)
+        except ProtocolError as error:  # an answer: whoever asks waits for one
+            self._answer(who, Answer(str(error), error="InvalidError"))
+            return
         self._users.add(client.id)
         if said.received:
             self._step(lambda kept: kept.received(client.id, said.received))
@@ -177,6 +181,8 @@ class Shelves:
             act, frames = self._waiting[who]
             self._end(who, answer, self._turns.satisfied(who))
             self._supply_by(act, frames)
+            if isinstance(act, Add):  # there may be room for the next one too
+                self._supply("add", act.shelf.name, act.partition, 1)
             return
         verdict, others = self._turns.in_vain(who, self._now())
         if verdict == "again":
@@ -216,6 +222,7 @@ class Shelves:
     def _supply_items(self, places: Sequence[tuple[str, bytes, int]]) -> None:
         for name, partition, count in places:
             self._supply("take", name, partition, count)
+            self._supply("await", name, partition, _MANY)
 
     def _make_room(self, name: str, count: int) -> None:
         """Have those try who wait for room in any partition: all share what a queue may hold."""

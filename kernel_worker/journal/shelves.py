@@ -330,6 +330,13 @@ class Shelves:
         self._grow(shelf, -count, -size)
         return int(count)
 
+    def _drop_late(self, shelf: int, now: float) -> None:
+        """Remove all partitions of a shelf whose time is over."""
+        for (partition,) in self._db.execute(
+            "SELECT id FROM partitions WHERE shelf = ? AND expires_at <= ?", (shelf, now)
+        ).fetchall():
+            self._drop(partition)
+
     def _new_partition(self, shelf: int, name: bytes, now: float) -> int:
         late = self._db.execute(
             "SELECT id FROM partitions WHERE expires_at <= ? LIMIT ?", (now, _LEAVING)
@@ -350,11 +357,10 @@ class Shelves:
     def _add(self, act: Add, frames: Sequence[Frame], client: str, now: float) -> Answer:
         shelf, size = self._shelf(act.shelf, client, now), sum(map(len, frames))
         key = self._partition(act, client, now)
-        held, held_bytes = self._db.execute(
-            "SELECT coalesce((SELECT count FROM partitions WHERE id = ?), 0), size FROM shelves"
-            " WHERE id = ?",
-            (key, shelf),
-        ).fetchone()
+        held, held_bytes = self._held(key, shelf)
+        if held_bytes + size > words.SHELF_BYTES:
+            self._drop_late(shelf, now)
+            held, held_bytes = self._held(key, shelf)
         if held + len(frames) > words.PARTITION_ITEMS or held_bytes + size > words.SHELF_BYTES:
             raise _Refused(words.FULL, _too_much(act.shelf, held, held_bytes))
         if not key:
@@ -369,6 +375,15 @@ class Shelves:
         )
         self._grow(shelf, len(frames), size)
         return Answer(len(frames))
+
+    def _held(self, partition: int, shelf: int) -> tuple[int, int]:
+        """Return how many items a partition holds, and how many bytes all of its queue."""
+        found: tuple[int, int] = self._db.execute(
+            "SELECT coalesce((SELECT count FROM partitions WHERE id = ?), 0), size FROM shelves"
+            " WHERE id = ?",
+            (partition, shelf),
+        ).fetchone()
+        return found
 
     def _take(self, act: Take, client: str, request: int, now: float) -> Answer:
         key = self._partition(act, client, now)
@@ -413,10 +428,7 @@ class Shelves:
             key, table = self._shelf(act.shelf, client, now), "shelves"
         elif act.every:
             key, table = self._shelf(act.shelf, client, now), "shelves"
-            for (partition,) in self._db.execute(
-                "SELECT id FROM partitions WHERE shelf = ? AND expires_at <= ?", (key, now)
-            ).fetchall():
-                self._drop(partition)
+            self._drop_late(key, now)
         else:
             key, table = self._partition(act, client, now), "partitions"
         row = self._db.execute(f"SELECT count FROM {table} WHERE id = ?", (key,)).fetchone()  # noqa: S608  our own words

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import queue as queues
 import sys
 from datetime import datetime
@@ -267,7 +268,7 @@ def volume_ls(name: str, path: str) -> None:
     for entry in entries:
         at = datetime.fromtimestamp(entry.mtime).astimezone().strftime("%Y-%m-%d %H:%M")
         mark = "/" if entry.type.name == "DIRECTORY" else ""
-        click.echo(f"{entry.size:>12,}  {at}  {entry.path}{mark}")
+        click.echo(f"{entry.size:>12,}  {at}  {_in_one_line(entry.path)}{mark}")
 
 
 @volume_group.command("put")
@@ -292,14 +293,15 @@ def volume_put(force: bool, name: str, local: str, remote: str) -> None:  # noqa
 def volume_get(force: bool, name: str, remote: str, local: str) -> None:  # noqa: FBT001  a flag
     """Copy the file REMOTE of NAME to LOCAL; - prints it."""
     with _of_the_system():
-        chunks = _volume(name).read_file(remote)
+        chunks = iter(_volume(name).read_file(remote))
+        first = next(chunks, b"")  # before anything is made here: it may not be there
         if local == "-":
-            for chunk in chunks:
+            for chunk in itertools.chain([first], chunks):
                 click.echo(chunk, nl=False)
             return
         target = Path(local) / Path(remote).name if Path(local).is_dir() else Path(local)
         with target.open("wb" if force else "xb") as file:
-            file.writelines(chunks)
+            file.writelines(itertools.chain([first], chunks))
 
 
 @volume_group.command("cp")
@@ -308,6 +310,8 @@ def volume_get(force: bool, name: str, remote: str, local: str) -> None:  # noqa
 @click.argument("paths", nargs=-1, required=True)
 def volume_cp(recursive: bool, name: str, paths: tuple[str, ...]) -> None:  # noqa: FBT001  a flag
     """Copy the first of PATHS within NAME to the last one, or all but that into it."""
+    if len(paths) == 1:
+        raise click.UsageError("give what to copy, and then to where")
     with _of_the_system():
         _volume(name).copy_files(paths[:-1], paths[-1], recursive=recursive)
 
@@ -368,6 +372,11 @@ def _read(text: str, *, literal: bool) -> Any:
 
 def _shown(value: object) -> str:
     return value if isinstance(value, str) else repr(value)
+
+
+def _in_one_line(name: str) -> str:
+    """Return a file's name, with what a terminal would not show as `repr` has it."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
 
 
 def _show_some(lines: Iterable[str], count: int) -> None:

@@ -32,14 +32,13 @@ def packed(value: object, what: str, limit_bytes: int = words.VALUE_BYTES) -> by
     pickled = payload.pickled(value, what)
     size = len(pickled.data) + sum(map(len, pickled.buffers))
     if size > limit_bytes:
-        raise RequestSizeError(
-            f"the {what} is {size / 2**20:,.1f} MiB, pickled; allowed are"
-            f" {limit_bytes / 2**20:,g} MiB. Put what is larger into a file of a Volume, and its"
-            " name here."
-        )
-    if pickled.buffers:
-        return _IN_PARTS + stored.packed(pickled)
-    return _ONE_PIECE + pickled.data
+        raise _too_large(what, size, limit_bytes)
+    if not pickled.buffers:
+        return _ONE_PIECE + pickled.data
+    parts = stored.packed(pickled)  # which are aligned: a little more than what was pickled
+    if len(parts) > limit_bytes:
+        raise _too_large(what, len(parts), limit_bytes)
+    return _IN_PARTS + parts
 
 
 def unpacked(frame: bytes) -> Any:
@@ -57,6 +56,14 @@ def unpacked(frame: bytes) -> Any:
     except Exception as error:
         message = f"cannot be unpickled here: {type(error).__name__}: {error}"
         raise DeserializationError(message) from error
+
+
+def _too_large(what: str, size_bytes: int, limit_bytes: int) -> RequestSizeError:
+    return RequestSizeError(
+        f"the {what} is {size_bytes / 2**20:,.1f} MiB, pickled; allowed are"
+        f" {limit_bytes / 2**20:,g} MiB. Put what is larger into a file of a Volume, and its"
+        " name here."
+    )
 
 
 class Cover:

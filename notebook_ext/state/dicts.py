@@ -9,8 +9,8 @@ from kernel_worker import shelf as words
 from kernel_worker.errors import RequestSizeError
 from notebook_ext.state import keys as key_encoding
 from notebook_ext.state.covers import Cover, packed, unpacked
-from notebook_ext.state.handles import Handle, Objects, Pages, delete
-from notebook_ext.twin import Waiting, stream, twin
+from notebook_ext.state.handles import Handle, Objects, Pages
+from notebook_ext.twin import Waiting, class_twin, stream, twin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,18 +33,31 @@ class Dict(Handle):
     _kind: ClassVar[words.Kind] = "dict"
     objects: ClassVar[Objects[Dict]]
 
-    @staticmethod
-    def delete(name: str, **options: object) -> None:
-        """Remove the Dict of that name with all that it holds, for good.
-
-        Args:
-            name: its name.
-            **options: `allow_missing=True`: it need not be there.
+    @class_twin
+    @classmethod
+    def lookup(
+        cls, name: str, *, create_if_missing: bool = False, **cloud_only: object
+    ) -> Waiting[Dict]:
+        """Do as `from_name`, and look that it is there.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is none, and `create_if_missing` is not set.
         """
-        delete(Dict, name, options).join()
+        return cls.from_name(
+            name, create_if_missing=create_if_missing, **cloud_only
+        ).hydrate.start()
+
+    @class_twin
+    @classmethod
+    def delete(
+        cls, name: str, *, allow_missing: bool = False, **cloud_only: object
+    ) -> Waiting[None]:
+        """Remove the Dict of that name with all that it holds, for good.
+
+        Raises:
+            NotFoundError: there is none, and `allow_missing` is not set.
+        """
+        return cls.objects.delete.start(name, allow_missing=allow_missing, **cloud_only)
 
     # ---- one entry ----------------------------------------------------------------------------
 
@@ -111,7 +124,11 @@ class Dict(Handle):
         Raises:
             RequestSizeError: they are more than 10,000, or larger than 256 MiB together.
         """
-        pairs = list(other.items() if isinstance(other, Mapping) else other)
+        pairs: Iterable[tuple[Any, Any]] = other  # type: ignore[assignment]  a mapping is looked at
+        if isinstance(other, Mapping | Dict):
+            pairs = other.items()
+        elif hasattr(other, "keys"):  # as a dict does
+            pairs = [(key, other[key]) for key in other.keys()]  # noqa: SIM118
         return self._put([*pairs, *named.items()]).then(lambda _: None)
 
     @twin

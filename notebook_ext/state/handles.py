@@ -27,7 +27,7 @@ from notebook_ext.state.covers import Cover
 from notebook_ext.twin import Waiting, blocks_thread, has_running_loop, twin
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from kernel_worker.wire import messages
     from notebook_ext.session import Session
@@ -88,17 +88,6 @@ class Handle:
         return cls(checked_name(cls.__name__, name), creates=create_if_missing)
 
     @classmethod
-    def lookup(cls, name: str, *, create_if_missing: bool = False, **cloud_only: object) -> Self:
-        """Do as `from_name`, and look that it is there.
-
-        Raises:
-            NotFoundError: there is none, and `create_if_missing` is not set.
-        """
-        found = cls.from_name(name, create_if_missing=create_if_missing, **cloud_only)
-        found.hydrate()
-        return found
-
-    @classmethod
     def ephemeral(cls, **cloud_only: object) -> Ephemeral[Self]:
         """Return one without a name, for a `with` or `async with`; it ends with that.
 
@@ -109,8 +98,17 @@ class Handle:
 
     @classmethod
     def from_id(cls, object_id: str) -> Self:
-        """Return the one whose `object_id` that is."""
-        return cls(str(object_id).partition("-")[2], creates=False)
+        """Return the one whose `object_id` that is.
+
+        Raises:
+            InvalidError: it is none of this kind.
+        """
+        kind, _, name = str(object_id).partition("-")
+        if kind != cls._kind[:2] or not NAME.fullmatch(name.removeprefix(words.EPHEMERAL)):
+            raise InvalidError(
+                f"object_id={object_id!r:.90}: allowed is what object_id of a {cls.__name__} says."
+            )
+        return cls(name, creates=False)
 
     @property
     def name(self) -> str | None:
@@ -412,10 +410,3 @@ def _info(body: Any) -> Info:
 
 def _arrive(kind: type[H], name: str, creates: bool) -> H:  # noqa: FBT001  a pickle's
     return kind(name, creates=creates)
-
-
-def delete(kind: type[Handle], name: str, given: Mapping[str, object]) -> Waiting[None]:
-    """Remove the one of that name; what `Dict.delete` and `Queue.delete` do."""
-    options = dict(given)
-    allow_missing = bool(options.pop("allow_missing", False))
-    return Objects(kind).delete.start(name, allow_missing=allow_missing, **options)

@@ -35,7 +35,7 @@ def encoded(key: object) -> bytes:
     if type(key) is str:
         return _TEXT + key.encode("utf-8", "surrogatepass")
     if type(key) is int:
-        return b"n%d/1" % key
+        return b"n%b/1" % _digits(key)
     hash(key)
     return _encoded(key)
 
@@ -76,15 +76,23 @@ def _number(key: Any) -> bytes | None:
             return b"%b+%bj" % (_number(key.real) or b"", _number(key.imag) or b"")
         key = key.real
     if isinstance(key, int):
-        return b"%d/1" % key
+        return b"%b/1" % _digits(key)
     if hasattr(key, "as_integer_ratio"):  # a float, a Decimal, a Fraction, a float of NumPy
         try:
-            return b"%d/%d" % key.as_integer_ratio()
+            return b"/".join(map(_digits, key.as_integer_ratio()))
         except (OverflowError, ValueError):  # it is infinite, or no number
             return repr(float(key)).encode()
     if hasattr(type(key), "__index__") and hash(key) == hash(operator.index(key)):
         return b"%d/1" % operator.index(key)
     return None
+
+
+def _digits(number: int) -> bytes:
+    """Return a whole number; in base 16 where Python refuses to write it in base 10."""
+    try:
+        return b"%d" % number
+    except ValueError:
+        return b"%#x" % number
 
 
 class _Pickler(pickle._Pickler):  # noqa: SLF001  the one that asks about every part

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from kernel_worker import shelf as words
 from kernel_worker.errors import InvalidError, RequestSizeError
 from notebook_ext.state.covers import Cover, packed, unpacked
-from notebook_ext.state.handles import Handle, Objects, Pages, delete, seconds
-from notebook_ext.twin import Waiting, done, stream, twin
+from notebook_ext.state.handles import Handle, Objects, Pages, seconds
+from notebook_ext.twin import Waiting, class_twin, done, stream, twin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -38,18 +38,31 @@ class Queue(Handle):
     _kind: ClassVar[words.Kind] = "queue"
     objects: ClassVar[Objects[Queue]]
 
-    @staticmethod
-    def delete(name: str, **options: object) -> None:
-        """Remove the Queue of that name with all that it holds, for good.
-
-        Args:
-            name: its name.
-            **options: `allow_missing=True`: it need not be there.
+    @class_twin
+    @classmethod
+    def lookup(
+        cls, name: str, *, create_if_missing: bool = False, **cloud_only: object
+    ) -> Waiting[Queue]:
+        """Do as `from_name`, and look that it is there.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is none, and `create_if_missing` is not set.
         """
-        delete(Queue, name, options).join()
+        return cls.from_name(
+            name, create_if_missing=create_if_missing, **cloud_only
+        ).hydrate.start()
+
+    @class_twin
+    @classmethod
+    def delete(
+        cls, name: str, *, allow_missing: bool = False, **cloud_only: object
+    ) -> Waiting[None]:
+        """Remove the Queue of that name with all that it holds, for good.
+
+        Raises:
+            NotFoundError: there is none, and `allow_missing` is not set.
+        """
+        return cls.objects.delete.start(name, allow_missing=allow_missing, **cloud_only)
 
     # ---- in -----------------------------------------------------------------------------------
 
@@ -317,7 +330,7 @@ def _false_if_empty(waiting: Waiting[bool]) -> Waiting[bool]:
 def _partition(name: str | None) -> str:
     if name is None:
         return ""
-    if not (_is_text(name) and 0 < len(name.encode()) <= words.PARTITION_BYTES):
+    if not _is_partition(name):
         raise InvalidError(
             f"partition={name!r:.90}: allowed is a str of 1 to {words.PARTITION_BYTES} bytes, or"
             " None, for the default one."
@@ -329,8 +342,11 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value > 0
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _is_partition(name: object) -> bool:
+    try:
+        return isinstance(name, str) and 0 < len(name.encode()) <= words.PARTITION_BYTES
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _is_number(value: object) -> bool:

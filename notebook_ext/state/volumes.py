@@ -14,50 +14,28 @@ Not guaranteed: anything between two programs that write one file at the same ti
 
 from __future__ import annotations
 
-import enum
 import itertools
-import os
 import shutil
-import threading
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from kernel_worker import directories, rendezvous
 from kernel_worker.errors import InvalidError, NotFoundError
 from notebook_ext import cloud, process
 from notebook_ext.config import current as current_settings
+from notebook_ext.state import trees
 from notebook_ext.state.handles import Many, checked_name
-from notebook_ext.twin import Waiting, blocks_thread, done, stream, twin
+from notebook_ext.state.trees import FileEntry, FileEntryType
+from notebook_ext.state.uploads import OURS, Upload, own_name, sweep
+from notebook_ext.twin import Waiting, blocks_thread, class_twin, done, in_thread, stream, twin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+__all__ = ["FileEntry", "FileEntryType", "Upload", "Volume", "VolumeInfo", "check_mounts"]
+
 T = TypeVar("T")
-
-CHUNK_BYTES: Final = 1024 * 1024
-_EPHEMERAL: Final = "~"
-
-
-class FileEntryType(enum.IntEnum):
-    """What an entry of a directory is."""
-
-    UNSPECIFIED = 0
-    FILE = 1
-    DIRECTORY = 2
-    SYMLINK = 3
-
-
-class FileEntry(NamedTuple):
-    """One entry of a directory."""
-
-    path: str
-    """From the volume's root on, without a slash at its beginning."""
-    type: FileEntryType
-    mtime: int
-    """Unix seconds."""
-    size: int
-    """In bytes."""
 
 
 class VolumeInfo(NamedTuple):
@@ -109,16 +87,19 @@ class Volume:
             raise InvalidError(f"the name {name!r} of a Volume: allowed is one that is no path.")
         return cls(name, creates=create_if_missing)
 
+    @class_twin
     @classmethod
-    def lookup(cls, name: str, *, create_if_missing: bool = False, **cloud_only: object) -> Self:
+    def lookup(
+        cls, name: str, *, create_if_missing: bool = False, **cloud_only: object
+    ) -> Waiting[Volume]:
         """Do as `from_name`, and look that it is there.
 
         Raises:
             NotFoundError: there is none, and `create_if_missing` is not set.
         """
-        found = cls.from_name(name, create_if_missing=create_if_missing, **cloud_only)
-        found.path  # noqa: B018  looks
-        return found
+        return cls.from_name(
+            name, create_if_missing=create_if_missing, **cloud_only
+        ).hydrate.start()
 
     @classmethod
     def ephemeral(cls, **cloud_only: object) -> EphemeralVolume:
@@ -126,18 +107,21 @@ class Volume:
         cloud.check("Volume.ephemeral", cloud_only)
         return EphemeralVolume()
 
-    @staticmethod
-    def delete(name: str, *, allow_missing: bool = False, **cloud_only: object) -> None:
+    @class_twin
+    @classmethod
+    def delete(
+        cls, name: str, *, allow_missing: bool = False, **cloud_only: object
+    ) -> Waiting[None]:
         """Remove the volume of that name with all its files, for good.
 
         Raises:
             NotFoundError: there is none, and `allow_missing` is not set.
         """
-        cloud.check("Volume.delete", cloud_only)
-        _delete(Volume.from_name(name), allow_missing=allow_missing)
+        return cls.objects.delete.start(name, allow_missing=allow_missing, **cloud_only)
 
-    @staticmethod
-    def rename(old_name: str, new_name: str, **cloud_only: object) -> None:
+    @class_twin
+    @classmethod
+    def rename(cls, old_name: str, new_name: str, **cloud_only: object) -> Waiting[None]:
         """Give a volume another name.
 
         Raises:
@@ -145,17 +129,13 @@ class Volume:
             InvalidError: there is one of the new one already.
         """
         cloud.check("Volume.rename", cloud_only)
-        old, new = Volume.lookup(old_name).path, _root() / str(Volume.from_name(new_name).name)
-        if new.exists():
-            raise InvalidError(
-                f"new_name={new_name!r}: there is a volume of that name; give another one."
-            )
-        old.rename(new)
+        old, new = cls.from_name(old_name), cls.from_name(new_name)
+        return _doing(lambda: old._rename(new))  # noqa: SLF001  its own
 
     @property
     def name(self) -> str | None:
         """Its name; None of an ephemeral one."""
-        return None if self._name.startswith(_EPHEMERAL) else self._name
+        return None if self._name.startswith(OURS) else self._name
 
     @property
     def object_id(self) -> str:
@@ -179,9 +159,10 @@ class Volume:
             raise NotFoundError(f"{what} is not there{hint}")
         return found
 
-    def info(self) -> VolumeInfo:
+    @twin
+    def info(self) -> Waiting[VolumeInfo]:
         """Return what is known of it."""
-        return VolumeInfo(self._name, self.path.stat().st_ctime)
+        return _doing(lambda: VolumeInfo(self._name, trees.made_at(self.path)))
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -238,22 +219,22 @@ class Volume:
         Raises:
             FileNotFoundError: (where it is iterated) there is none.
         """
-        return Both(lambda: _chunks(self._inside(path)))
+        return Both(lambda: trees.chunks(self._inside(path)))
 
     @twin
     def read_file_into_fileobj(self, /, path: str, fileobj: IO[bytes], **_: object) -> Waiting[int]:
         """Write what a file holds into `fileobj`; return how many bytes those were."""
-        return _doing(lambda: sum(map(fileobj.write, _chunks(self._inside(path)))))
+        return _doing(lambda: sum(map(fileobj.write, trees.chunks(self._inside(path)))))
 
     @twin
     def remove_file(self, path: str, *, recursive: bool = False) -> Waiting[None]:
-        """Remove a file, or (`recursive`) a directory with all that is in it.
+        """Remove a file, a link, or (`recursive`) a directory with all that is in it.
 
         Raises:
             FileNotFoundError: there is nothing of that name.
-            InvalidError: it is a directory, and `recursive` is not set.
+            InvalidError: it is a directory, and `recursive` is not set; or the volume itself.
         """
-        return _doing(lambda: self._remove(path, recursive=recursive))
+        return _doing(lambda: trees.remove(self.path, path, recursive=recursive))
 
     @twin
     def copy_files(
@@ -264,9 +245,9 @@ class Volume:
         Raises:
             FileNotFoundError: there is nothing of one of the names.
             InvalidError: several are to be one file, or one is a directory and `recursive` is not
-                set.
+                set, or is to be copied into itself.
         """
-        return _doing(lambda: self._copy(src_paths, dst_path, recursive=recursive))
+        return _doing(lambda: trees.copy(self.path, src_paths, dst_path, recursive=recursive))
 
     def batch_upload(self, force: bool = False) -> Upload:  # noqa: FBT001, FBT002  Modal's
         """Return what takes files (`put_file`, `put_directory`), for a `with` or `async with`.
@@ -274,7 +255,7 @@ class Volume:
         They are copied as the block ends: none where it ends by an exception, and none where one of
         them is there already, unless `force` is set.
         """
-        return Upload(self, force=force)
+        return Upload(self.path, force=force)
 
     # ---- how --------------------------------------------------------------------------------
 
@@ -286,142 +267,25 @@ class Volume:
         return self
 
     def _inside(self, path: str) -> Path:
-        """Return where a path of the volume is.
-
-        Raises:
-            InvalidError: it leads out of it.
-        """
-        parts = [part for part in PurePosixPath(path).parts if part != "/"]
-        if ".." in parts:
-            raise InvalidError(f"path={path!r}: allowed is one that stays in the volume.")
-        return self.path.joinpath(*parts)
+        return trees.inside(self.path, path)
 
     def _entries(self, path: str, *, recursive: bool) -> Iterator[FileEntry]:
-        root, found = self.path, self._inside(path)
-        if not found.is_dir():
-            yield _entry(root, found)
-            return
-        for each in sorted(found.iterdir()):
-            yield _entry(root, each)
-            if recursive and each.is_dir() and not each.is_symlink():
-                yield from self._entries(str(each.relative_to(root)), recursive=True)
+        root = self.path
+        return trees.entries(root, trees.inside(root, path), recursive=recursive)
 
-    def _remove(self, path: str, *, recursive: bool) -> None:
-        found = self._inside(path)
-        if not found.is_dir() or found.is_symlink():
-            found.unlink()
-        elif not recursive:
-            raise InvalidError(f"path={path!r} is a directory: give recursive=True to remove it.")
-        else:
-            shutil.rmtree(found)
-
-    def _copy(self, sources: Sequence[str], target: str, *, recursive: bool) -> None:
-        places, into = [self._inside(path) for path in sources], self._inside(target)
-        if len(places) > 1 and not into.is_dir():
+    def _rename(self, new: Volume) -> None:
+        old, place = self.path, _root() / new._name
+        try:
+            place.mkdir(mode=0o700)  # of several who want this name one gets it
+        except FileExistsError:
             raise InvalidError(
-                f"dst_path={target!r}: allowed is a directory, where several files are copied."
-            )
-        for place in places:
-            to = into / place.name if into.is_dir() else into
-            if not place.is_dir():
-                shutil.copy2(place, to)
-            elif recursive:
-                shutil.copytree(place, to, dirs_exist_ok=True)
-            else:
-                raise InvalidError(f"{place.name} is a directory: give recursive=True to copy it.")
-
-
-class Upload:
-    """Files on their way into a volume; see `Volume.batch_upload`."""
-
-    def __init__(self, volume: Volume, *, force: bool) -> None:
-        """Take files for `volume`."""
-        self._volume = volume
-        self._force = force
-        self._files: list[tuple[Path | IO[bytes], Path, int | None]] = []
-
-    def put_file(
-        self,
-        local_file: str | Path | IO[bytes],
-        remote_path: str,
-        mode: int | None = None,
-    ) -> None:
-        """Take a file, by its name here or as what is open for reading.
-
-        Args:
-            local_file: the file.
-            remote_path: where it is to be; below that, under its name, where it ends in a slash.
-            mode: its permissions; None: as they are.
-
-        Raises:
-            FileNotFoundError: there is no such file here.
-        """
-        if isinstance(local_file, str | Path):
-            local = Path(local_file)
-            if not local.is_file():
-                raise FileNotFoundError(f"there is no file {local}")
-            into = f"{remote_path}{local.name}" if str(remote_path).endswith("/") else remote_path
-            self._files.append((local, self._volume._inside(str(into)), mode))  # noqa: SLF001  its own room
-        else:
-            self._files.append((local_file, self._volume._inside(str(remote_path)), mode))  # noqa: SLF001  its own room
-
-    def put_directory(
-        self,
-        local_path: str | Path,
-        remote_path: str,
-        recursive: bool = True,  # noqa: FBT001, FBT002  Modal's
-    ) -> None:
-        """Take the files of a directory, and (`recursive`) of those below it.
-
-        Raises:
-            FileNotFoundError: there is no such directory here.
-        """
-        top = Path(local_path)
-        if not top.is_dir():
-            raise FileNotFoundError(f"there is no directory {top}")
-        for found in sorted(top.rglob("*") if recursive else top.glob("*")):
-            if found.is_file():
-                below = PurePosixPath(remote_path) / found.relative_to(top).as_posix()
-                self.put_file(found, str(below))
-
-    def __enter__(self) -> Self:
-        """Take files."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Copy them, unless the block ends by an exception."""
-        if kind is None:
-            self._copy()
-
-    async def __aenter__(self) -> Self:
-        """Take files."""
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Copy them, unless the block ends by an exception."""
-        if kind is None:
-            await _in_thread(self._copy)
-
-    def _copy(self) -> None:
-        there = [target for _, target, _ in self._files if target.exists()]
-        if there and not self._force:
-            shown = there[0].relative_to(self._volume.path)
-            raise FileExistsError(f"{shown} is there already; batch_upload(force=True) replaces it")
-        for source, target, mode in self._files:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.{os.urandom(6).hex()}")
-            try:
-                if isinstance(source, Path):
-                    shutil.copyfile(source, part)
-                    part.chmod(source.stat().st_mode & 0o777)
-                else:
-                    with part.open("wb") as file:
-                        shutil.copyfileobj(source, file, CHUNK_BYTES)
-                if mode is not None:
-                    part.chmod(mode)
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
+                f"new_name={new._name!r}: there is a volume of that name; give another one."
+            ) from None
+        try:
+            old.rename(place)
+        except OSError:
+            place.rmdir()
+            raise
 
 
 class EphemeralVolume:
@@ -429,9 +293,10 @@ class EphemeralVolume:
 
     def __enter__(self) -> Volume:
         """Make it, and remove what processes that were killed have left."""
-        _sweep()
-        self._made = Volume(f"{_EPHEMERAL}{os.getpid()}-{os.urandom(6).hex()}", creates=False)
-        (_root(creates=True) / self._made._name).mkdir(mode=0o700)  # noqa: SLF001  its own room
+        root = _root(creates=True)
+        sweep(root)
+        self._made = Volume(own_name(), creates=False)
+        (root / self._made._name).mkdir(mode=0o700)  # noqa: SLF001  its own room
         return self._made
 
     def __exit__(self, *_: object) -> None:
@@ -444,7 +309,7 @@ class EphemeralVolume:
 
     async def __aexit__(self, *_: object) -> None:
         """Remove it."""
-        await _in_thread(self.__exit__)
+        await in_thread(self.__exit__)
 
 
 class Volumes:
@@ -461,11 +326,7 @@ class Volumes:
         """
         cloud.check("create", cloud_only)
         made = Volume.from_name(name, create_if_missing=True)
-        if not allow_existing and (_root() / name).exists():
-            raise InvalidError(
-                f"name={name!r}: there is a volume of that name; give allow_existing=True."
-            )
-        return made.hydrate.start().dropping_result()
+        return _doing(lambda: _make(made, allow_existing=allow_existing))
 
     @twin
     def list(
@@ -506,7 +367,7 @@ class Both(Generic[T]):
     async def __aiter__(self) -> AsyncIterator[T]:
         """Yield all, each from a thread."""
         found: Iterator[T] = self._begin()
-        while step := await _in_thread(lambda: list(itertools.islice(found, 1))):
+        while step := await in_thread(lambda: list(itertools.islice(found, 1))):
             yield step[0]
 
 
@@ -549,42 +410,28 @@ def _root(*, creates: bool = False) -> Path:
 def _all() -> list[Volume]:
     root = _root()
     names = sorted(each.name for each in root.iterdir()) if root.exists() else []
-    return [Volume(name, creates=False) for name in names if not name.startswith(_EPHEMERAL)]
+    return [Volume(name, creates=False) for name in names if not name.startswith(OURS)]
+
+
+def _make(volume: Volume, *, allow_existing: bool) -> None:
+    try:
+        (_root(creates=True) / str(volume.name)).mkdir(mode=0o700)
+    except FileExistsError:
+        if not allow_existing:
+            raise InvalidError(
+                f"name={volume.name!r}: there is a volume of that name; give allow_existing=True."
+            ) from None
 
 
 def _delete(volume: Volume, *, allow_missing: bool) -> None:
     try:
         found = volume.path
-    except NotFoundError:
+        gone = found.rename(found.with_name(own_name()))
+    except (NotFoundError, FileNotFoundError):
         if not allow_missing:
             raise
         return
-    gone = found.with_name(f"{_EPHEMERAL}{os.getpid()}-{os.urandom(6).hex()}")
-    found.rename(gone)
     shutil.rmtree(gone)
-
-
-def _sweep() -> None:
-    root = _root()
-    for left in root.glob(f"{_EPHEMERAL}*-*"):
-        if not Path("/proc", left.name[1:].partition("-")[0]).exists():
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _entry(root: Path, path: Path) -> FileEntry:
-    found = path.lstat()
-    kind = FileEntryType.FILE
-    if path.is_symlink():
-        kind = FileEntryType.SYMLINK
-    elif path.is_dir():
-        kind = FileEntryType.DIRECTORY
-    return FileEntry(path.relative_to(root).as_posix(), kind, int(found.st_mtime), found.st_size)
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
 
 
 def _arrive(name: str, creates: bool) -> Volume:  # noqa: FBT001  a pickle's
@@ -593,24 +440,4 @@ def _arrive(name: str, creates: bool) -> Volume:  # noqa: FBT001  a pickle's
 
 def _doing(act: Callable[[], T]) -> Waiting[T]:
     """Do `act`: here, where somebody waits in this thread, or in another one."""
-    return done(act()) if blocks_thread() else _in_thread(act)
-
-
-def _in_thread(act: Callable[[], T]) -> Waiting[T]:
-    waiting: Waiting[T] = Waiting()
-
-    def work() -> None:
-        try:
-            found = act()
-        except BaseException as error:  # noqa: BLE001  raised where one waits
-            failure = error
-
-            def failed() -> T:
-                raise failure
-
-            waiting.complete(failed)
-        else:
-            waiting.complete(lambda: found)
-
-    threading.Thread(target=work, name="notebook-ext volume", daemon=True).start()
-    return waiting
+    return done(act()) if blocks_thread() else in_thread(act)

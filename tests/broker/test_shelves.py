@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from kernel_worker import shelf as words
+from kernel_worker.broker.shelves import Shelves
+from kernel_worker.journal.shelves import Shelves as Kept
+from kernel_worker.model import ClientId
 from kernel_worker.shelf import Add, Await, Count, Get, Open, Put, Remove, Shelf, Take
 from kernel_worker.wire import messages
 from tests.broker.speaking import Client, RunningBroker, Speaker
@@ -91,8 +96,7 @@ def test_who_waits_is_woken_in_turn_by_what_others_do(user: Callable[..., User])
     assert second.answer(looks) == (True, [])
     waits = first.parks(Take(Shelf("queue", "other", creates=True), patience_seconds=None))
     assert third.done(Remove(Shelf("queue", "other"))) == (True, [])
-    again = third.parks(Take(Shelf("queue", "q"), b"p", patience_seconds=0.01))
-    assert third.answer(again) == (words.EMPTY, [])
+    assert third.done(Take(Shelf("queue", "q"), b"p", patience_seconds=0.01)) == (words.EMPTY, [])
 
 
 def test_what_nobody_has_is_the_next_ones(user: Callable[..., User]) -> None:
@@ -142,12 +146,13 @@ def test_who_does_not_come_back_to_a_new_broker_is_gone(
     assert other.answer(waits) == (1, [b"1"])
 
 
-def test_nonsense_is_dropped_and_changes_nothing(
+def test_nonsense_is_refused_and_changes_nothing(
     broker: RunningBroker, user: Callable[..., User]
 ) -> None:
     one = user("cl-1")
     one.done(Add(Q), b"1")
     large = b"x" * (words.VALUE_BYTES + words.SEAL_BYTES + 1)
+    unheard = [Take(Q, count=-1), Take(Q, patience_seconds=float("nan"))]
     nonsense: list[tuple[words.Act, *tuple[bytes, ...]]] = [
         (Get(Shelf("dict", ""), TOKEN),),
         (Get(Shelf("dict", "n" * 65), TOKEN),),
@@ -155,8 +160,7 @@ def test_nonsense_is_dropped_and_changes_nothing(
         (Take(D),),
         (Take(Q, count=0),),
         (Take(Q, count=2**40),),
-        (Take(Q, count=-1),),
-        (Take(Q, patience_seconds=float("nan")),),
+        *((act,) for act in unheard),
         (Add(Q, ttl_seconds=1e9), b"x"),
         (Add(Q),),
         (Add(Q), large),
@@ -168,7 +172,9 @@ def test_nonsense_is_dropped_and_changes_nothing(
         (Put(D, (TOKEN,)), b"k", large),
     ]
     for act, *frames in nonsense:
-        one.use(act, *frames)
+        number = one.use(act, *frames)
+        if act not in unheard:
+            assert one.answer(number) == ("InvalidError", [])
     one.use(Count(Q), number=-1)
     one.use(Count(Q), number=2**63)
     one.say(messages.UseShelf(9, Count(Q), received=(2**63,)))
@@ -176,6 +182,68 @@ def test_nonsense_is_dropped_and_changes_nothing(
         one.say(messages.ShelfWord(**{field: (2**63,)}))
     assert one.done(Count(Q)) == (1, [])
     assert broker.is_alive()
+
+
+class Here:
+    """A broker that has nothing but shelves, in this process; `turn` writes what is asked."""
+
+    def __init__(self) -> None:
+        self.peers, self.timers = SimpleNamespace(clients={}), SimpleNamespace()
+        self.timers.set_if_earlier = self.timers.set = lambda *_: None
+        self.now = lambda: 100.0
+        self.answered: list[tuple[int, str]] = []
+        self.kept = Kept(sqlite3.connect(":memory:", isolation_level=None))
+        self.written: list[Any] = []
+        self.token = 0
+        this: Any = self
+        self.shelves = Shelves(this, this, 0.0)
+        self.turn()
+
+    def step(self, act: Callable[[Kept], Any]) -> tuple[int, Any]:
+        self.written.append(SimpleNamespace(act=act))
+        return self.token, self.written[-1]
+
+    def send(self, _routing: bytes, message: bytes, _frames: Any) -> None:
+        said = messages.decode_at_client(message)
+        if isinstance(said, messages.Reply):
+            self.answered.append((said.request, said.error))
+
+    def use(self, number: int, act: words.Act, *frames: bytes) -> None:
+        client: Any = SimpleNamespace(id=ClientId("cl-1"), routing=b"")
+        self.peers.clients[client.id] = client
+        self.shelves.use(client, messages.UseShelf(number, act), frames)
+        self.turn()
+
+    def turn(self) -> None:
+        while self.written:
+            steps, self.written = self.written, []
+            for step in steps:
+                step.found = step.act(self.kept)
+            self.token += 1
+            self.shelves.committed(self.token - 1)
+
+
+def test_room_for_several_lets_several_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "SHELF_BYTES", 10)
+    here = Here()
+    here.use(1, Add(Q), b"0123456789")
+    for number in (2, 3, 4):
+        here.use(number, Add(Q, patience_seconds=None), b"abcd")
+    assert here.answered == [(1, "")]
+    here.use(5, Take(Q))
+    assert here.answered == [(1, ""), (5, ""), (2, ""), (3, "")]
+
+
+def test_who_waits_for_more_sees_what_comes_back() -> None:
+    here = Here()
+    here.use(1, Add(Q), b"a")
+    here.use(2, Take(Q))
+    here.use(3, Await(Q, patience_seconds=None))
+    assert here.answered == [(1, ""), (2, "")]
+    client = here.peers.clients["cl-1"]
+    here.shelves.hear(client, messages.ShelfWord(returned=(2,)))
+    here.turn()
+    assert here.answered[2:] == [(3, "")]
 
 
 def test_a_number_that_is_used_twice_confuses_nobody(user: Callable[..., User]) -> None:

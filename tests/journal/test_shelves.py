@@ -169,6 +169,16 @@ def test_a_partition_is_empty_when_nothing_was_put_in_for_its_time(kept: Kept) -
     assert kept.rows("partitions") == 1
 
 
+def test_what_has_expired_takes_no_room(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "SHELF_BYTES", 10)
+    kept.do(Add(Q, b"old", ttl_seconds=5.0), b"12345678")
+    kept.do(Add(Q, b"p"), b"1")
+    assert kept.do(Add(Q, b"p"), b"22").error == words.FULL
+    kept.now += 5
+    assert kept.body(Add(Q, b"p"), b"22") == 1
+    assert (kept.body(Count(Q, every=True)), kept.rows("partitions")) == (2, 1)
+
+
 def test_waiting_for_more_than_one_has_seen(kept: Kept) -> None:
     assert kept.do(Await(Q)).error == words.EMPTY
     kept.do(Add(Q), b"1")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import io
+import os
 import pickle
 import re
 import traceback
@@ -219,6 +221,13 @@ def volume() -> nb.Volume:
     return made
 
 
+def piped() -> nb.Volume:
+    made = volume()
+    if not (made.path / "pipe").exists():
+        os.mkfifo(made.path / "pipe")
+    return made
+
+
 a_queue = nb.Queue.from_name("invalid", create_if_missing=True)
 
 CASES = {
@@ -238,6 +247,19 @@ CASES = {
     ),
     "a volume that is there": Case(
         lambda: nb.Volume.objects.create(volume().name or ""), ("name='invalid'",)
+    ),
+    "an id": Case(lambda: nb.Dict.from_id("qu-x"), ("object_id='qu-x'", "Dict")),
+    "a path with a zero": Case(lambda: volume().listdir("a\0"), ("path=",)),
+    "all of a volume": Case(
+        lambda: volume().remove_file("/", recursive=True), ("path='/'", "Volume.delete")
+    ),
+    "one path to copy": Case(lambda: volume().copy_files("a", "c"), ("src_paths='a'",)),
+    "a copy into itself": Case(
+        lambda: volume().copy_files(["sub"], "sub/x", recursive=True), ("dst_path='sub/x'",)
+    ),
+    "what has no end": Case(lambda: list(piped().read_file("pipe")), ("path='pipe'",)),
+    "no file's name": Case(
+        lambda: volume().batch_upload().put_file(io.BytesIO(), "x/"), ("remote_path='x/'",)
     ),
     "a path out of a volume": Case(lambda: volume().listdir("../x"), ("path='../x'",)),
     "a directory to remove": Case(lambda: volume().remove_file("sub"), ("path='sub'",)),

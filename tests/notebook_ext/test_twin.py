@@ -22,8 +22,10 @@ from notebook_ext.twin import (
     Stream,
     Twin,
     Waiting,
+    class_twin,
     done,
     halts_loop,
+    in_thread,
     stream,
     twin,
 )
@@ -48,6 +50,22 @@ class Doubler:
     def count(self, to: int) -> Iterator[int]:
         """Count."""
         return iter(range(to))
+
+    @class_twin
+    @classmethod
+    def lookup(cls, name: str) -> Waiting[str]:
+        """Look it up."""
+        return in_thread(lambda: f"{cls.__name__} {name}")
+
+
+class Tripler(Doubler): ...
+
+
+def test_class_methods_have_both_surfaces(loop: asyncio.Runner) -> None:
+    assert (Doubler.lookup("a"), Tripler.lookup("a")) == ("Doubler a", "Tripler a")
+    assert loop.run(Tripler.lookup.aio("b")) == Tripler().lookup("b") == "Tripler b"
+    assert Doubler.lookup.__doc__ == "Look it up."
+    assert copy.copy(Doubler.lookup)("a") == "Doubler a"
 
 
 def test_both_surfaces_give_the_same() -> None:

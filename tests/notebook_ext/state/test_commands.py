@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,12 +78,20 @@ def test_volumes(run: Run, tmp_path: Path) -> None:
     assert run("volume get cli-v tree/a.txt -") == "text"
     run(f"volume get cli-v a.txt {tmp_path}")
     run(f"volume get cli-v a.txt {tmp_path}", 1)
+    run(f"volume get cli-v none {tmp_path}/none", 1)
+    run(f"volume get -f cli-v none {tmp_path}/a.txt", 1)
+    assert not (tmp_path / "none").exists()
     assert (tmp_path / "a.txt").read_text() == "text"
+    assert "and then to where" in run("volume cp cli-v a.txt", 2)
     run("volume cp cli-v a.txt b.txt")
     run("volume rm cli-v a.txt")
     run("volume rm -r cli-v tree")
     assert "No such file" in run("volume rm cli-v a.txt", 1)
     assert [line.split()[-1] for line in run("volume ls cli-v").splitlines()] == ["b.txt"]
+    odd = Path(path, os.fsdecode(b"x\n\x1b[2J\xff"))
+    odd.touch()
+    assert run("volume ls cli-v").splitlines()[1].endswith(r"  x\n\x1b[2J\udcff")
+    odd.unlink()
     run("volume rename cli-v cli-w")
     assert "cli-w" in run("volume list").split()
     run("volume delete -y cli-w")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from kernel_worker.errors import DeserializationError, RequestSizeError, SerializationError
+from kernel_worker.wire import payload
 from kernel_worker.wire.payload import OUT_OF_BAND_BYTES
 from kernel_worker.wire.sealing import KEY_BYTES, Key
 from notebook_ext.state.covers import Cover, packed, unpacked
@@ -20,6 +22,12 @@ def test_values_arrive_as_they_were() -> None:
 def test_what_is_too_large_or_no_value_is_named() -> None:
     with pytest.raises(RequestSizeError, match=r"the item is 2\.0 MiB, pickled; allowed are 1 MiB"):
         packed(bytes(2**21), "item", 2**20)
+    parts = [np.zeros(2 * OUT_OF_BAND_BYTES, "u1") for _ in range(20)]
+    pickled = payload.pickled(parts, "item")
+    size = len(pickled.data) + sum(map(len, pickled.buffers))
+    with pytest.raises(RequestSizeError):  # with what stands between the parts
+        packed(parts, "item", size)
+    assert len(packed(parts, "item", size + 2**12)) <= size + 2**12 + 1
     with pytest.raises(SerializationError, match=r"value\[0\]"):
         packed([(y for y in "")], "value")
     with pytest.raises(DeserializationError, match="cannot be unpickled here"):

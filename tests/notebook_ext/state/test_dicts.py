@@ -46,9 +46,21 @@ def test_one_entry(empty: nb.Dict) -> None:
     assert empty, "a handle is true, as Modal's"
 
 
+class MappingLike:
+    """What `dict.update` takes too."""
+
+    def keys(self) -> list[str]:
+        return ["z"]
+
+    def __getitem__(self, _key: str) -> int:
+        return 4
+
+
 def test_all_entries(empty: nb.Dict) -> None:
     empty.update({"x": 1, 2: 2}, y=3)
     empty.update([("z", 4)])
+    empty.update(empty)
+    empty.update(MappingLike())
     empty["x"] = 10
     assert list(empty) == list(empty.keys()) == ["x", 2, "y", "z"]
     assert list(empty.values()) == [10, 2, 3, 4]

@@ -37,6 +37,31 @@ def test_by_name(live: nb.App, kind: type[nb.Dict | nb.Queue]) -> None:
     kind.objects.delete(name, allow_missing=True)
 
 
+@pytest.mark.parametrize("kind", [nb.Dict, nb.Queue, nb.Volume])
+def test_what_waits_can_be_awaited(
+    live: nb.App, loop: asyncio.Runner, kind: type[nb.Dict | nb.Queue | nb.Volume]
+) -> None:
+    assert live.name
+
+    async def inside() -> object:
+        made = await kind.lookup.aio("awaited", create_if_missing=True)
+        assert (await made.info.aio()).name == "awaited"
+        await kind.delete.aio("awaited")
+        await kind.delete.aio("awaited", allow_missing=True)
+        return await kind.lookup.aio("awaited")
+
+    with pytest.raises(NotFoundError):
+        loop.run(inside())
+    with pytest.raises(InvalidError, match="alow_missing"):
+        kind.delete("awaited", alow_missing=True)
+
+
+def test_an_id_of_another_kind_or_of_nothing_is_refused() -> None:
+    for wrong in ("", "di-", "qu-x", "di-a/b", "di-" + "x" * 65, None):
+        with pytest.raises(InvalidError, match="allowed is what object_id of a Dict says"):
+            nb.Dict.from_id(wrong)  # type: ignore[arg-type]  what users may give
+
+
 def test_an_ephemeral_one_ends_with_its_block(live: nb.App, loop: asyncio.Runner) -> None:
     assert live.name
     with nb.Dict.ephemeral() as found:

@@ -68,6 +68,12 @@ def test_equal_keys_are_one(keys: list[object]) -> None:
     assert len({encoded(key) for key in keys}) == 1
 
 
+def test_numbers_that_python_does_not_write_in_base_10() -> None:
+    large = 10**5_000
+    assert len({encoded(each) for each in (large, large + 1, -large, Fraction(large, 3))}) == 4
+    assert encoded((large,)) == encoded((large,))
+
+
 def test_different_keys_are_different() -> None:
     assert len({encoded(key) for key in DIFFERENT}) == len(DIFFERENT)
 

@@ -7,13 +7,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import notebook_ext as nb
 from kernel_worker import shelf
 from notebook_ext import process
-from notebook_ext.exception import FunctionTimeoutError, RequestSizeError
+from notebook_ext.exception import FunctionTimeoutError, InvalidError, RequestSizeError
 from tests.waiting import wait_until
 
 
@@ -56,6 +57,12 @@ def test_partitions_are_queues_of_their_own(empty: nb.Queue) -> None:
     assert (empty.get(partition="ü"), empty.get(partition="p")) == (2, 1)
     empty.clear(partition="ü")
     assert (empty.len(partition="ü"), empty.get()) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["", "p" * 65, "\ud800", 5, b"p"])
+def test_what_is_no_name_of_a_partition(empty: nb.Queue, name: Any) -> None:
+    with pytest.raises(InvalidError, match="allowed is a str of 1 to 64 bytes"):
+        empty.put(1, partition=name)
 
 
 def test_a_full_queue_is_waited_for_or_refused(empty: nb.Queue) -> None:
