@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from kernel_worker.context import running_input
@@ -454,18 +455,21 @@ class Twin(Generic[S, P, T]):
 
 
 class ClassTwin(Generic[S, P, T]):
-    """What `@class_twin` makes of a class method: gives `BoundTwin`s."""
+    """What `class_twin` makes of a function of a class: gives `BoundTwin`s."""
 
-    def __init__(self, body: classmethod[S, P, Waiting[T]]) -> None:
+    def __init__(self, body: Callable[Concatenate[type[S], P], Waiting[T]]) -> None:
         self._body = body
         self.__doc__ = body.__doc__
 
+    def __set_name__(self, owner: type[S], name: str) -> None:
+        self._body.__name__, self._body.__qualname__ = name, f"{owner.__qualname__}.{name}"
+
     def __get__(self, instance: object, owner: type[S]) -> BoundTwin[P, T]:
-        return BoundTwin(self._body.__get__(None, owner))
+        return BoundTwin(MethodType(self._body, owner))
 
 
-def class_twin(body: classmethod[S, P, Waiting[T]]) -> ClassTwin[S, P, T]:
-    """Make the two surfaces of a class method that starts an operation; stands above that."""
+def class_twin(body: Callable[Concatenate[type[S], P], Waiting[T]]) -> ClassTwin[S, P, T]:
+    """Make the two surfaces of what a class itself does: `body` takes the class first."""
     return ClassTwin(body)
 
 

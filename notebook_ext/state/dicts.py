@@ -20,6 +20,28 @@ if TYPE_CHECKING:
 _NONE: Final = object()
 
 
+def _look_up(
+    kind: type[Dict], /, name: str, *, create_if_missing: bool = False, **cloud_only: object
+) -> Waiting[Dict]:
+    """Do as `from_name`, and look that it is there.
+
+    Raises:
+        NotFoundError: there is none, and `create_if_missing` is not set.
+    """
+    return kind.from_name(name, create_if_missing=create_if_missing, **cloud_only).hydrate.start()
+
+
+def _delete(
+    kind: type[Dict], /, name: str, *, allow_missing: bool = False, **cloud_only: object
+) -> Waiting[None]:
+    """Remove the Dict of that name with all that it holds, for good.
+
+    Raises:
+        NotFoundError: there is none, and `allow_missing` is not set.
+    """
+    return kind.objects.delete.start(name, allow_missing=allow_missing, **cloud_only)
+
+
 class Dict(Handle):
     """A dict that notebooks, scripts and workers share.
 
@@ -33,31 +55,8 @@ class Dict(Handle):
     _kind: ClassVar[words.Kind] = "dict"
     objects: ClassVar[Objects[Dict]]
 
-    @class_twin
-    @classmethod
-    def lookup(
-        cls, name: str, *, create_if_missing: bool = False, **cloud_only: object
-    ) -> Waiting[Dict]:
-        """Do as `from_name`, and look that it is there.
-
-        Raises:
-            NotFoundError: there is none, and `create_if_missing` is not set.
-        """
-        return cls.from_name(
-            name, create_if_missing=create_if_missing, **cloud_only
-        ).hydrate.start()
-
-    @class_twin
-    @classmethod
-    def delete(
-        cls, name: str, *, allow_missing: bool = False, **cloud_only: object
-    ) -> Waiting[None]:
-        """Remove the Dict of that name with all that it holds, for good.
-
-        Raises:
-            NotFoundError: there is none, and `allow_missing` is not set.
-        """
-        return cls.objects.delete.start(name, allow_missing=allow_missing, **cloud_only)
+    lookup = class_twin(_look_up)
+    delete = class_twin(_delete)
 
     # ---- one entry ----------------------------------------------------------------------------
 
@@ -124,11 +123,11 @@ class Dict(Handle):
         Raises:
             RequestSizeError: they are more than 10,000, or larger than 256 MiB together.
         """
-        pairs: Iterable[tuple[Any, Any]] = other  # type: ignore[assignment]  a mapping is looked at
+        pairs: Any = other
         if isinstance(other, Mapping | Dict):
             pairs = other.items()
-        elif hasattr(other, "keys"):  # as a dict does
-            pairs = [(key, other[key]) for key in other.keys()]  # noqa: SIM118
+        elif hasattr(pairs, "keys"):
+            pairs = [(key, pairs[key]) for key in pairs.keys()]  # noqa: SIM118  as dict.update does
         return self._put([*pairs, *named.items()]).then(lambda _: None)
 
     @twin

@@ -25,6 +25,28 @@ if TYPE_CHECKING:
 _MOST_TTL: Final = words.LONGEST_TTL_SECONDS
 
 
+def _look_up(
+    kind: type[Queue], /, name: str, *, create_if_missing: bool = False, **cloud_only: object
+) -> Waiting[Queue]:
+    """Do as `from_name`, and look that it is there.
+
+    Raises:
+        NotFoundError: there is none, and `create_if_missing` is not set.
+    """
+    return kind.from_name(name, create_if_missing=create_if_missing, **cloud_only).hydrate.start()
+
+
+def _delete(
+    kind: type[Queue], /, name: str, *, allow_missing: bool = False, **cloud_only: object
+) -> Waiting[None]:
+    """Remove the Queue of that name with all that it holds, for good.
+
+    Raises:
+        NotFoundError: there is none, and `allow_missing` is not set.
+    """
+    return kind.objects.delete.start(name, allow_missing=allow_missing, **cloud_only)
+
+
 class Queue(Handle):
     """A first-in, first-out queue that notebooks, scripts and workers share.
 
@@ -38,31 +60,8 @@ class Queue(Handle):
     _kind: ClassVar[words.Kind] = "queue"
     objects: ClassVar[Objects[Queue]]
 
-    @class_twin
-    @classmethod
-    def lookup(
-        cls, name: str, *, create_if_missing: bool = False, **cloud_only: object
-    ) -> Waiting[Queue]:
-        """Do as `from_name`, and look that it is there.
-
-        Raises:
-            NotFoundError: there is none, and `create_if_missing` is not set.
-        """
-        return cls.from_name(
-            name, create_if_missing=create_if_missing, **cloud_only
-        ).hydrate.start()
-
-    @class_twin
-    @classmethod
-    def delete(
-        cls, name: str, *, allow_missing: bool = False, **cloud_only: object
-    ) -> Waiting[None]:
-        """Remove the Queue of that name with all that it holds, for good.
-
-        Raises:
-            NotFoundError: there is none, and `allow_missing` is not set.
-        """
-        return cls.objects.delete.start(name, allow_missing=allow_missing, **cloud_only)
+    lookup = class_twin(_look_up)
+    delete = class_twin(_delete)
 
     # ---- in -----------------------------------------------------------------------------------
 

@@ -46,6 +46,42 @@ class VolumeInfo(NamedTuple):
     """Unix seconds."""
 
 
+def _look_up(
+    kind: type[Volume], /, name: str, *, create_if_missing: bool = False, **cloud_only: object
+) -> Waiting[Volume]:
+    """Do as `from_name`, and look that it is there.
+
+    Raises:
+        NotFoundError: there is none, and `create_if_missing` is not set.
+    """
+    return kind.from_name(name, create_if_missing=create_if_missing, **cloud_only).hydrate.start()
+
+
+def _delete(
+    kind: type[Volume], /, name: str, *, allow_missing: bool = False, **cloud_only: object
+) -> Waiting[None]:
+    """Remove the Volume of that name with all its files, for good.
+
+    Raises:
+        NotFoundError: there is none, and `allow_missing` is not set.
+    """
+    return kind.objects.delete.start(name, allow_missing=allow_missing, **cloud_only)
+
+
+def _rename(
+    kind: type[Volume], /, old_name: str, new_name: str, **cloud_only: object
+) -> Waiting[None]:
+    """Give a volume another name.
+
+    Raises:
+        NotFoundError: there is none of the old one.
+        InvalidError: there is one of the new one already.
+    """
+    cloud.check("Volume.rename", cloud_only)
+    old, new = kind.from_name(old_name), kind.from_name(new_name)
+    return _doing(lambda: old._rename(new))  # noqa: SLF001  its own
+
+
 class Volume:
     """A named directory on the broker's machine; see `path`.
 
@@ -87,50 +123,15 @@ class Volume:
             raise InvalidError(f"the name {name!r} of a Volume: allowed is one that is no path.")
         return cls(name, creates=create_if_missing)
 
-    @class_twin
-    @classmethod
-    def lookup(
-        cls, name: str, *, create_if_missing: bool = False, **cloud_only: object
-    ) -> Waiting[Volume]:
-        """Do as `from_name`, and look that it is there.
-
-        Raises:
-            NotFoundError: there is none, and `create_if_missing` is not set.
-        """
-        return cls.from_name(
-            name, create_if_missing=create_if_missing, **cloud_only
-        ).hydrate.start()
+    lookup = class_twin(_look_up)
+    delete = class_twin(_delete)
+    rename = class_twin(_rename)
 
     @classmethod
     def ephemeral(cls, **cloud_only: object) -> EphemeralVolume:
         """Return one without a name, for a `with` or `async with`; it ends with that."""
         cloud.check("Volume.ephemeral", cloud_only)
         return EphemeralVolume()
-
-    @class_twin
-    @classmethod
-    def delete(
-        cls, name: str, *, allow_missing: bool = False, **cloud_only: object
-    ) -> Waiting[None]:
-        """Remove the volume of that name with all its files, for good.
-
-        Raises:
-            NotFoundError: there is none, and `allow_missing` is not set.
-        """
-        return cls.objects.delete.start(name, allow_missing=allow_missing, **cloud_only)
-
-    @class_twin
-    @classmethod
-    def rename(cls, old_name: str, new_name: str, **cloud_only: object) -> Waiting[None]:
-        """Give a volume another name.
-
-        Raises:
-            NotFoundError: there is none of the old one.
-            InvalidError: there is one of the new one already.
-        """
-        cloud.check("Volume.rename", cloud_only)
-        old, new = cls.from_name(old_name), cls.from_name(new_name)
-        return _doing(lambda: old._rename(new))  # noqa: SLF001  its own
 
     @property
     def name(self) -> str | None:
@@ -301,7 +302,7 @@ class EphemeralVolume:
 
     def __exit__(self, *_: object) -> None:
         """Remove it."""
-        _delete(self._made, allow_missing=True)
+        _remove(self._made, allow_missing=True)
 
     async def __aenter__(self) -> Volume:
         """Make it."""
@@ -347,7 +348,7 @@ class Volumes:
         """
         cloud.check("delete", cloud_only)
         found = Volume.from_name(name)
-        return _doing(lambda: _delete(found, allow_missing=allow_missing))
+        return _doing(lambda: _remove(found, allow_missing=allow_missing))
 
 
 Volume.objects = Volumes()
@@ -423,7 +424,7 @@ def _make(volume: Volume, *, allow_existing: bool) -> None:
             ) from None
 
 
-def _delete(volume: Volume, *, allow_missing: bool) -> None:
+def _remove(volume: Volume, *, allow_missing: bool) -> None:
     try:
         found = volume.path
         gone = found.rename(found.with_name(own_name()))

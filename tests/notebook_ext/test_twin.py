@@ -34,6 +34,11 @@ from tests.waiting import PATIENCE
 INPUT = RunningInput(CallId("fc-1"), 0, 1, WorkerId("ta-1"), LeaseId(1), Digest(""))
 
 
+def _look_up(kind: type[Doubler], /, name: str) -> Waiting[str]:
+    """Look it up."""
+    return in_thread(lambda: f"{kind.__name__} {name}")
+
+
 class Doubler:
     def __init__(self) -> None:
         self.started: list[int] = []
@@ -51,11 +56,7 @@ class Doubler:
         """Count."""
         return iter(range(to))
 
-    @class_twin
-    @classmethod
-    def lookup(cls, name: str) -> Waiting[str]:
-        """Look it up."""
-        return in_thread(lambda: f"{cls.__name__} {name}")
+    lookup = class_twin(_look_up)
 
 
 class Tripler(Doubler): ...

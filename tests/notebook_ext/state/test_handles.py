@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,10 @@ def test_what_waits_can_be_awaited(
 
 
 def test_an_id_of_another_kind_or_of_nothing_is_refused() -> None:
+    wrong: Any
     for wrong in ("", "di-", "qu-x", "di-a/b", "di-" + "x" * 65, None):
         with pytest.raises(InvalidError, match="allowed is what object_id of a Dict says"):
-            nb.Dict.from_id(wrong)  # type: ignore[arg-type]  what users may give
+            nb.Dict.from_id(wrong)
 
 
 def test_an_ephemeral_one_ends_with_its_block(live: nb.App, loop: asyncio.Runner) -> None:
