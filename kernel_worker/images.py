@@ -100,11 +100,22 @@ def use(folder: Path, name: str) -> int | None:
     lock = _open_lock(folder, name)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        os.utime(folder / name / COMPLETE)
-    except OSError:  # somebody builds or removes it; or it is not there
+    except OSError:  # somebody builds or removes it
         os.close(lock)
         return None
-    return lock
+    if note_use(folder, name):
+        return lock
+    os.close(lock)
+    return None
+
+
+def note_use(folder: Path, name: str) -> bool:
+    """Note that an image is used now, which is kept there; return whether it is complete."""
+    try:
+        os.utime(folder / name / COMPLETE)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -70,6 +70,10 @@ def deploy(app: App, name: str | None, tag: str) -> Waiting[Deployment]:
     roots: dict[str, Function[Any, Any] | Cls] = {**functions, **classes}
     if not roots:
         raise InvalidError(f"deploy(name={name!r}): the app has no functions; define one on it.")
+    if _have_endpoints(classes):
+        from notebook_ext.web import deployed as endpoints  # noqa: PLC0415  asyncio: 30 ms
+
+        endpoints.check(name, classes.items())
     found, objects = deployable(name, roots)
     session = process.current()
     for each in found:
@@ -83,10 +87,16 @@ def deploy(app: App, name: str | None, tag: str) -> Waiting[Deployment]:
     return deployed.then(lambda done: _with_urls(done, classes))
 
 
+def _have_endpoints(classes: Mapping[str, Cls]) -> bool:
+    return any(is_endpoint(cls.definition.get_raw_f()) for cls in classes.values())
+
+
 def _with_urls(done: Deployment, classes: Mapping[str, Cls]) -> Deployment:
     """Have the endpoints served of what is deployed now, and those no more that were."""
-    has_some = any(is_endpoint(cls.definition.get_raw_f()) for cls in classes.values())
-    if not has_some and not process.endpoints_file(process.current().settings).exists():
+    if (
+        not _have_endpoints(classes)
+        and not process.endpoints_file(process.current().settings).exists()
+    ):
         return done
     from notebook_ext.web import deployed  # noqa: PLC0415  asyncio: 30 ms
 

@@ -7,6 +7,7 @@ from datetime import datetime
 import click
 
 from kernel_worker import images
+from kernel_worker.errors import NotFoundError
 from notebook_ext.config import afresh
 
 _UNITS = 2**20
@@ -37,11 +38,21 @@ def image_prune(unused_days: float | None, names: tuple[str, ...]) -> None:
     What a function needs again is built again.
     """
     folder = images.folder_of(afresh())
+    known = {one.name for one in images.kept(folder)}
+    if missing := set(names) - known:
+        raise NotFoundError(
+            f"there is no image {', '.join(sorted(missing))} here; `notebook-ext image list` "
+            "shows what there is"
+        )
     removed = images.prune(folder, (unused_days or 0) * 86_400, names)
     for one in removed:
         click.echo(f"Removed: {one.name} ({one.about.title})")
     size = sum(one.about.bytes for one in removed) / _UNITS
     click.echo(f"{len(removed)} removed, {size:,.0f} MiB.")
+    if unused_days is None:
+        left = {one.name for one in images.kept(folder)} & (set(names) or known)
+        for name in sorted(left):
+            click.echo(f"In use, and left: {name}; `notebook-ext broker stop` ends what uses it.")
 
 
 def _table(found: list[images.Kept]) -> str:

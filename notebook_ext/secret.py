@@ -11,14 +11,24 @@ not the `Secret`) carries it like any other value.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from kernel_worker.errors import InvalidError, NotFoundError, SerializationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+_QUOTES: Final = {
+    "'": re.compile(r"'([^']*)'"),
+    '"': re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL),
+}
+_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPED: Final = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
+"""What stands behind a backslash in double quotes; any other one stays as it is written."""
 
 
 class Secret:
@@ -66,6 +76,8 @@ class Secret:
     @classmethod
     def from_dotenv(cls, path: str | Path | None = None, *, filename: str = ".env") -> Secret:
         """Return the variables of a file of `NAME=value` lines.
+
+        A value in quotes may have several lines; in double ones, a backslash escapes.
 
         Args:
             path: the file, or a folder in which, or above which, it lies; None: the working one.
@@ -147,24 +159,41 @@ def _found(path: Path, filename: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidError(
+            f"{path}: allowed is text in UTF-8; byte {error.start} is none."
+        ) from None
     found: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        text = line.strip().removeprefix("export ").lstrip()
+    at = 0
+    while at < len(lines):
+        text = lines[at].strip().removeprefix("export ").lstrip()
+        at += 1
         if not text or text.startswith("#"):
             continue
         name, equals, value = text.partition("=")
         if not equals or not name.strip().isidentifier():
             raise InvalidError(
-                f"{path}, line {number}: allowed is NAME=value, a comment with # or nothing."
+                f"{path}, line {at}: allowed is NAME=value, a comment with # or nothing."
             )
-        found[name.strip()] = _unquoted(value.strip())
+        found[name.strip()], more = _value(value.strip(), lines[at:])
+        at += more
     return found
 
 
-def _unquoted(value: str) -> str:
-    """Return a value without its quotes, or without the comment behind it."""
-    quote = value[:1]
-    end = value.find(quote, 1) if quote in {"'", '"'} else -1
-    if end > 0:
-        return value[1:end]
-    return value.split(" #", 1)[0].rstrip()
+def _value(text: str, below: list[str]) -> tuple[str, int]:
+    """Return a value without quotes, or the comment behind it; and over how many lines it goes on.
+
+    Args:
+        text: what stands behind the `=`.
+        below: the lines that follow, into which what is in quotes may go on.
+    """
+    quote = _QUOTES.get(text[:1])
+    found = quote and quote.match("\n".join((text, *below)))
+    if not found:
+        return text.split(" #", 1)[0].rstrip(), 0
+    inner = found[1]
+    if text[0] == '"':
+        inner = _ESCAPE.sub(lambda each: _ESCAPED.get(each[1], each[0]), inner)
+    return inner, found[1].count("\n")

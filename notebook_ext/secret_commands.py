@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kernel_worker.errors import InvalidError
+from kernel_worker.errors import Error, InvalidError
 from notebook_ext import secret_store
 from notebook_ext.secret import Secret
 
@@ -47,7 +47,10 @@ def secret_list() -> None:
     """List the names of stored secrets, with their variables and without values."""
     found = secret_store.names()
     for name in found:
-        click.echo(f"{name}  {', '.join(secret_store.load(name))}")
+        try:
+            click.echo(f"{name}  {', '.join(secret_store.load(name))}")
+        except Error as error:
+            click.echo(f"{name}  cannot be read: {error}")
     if not found:
         click.echo("No secret is stored.")
 

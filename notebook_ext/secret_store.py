@@ -43,11 +43,15 @@ def store(name: str, values: Mapping[str, str], *, replaces: bool) -> str:
     if keyring is not None:
         keyring.set_password(_service(), name, text)
         text = json.dumps(_IN_KEYRING)
-    new = path.with_suffix(".new")
-    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(file, "w") as stream:
-        stream.write(text)
-    new.replace(path)
+    new = path.with_name(f".{name}.{os.urandom(4).hex()}")
+    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(file, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
     return "the keyring" if keyring is not None else str(path)
 
 
@@ -59,21 +63,45 @@ def load(name: str) -> dict[str, str]:
         InvalidError: it is no name.
     """
     path = _file(name)
-    found: dict[str, str] | None = None
-    with contextlib.suppress(FileNotFoundError):
-        found = json.loads(path.read_text())
+    found = _read(path, name)
     if found == _IN_KEYRING:
         keyring = _keyring()
         text = keyring.get_password(_service(), name) if keyring is not None else None
-        found = json.loads(text) if text is not None else None
+        if text is None:
+            raise NotFoundError(
+                f"the secret {name!r} was stored in the keyring, which is not to be had here, or "
+                f"has it no more; `notebook-ext secret create --force {name} KEY=VALUE` stores it "
+                "anew"
+            )
+        found = json.loads(text)
     if found is None:
-        near = difflib.get_close_matches(name, names(), n=3)
-        hint = f"did you mean {', '.join(near)}? " if near else ""
-        raise NotFoundError(
-            f"there is no secret {name!r} here; {hint}`notebook-ext secret create {name} "
-            "KEY=VALUE` stores one"
+        raise _unknown(name)
+    return found
+
+
+def _read(path: Path, name: str) -> dict[str, str] | None:
+    """Return what a file of ours holds, or None where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidError(
+            f"secret {name!r}: {path} is damaged; `notebook-ext secret create --force {name} "
+            "KEY=VALUE` stores it anew"
         )
     return found
+
+
+def _unknown(name: str) -> NotFoundError:
+    near = difflib.get_close_matches(name, names(), n=3)
+    hint = f"did you mean {', '.join(near)}? " if near else ""
+    return NotFoundError(
+        f"there is no secret {name!r} here; {hint}`notebook-ext secret create {name} "
+        "KEY=VALUE` stores one"
+    )
 
 
 def names() -> list[str]:
@@ -87,12 +115,14 @@ def delete(name: str) -> None:
     Raises:
         NotFoundError: there is none of this name.
     """
-    load(name)
+    path = _file(name)
+    if not path.exists():
+        raise _unknown(name)
     keyring = _keyring()
     if keyring is not None:
         with contextlib.suppress(keyring.errors.PasswordDeleteError):
             keyring.delete_password(_service(), name)
-    _file(name).unlink()
+    path.unlink()
 
 
 def _service() -> str:

@@ -179,7 +179,7 @@ class Images:
     def _take_into_use(self, wanted: Wanted) -> bool:
         """Return whether it is complete; then it stays while this agent lives."""
         for name in wanted.names:
-            if name in self._used and images.is_complete(wanted.folder / name):
+            if name in self._used and images.note_use(wanted.folder, name):
                 continue
             lock = images.use(wanted.folder, name)
             if lock is None:

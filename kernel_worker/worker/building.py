@@ -31,7 +31,7 @@ from kernel_worker.model import Environment, ImageSpec
 from kernel_worker.worker import lifeline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from kernel_worker.model import ImageStep
 
@@ -58,6 +58,7 @@ _NO_NETWORK = (
     "Network is unreachable",
     "Connection refused",
 )
+_NO_SPACE = ("No space left on device", "Disk quota exceeded")
 _NONE_FOUND = ("(from versions: none)", "was not found in the package registry")
 
 
@@ -71,7 +72,7 @@ def main() -> int:
         _say(str(error))
         return 1
     except OSError as error:
-        _say(f"{type(error).__name__}: {error}")
+        _say(f"{type(error).__name__}: {error}.{hint_of(str(error), ())}")
         return 1
     return 0
 
@@ -95,11 +96,11 @@ def build(spec: ImageSpec, folder: Path, caller: Environment) -> None:
         if images.is_complete(folder / name):
             return
         started = time.monotonic()
-        images.remove(folder / name)
-        _Builder(spec, folder, caller, lock).run()
-        seconds = time.monotonic() - started
-        about = images.About(spec.title, os.path.realpath(caller.python), seconds)
-        images.complete(folder / name, about)
+        with _whole(folder / name):
+            _Builder(spec, folder, caller, lock).run()
+            seconds = time.monotonic() - started
+            about = images.About(spec.title, os.path.realpath(caller.python), seconds)
+            images.complete(folder / name, about)
         _say(f"The image is ready after {seconds:.1f} s.")
 
 
@@ -129,14 +130,25 @@ class _alone:  # noqa: N801  used like a function
         self._stack.close()
 
 
-def _unpack(spec: ImageSpec, path: Path) -> None:
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Leave nothing at `path` of what is not made to the end: a disk may be full of it."""
     images.remove(path)
-    for file in spec.files:
-        place = path / file.path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(file.content)
-        place.chmod(file.mode)
-    images.complete(path, images.About(f"{len(spec.files)} files"))
+    try:
+        yield
+    except BaseException:
+        images.remove(path)
+        raise
+
+
+def _unpack(spec: ImageSpec, path: Path) -> None:
+    with _whole(path):
+        for file in spec.files:
+            place = path / file.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(file.content)
+            place.chmod(file.mode)
+        images.complete(path, images.About(f"{len(spec.files)} files"))
 
 
 class _Builder:
@@ -332,6 +344,11 @@ def _succeeds(command: Sequence[str]) -> bool:
 
 def hint_of(seen: str, constraints: Sequence[str]) -> str:
     """Return what to do, where what an installer wrote is known to mean something."""
+    if any(each in seen for each in _NO_SPACE):
+        return (
+            " The disk of the setting data_dir is full, or that of temporary files: make room "
+            "(`notebook-ext image prune` removes images that are not in use), or set another one."
+        )
     if any(each in seen for each in _NO_NETWORK):
         return (
             " No package index could be reached from here: connect this machine, tell pip or uv of "

@@ -1,4 +1,4 @@
-"""The process that serves deployed endpoints; see `deployed`."""
+"""The process that serves deployed endpoints, and its keeper; see `deployed`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 if os.fork():
     os._exit(0)
 
-from notebook_ext.web import deployed
+from notebook_ext.web import keeping
+
+keeping.keep()
+
+from notebook_ext.web import deployed  # noqa: E402  what keeps it does without
 
 deployed.main()

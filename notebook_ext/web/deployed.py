@@ -5,7 +5,8 @@ has; so does the first session after a start of the broker or the machine, while
 deployed. It asks the broker for the version in force whenever it opens a slot, so that all that it
 keeps are names: in `web-endpoints.json`, in the broker's data directory. It is a client as others
 are, and ends when the broker was stopped, when that was killed and none follows within
-`KILLED_SECONDS`, or when no endpoint is deployed any more.
+`KILLED_SECONDS`, or when no endpoint is deployed any more. Where it is killed itself, its parent,
+which has nothing else to do (`keeping`), starts it again.
 
 Guarantees: at most one runs for a broker (a lock says so, never a pid). A URL stays the same for as
 long as its port can be had.
@@ -18,6 +19,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +52,7 @@ FIRST_SECONDS: Final = 10.0
 KILLED_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 30.0
 _LOG_BYTES: Final = 1_000_000
+"""So large a log becomes `web.log.old`, and another one begins."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +64,16 @@ class _Gateway:
 
 
 # ---- what clients do ----------------------------------------------------------------------------
+
+
+def check(app: str, classes: Iterable[tuple[str, Cls]]) -> None:
+    """Look at whether the endpoints of an app can be deployed beside those of others.
+
+    Raises:
+        InvalidError: a label is given twice.
+    """
+    listed = [each for name, cls in classes for each in _listed(app, name, cls)]
+    _check_labels(app, listed, entries())
 
 
 def announce(app: str, classes: Iterable[tuple[str, Cls]]) -> dict[str, str]:
@@ -161,6 +174,23 @@ def _listed(app: str, name: str, cls: Cls) -> list[dict[str, Any]]:
     return found
 
 
+def _check_labels(
+    app: str, endpoints: list[dict[str, Any]], listed: Iterable[dict[str, Any]]
+) -> None:
+    """Raise `InvalidError` where an app's endpoints, and those that are `listed`, share a label."""
+    labels = [each["label"] for each in endpoints]
+    for each in listed:
+        if each["app"] != app and each["label"] in labels:
+            raise InvalidError(
+                f"label={each['label']!r}: {each['app']} has an endpoint of that label, "
+                f"{each['shown']}; give one of them another."
+            )
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise InvalidError(
+            f"label={twice[0]!r}: {app} has two endpoints of that label; give one another."
+        )
+
+
 def _told(body: dict[str, Any]) -> dict[str, str]:
     """Tell the gateway what is deployed; another one, where it ends just then."""
     try:
@@ -197,8 +227,6 @@ def _launch(settings: Settings, said: int) -> subprocess.Popen[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = os.open(_log_file(settings), flags, 0o600)
     try:
-        if os.fstat(log).st_size > _LOG_BYTES:
-            os.truncate(log, 0)
         started = subprocess.Popen(
             [sys.executable, "-P", "-m", "notebook_ext.web"],
             stdin=subprocess.DEVNULL,
@@ -257,24 +285,19 @@ class Deployed:
                 return {"error": str(error)}
 
     def _replace(self, app: str, endpoints: list[dict[str, Any]]) -> dict[str, str]:
-        others = [each for each in self._listed if each["app"] != app]
-        labels = [each["label"] for each in endpoints]
-        for each in others:
-            if each["label"] in labels:
-                raise InvalidError(
-                    f"label={each['label']!r}: {each['app']} has an endpoint of that label, "
-                    f"{each['shown']}; give one of them another."
-                )
-        if twice := [label for label in labels if labels.count(label) > 1]:
-            raise InvalidError(
-                f"label={twice[0]!r}: {app} has two endpoints of that label; give one another."
-            )
-        for each in self._listed:
-            if each["app"] == app and each["label"] not in labels:
-                self._gateway.withdraw(each["label"])
-        for each in endpoints:
-            each["url"] = self._serve(each)
-        self._listed = [*others, *endpoints]
+        _check_labels(app, endpoints, self._listed)
+        before = {each["label"] for each in self._listed if each["app"] == app}
+        labels = {each["label"] for each in endpoints}
+        try:
+            for each in endpoints:
+                each["url"] = self._serve(each)
+        except Exception:
+            for label in labels - before:
+                self._gateway.withdraw(label)
+            raise
+        for label in before - labels:
+            self._gateway.withdraw(label)
+        self._listed = [*(each for each in self._listed if each["app"] != app), *endpoints]
         self._write()
         return {each["shown"]: each["url"] for each in endpoints}
 
@@ -335,6 +358,7 @@ def _stay(settings: Settings, directory: Path, deployed: Deployed) -> None:
     begun = seen = time.monotonic()
     while True:
         time.sleep(LOOK_SECONDS)
+        shorten(_log_file(settings))
         now = time.monotonic()
         is_needed = deployed.has_any or now - begun < FIRST_SECONDS
         if is_needed and rendezvous.find(settings) is not None:
@@ -342,3 +366,10 @@ def _stay(settings: Settings, directory: Path, deployed: Deployed) -> None:
         was_killed = (directory / "connection.json").exists() and deployed.has_any
         if now - seen > (KILLED_SECONDS if was_killed else STOPPED_SECONDS):
             return
+
+
+def shorten(log: Path) -> None:
+    """Put a log aside that has become large: what is written next is its first line."""
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        shutil.copy(log, log.with_name(f"{log.name}.old"))
+        os.truncate(log, 0)  # and not renamed: whoever has it open appends

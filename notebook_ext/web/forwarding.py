@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Send = Callable[[Event], Awaitable[None]]
 
 HOST: Final = "127.0.0.1"
+_NEVER_SENT: Final = frozenset({1005, 1006, 1015})
 _READ_BYTES: Final = 1 << 16
 _LOOK_SECONDS: Final = 0.02
 _OF_ONE_CONNECTION: Final = frozenset(
@@ -95,8 +96,7 @@ class Forwarding:
         try:
             reader, writer = await asyncio.open_connection(HOST, self._port)
         except OSError:
-            await send({"type": "http.response.start", "status": 502, "headers": []})
-            await send({"type": "http.response.body", "body": b"the server does not listen\n"})
+            await _Answer(send).refuse("the server does not listen")
             return
         connection = h11.Connection(h11.CLIENT)
         request = h11.Request(
@@ -104,8 +104,13 @@ class Forwarding:
         )
         writer.write(connection.send(request) or b"")
         upload = asyncio.get_running_loop().create_task(_upload(connection, writer, receive))
+        answer = _Answer(send)
         try:
-            await _answer(connection, reader, send)
+            await answer.read(connection, reader)
+        except (OSError, h11.RemoteProtocolError) as error:
+            if answer.has_begun:
+                raise
+            await answer.refuse(f"the server gave no answer: {error}")
         finally:
             upload.cancel()
             writer.close()
@@ -118,8 +123,8 @@ class Forwarding:
         uri = f"ws://{HOST}:{self._port}{_target(scope).decode('latin-1')}"
         headers = [
             (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in scope["headers"]
-            if name not in _OF_ONE_CONNECTION and not name.startswith((b"sec-websocket", b"host"))
+            for name, value in _forwarded(scope["headers"])
+            if not name.startswith((b"sec-websocket", b"host"))
         ]
         try:
             server = await connect(
@@ -140,70 +145,90 @@ class Forwarding:
                 while (event := await receive())["type"] == "websocket.receive":
                     text = event.get("text")
                     await server.send(text if text is not None else event["bytes"])
+                await server.close(_code(event.get("code")))
             except ConnectionClosed:
                 pass
-            else:
-                await server.close(event.get("code") or 1000)
-            finally:
-                with contextlib.suppress(OSError):
-                    await back
+            except BaseException:
+                back.cancel()
+                raise
+            with contextlib.suppress(OSError):
+                await back
 
 
 async def _back(server: Any, send: Send) -> None:
     """Send what the server says to the client, and that it has closed."""
     from websockets.exceptions import ConnectionClosed  # noqa: PLC0415  as above
+    from websockets.frames import CloseCode  # noqa: PLC0415  likewise
 
     with contextlib.suppress(ConnectionClosed):
         async for said in server:
             kind = "text" if isinstance(said, str) else "bytes"
             await send({"type": "websocket.send", kind: said})
-    code = server.close_code or 1000
-    await send({"type": "websocket.close", "code": 1011 if code == 1006 else code})  # noqa: PLR2004  it broke
+    code = 1011 if server.close_code == CloseCode.ABNORMAL_CLOSURE else _code(server.close_code)
+    await send({"type": "websocket.close", "code": code, "reason": server.close_reason or ""})
+
+
+def _code(code: int | None) -> int:
+    """Return the code to close with on one side, where it was `code` on the other.
+
+    Some are never sent: they say that there was none, or no end. Source: RFC 6455, section 7.4.1.
+    """
+    return code if code is not None and code not in _NEVER_SENT else 1000
 
 
 async def _upload(
     connection: h11.Connection, writer: asyncio.StreamWriter, receive: Receive
 ) -> None:
     """Send the request's body as it comes; where the client leaves, the connection ends."""
-    while True:
-        event = await receive()
-        if event["type"] != "http.request":
-            writer.close()
-            return
-        if body := event.get("body", b""):
-            writer.write(connection.send(h11.Data(data=body)) or b"")
-            await writer.drain()
-        if not event.get("more_body", False):
-            writer.write(connection.send(h11.EndOfMessage()) or b"")
-            return
+    with contextlib.suppress(OSError, h11.LocalProtocolError):  # the answer has come already
+        while True:
+            event = await receive()
+            if event["type"] != "http.request":
+                writer.close()
+                return
+            if body := event.get("body", b""):
+                writer.write(connection.send(h11.Data(data=body)) or b"")
+                await writer.drain()
+            if not event.get("more_body", False):
+                writer.write(connection.send(h11.EndOfMessage()) or b"")
+                return
 
 
-async def _answer(connection: h11.Connection, reader: asyncio.StreamReader, send: Send) -> None:
-    has_begun = False
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(_READ_BYTES))
-        elif isinstance(event, h11.Response):
-            has_begun = True
-            headers = [
-                (bytes(name), bytes(value))
-                for name, value in event.headers
-                if name not in _OF_ONE_CONNECTION
-            ]
-            status = event.status_code
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-        elif isinstance(event, h11.Data):
-            data = bytes(event.data)
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-        elif isinstance(event, h11.EndOfMessage):
-            await send({"type": "http.response.body", "body": b""})
-            return
-        elif isinstance(event, h11.ConnectionClosed):
-            if not has_begun:
-                await send({"type": "http.response.start", "status": 502, "headers": []})
-                await send({"type": "http.response.body", "body": b"the server hung up\n"})
-            return
+class _Answer:
+    """What the server answers, on its way to the client."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+
+    async def read(self, connection: h11.Connection, reader: asyncio.StreamReader) -> None:
+        """Hand it on to its end.
+
+        Raises:
+            OSError, h11.RemoteProtocolError: the server hung up, or speaks otherwise.
+        """
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(await reader.read(_READ_BYTES))
+            elif isinstance(event, h11.Response):
+                headers = [(bytes(name), bytes(value)) for name, value in event.headers]
+                await self._start(event.status_code, _forwarded(headers))
+            elif isinstance(event, h11.Data):
+                data = bytes(event.data)
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            elif isinstance(event, h11.EndOfMessage):
+                await self._send({"type": "http.response.body", "body": b""})
+                return
+
+    async def refuse(self, text: str) -> None:
+        """Answer in the place of the server."""
+        await self._start(502, [(b"content-type", b"text/plain; charset=utf-8")])
+        await self._send({"type": "http.response.body", "body": f"{text}\n".encode()})
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.has_begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 def _target(scope: Event) -> bytes:
@@ -212,12 +237,19 @@ def _target(scope: Event) -> bytes:
     return path + b"?" + query if query else path
 
 
+def _forwarded(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return headers without those of one connection: known ones, and which `connection` names."""
+    named = [value for name, value in headers if name == b"connection"]
+    listed = {each.strip().lower() for value in named for each in value.split(b",")}
+    return [(n, v) for n, v in headers if n not in _OF_ONE_CONNECTION and n not in listed]
+
+
 def _request_headers(scope: Event) -> list[tuple[bytes, bytes]]:
-    found = [(n, v) for n, v in scope["headers"] if n not in _OF_ONE_CONNECTION]
-    names = {name for name, _ in found}
-    if b"host" not in names:
-        found.append((b"host", HOST.encode()))
+    headers = _forwarded(scope["headers"])
+    if all(name != b"host" for name, _ in headers):
+        headers.append((b"host", HOST.encode()))
     if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
-        found.append((b"transfer-encoding", b"chunked"))
-    found.append((b"connection", b"close"))
-    return found
+        headers = [(n, v) for n, v in headers if n != b"content-length"]  # only one may say it
+        headers.append((b"transfer-encoding", b"chunked"))
+    headers.append((b"connection", b"close"))
+    return headers

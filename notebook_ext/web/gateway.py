@@ -16,7 +16,7 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from kernel_worker.errors import Error, NotFoundError
+from kernel_worker.errors import Error, ExecutionError, NotFoundError
 from notebook_ext.web import streams
 from notebook_ext.web.slots import Slots
 
@@ -185,12 +185,18 @@ class _Served:
         self.slots = Slots(self._open, target.timeout_seconds)
 
     async def _open(self, slot: str) -> None:
-        await self._target.call(self._gateway.name, slot)
+        try:
+            await self._target.call(self._gateway.name, slot)
+        except (
+            KeyboardInterrupt,
+            SystemExit,
+        ) as error:  # the worker's: here, it would end the loop
+            raise ExecutionError(f"it raised {error!r}") from None
 
     def retarget(self, target: Target) -> None:
         """Serve another function from now on."""
         self._target = target
-        self.slots.renew()
+        self.slots.renew(target.timeout_seconds)
 
     async def start(self, listening: socket.socket) -> None:
         import uvicorn  # noqa: PLC0415  optional
@@ -227,7 +233,7 @@ class _Served:
         """Be uvicorn's app."""
         request = _Request(scope, receive, send, self._gateway.places.most_bytes)
         places = self._gateway.places
-        if (places.is_open or self._target.needs_token) and not _has_token(scope, places.token()):
+        if (places.is_open or self._target.needs_token) and not request.takes(places.token()):
             await request.refuse(401, "a token is needed: Authorization: Bearer TOKEN")
             return
         newest = self._target.newest()
@@ -259,28 +265,35 @@ class _Served:
 
     async def _by(self, slot: Slot, request: _Request, first: Event) -> None:
         """Have a slot answer a request."""
-        stream = slot.stream
-        stream.post([streams.REQUEST, request.scope(), first])
-        request.forward_to(stream)
-        while True:
-            message = await stream.read()
-            if message is None:
-                break
-            if message[0] == streams.EVENT:
-                await request.send(message[1])
-            else:
-                request.detach()
-                self.slots.release(slot)
-                if not request.has_ended:
-                    await request.fail(500, "Internal Server Error")
-                return
+        try:
+            is_free = await self._answered(slot.stream, request, first)
+        except BaseException as error:
+            slot.stream.close()  # which ends what runs for it
+            if isinstance(error, Exception):
+                _log.error("%s gave what is no answer: %s", self._target.name, error)
+            raise
         request.detach()
+        if is_free:
+            self.slots.release(slot)
+            if not request.has_ended:
+                await request.fail(500, "Internal Server Error")
+            return
         slot.stream.close()
         if not request.has_ended:
             if await slot.timed_out():
                 await request.fail(504, f"{self._target.name} ran longer than its timeout")
             else:
                 await request.fail(502, f"the worker that ran {self._target.name} has died")
+
+    async def _answered(self, stream: Stream, request: _Request, first: Event) -> bool:
+        """Hand on what goes to and fro; return whether the slot is free at the end, or has died."""
+        stream.post([streams.REQUEST, request.scope(), first])
+        request.forward_to(stream)
+        while (message := await stream.read()) is not None:
+            if message[0] != streams.EVENT:
+                return True
+            await request.send(message[1])
+        return False
 
 
 class _Request:
@@ -300,8 +313,19 @@ class _Request:
         self._left = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
+    def takes(self, token: str) -> bool:
+        """Return whether who comes has the token: that is the gateway's, and travels no further."""
+        for at, (name, value) in enumerate(self._scope["headers"]):
+            if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
+                if not hmac.compare_digest(value[len(_BEARER) :].strip(), token.encode()):
+                    return False
+                headers = self._scope["headers"]
+                self._scope = {**self._scope, "headers": [*headers[:at], *headers[at + 1 :]]}
+                return True
+        return False
+
     def scope(self) -> Event:
-        """Return what of the scope travels; the token is the gateway's."""
+        """Return what of the scope travels."""
         return {name: self._scope[name] for name in _SCOPE if name in self._scope}
 
     def is_too_large(self, event: Event) -> bool:
@@ -430,11 +454,3 @@ class _Request:
 
 class _CutError(Exception):
     """Raised through uvicorn, which cuts the connection."""
-
-
-def _has_token(scope: Event, token: str) -> bool:
-    """Whether who comes has the token."""
-    for name, value in scope["headers"]:
-        if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
-            return hmac.compare_digest(value[len(_BEARER) :].strip(), token.encode())
-    return False

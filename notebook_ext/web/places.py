@@ -89,23 +89,23 @@ class Places:
             listening = self._listening(address, self._candidates(label, ports), label)
             port = listening.getsockname()[1]
             if ports.get(label) != port:
-                write_private(path, json.dumps({**ports, label: port}, indent=1))
+                others = {name: its for name, its in ports.items() if its != port}
+                write_private(path, json.dumps({**others, label: port}, indent=1))
         return listening, f"http://{_shown(address)}:{port}"
 
     def _candidates(self, label: str, ports: dict[str, Any]) -> Iterator[int]:
-        known = ports.get(label)
-        if isinstance(known, int):
-            yield known
-        taken = set(ports.values())
+        """Yield ports to try: the one that it had, those that no label has, and then the others."""
         first, count = FIRST_PORT, _PORTS
         start = zlib.crc32(f"{os.getuid()} {self._settings.profile} {label}".encode()) % count
         if self._settings.web_port:
             first, start = self._settings.web_port, 0
             count = min(count, _MOST_PORT - first + 1)
-        for at in range(min(_TRIES, count)):
-            port = first + (start + at) % count
-            if port not in taken:
-                yield port
+        known, taken = ports.get(label), set(ports.values())
+        if type(known) is int and first <= known < first + count:
+            yield known
+        near = [first + (start + at) % count for at in range(min(_TRIES, count))]
+        yield from (port for port in near if port not in taken)
+        yield from (port for port in near if port in taken)  # of labels that are gone, perhaps
 
     def _listening(self, address: str, ports: Iterator[int], label: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

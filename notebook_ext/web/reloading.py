@@ -6,7 +6,6 @@ had; modules of its folder are imported again. A file that cannot be run leaves 
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kernel_worker.errors import InvalidError
+from kernel_worker.errors import Error, InvalidError
 from notebook_ext import script
 from notebook_ext.web import here
 from notebook_ext.web.endpoints import endpoints_of
@@ -51,11 +50,21 @@ def serve(target: str, *, is_module: bool, users_errors: Callable[[str], Any]) -
             f"{target} has no endpoints: write @nb.fastapi_endpoint() below @app.function() in it."
         )
     folder = _folder(target, is_module=is_module)
-    for _ in watch(folder, watch_filter=PythonFilter(), debounce=DEBOUNCE_MS):
+    for _ in watch(
+        folder,
+        watch_filter=PythonFilter(),
+        debounce=DEBOUNCE_MS,
+        ignore_permission_denied=True,
+    ):
         click.echo("Reloading.")
         _forget_modules(folder)
-        with contextlib.suppress(SystemExit), users_errors(target):
-            served = _serve(script.load(target, is_module=is_module).app(), served)
+        try:
+            with users_errors(target):
+                served = _serve(script.load(target, is_module=is_module).app(), served)
+        except (SystemExit, click.exceptions.Exit, click.Abort):
+            pass  # said already, or the file's own way to end
+        except (Error, click.ClickException) as error:
+            click.echo(f"Error: {error}", err=True)
 
 
 def _serve(app: App, before: set[str]) -> set[str]:

@@ -17,6 +17,7 @@ import contextlib
 import inspect
 import sys
 import traceback
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from kernel_worker.wire.instances import ENTER, EXIT, ORDER, SNAP
@@ -118,9 +119,9 @@ async def _made(endpoint: Endpoint, name: str, function: Callable[..., Any]) -> 
     if not callable(made):
         raise TypeError(f"{name} returned {made!r}, which is no app")
     if endpoint.kind == "wsgi_app":
-        from a2wsgi import WSGIMiddleware  # noqa: PLC0415  optional
+        from notebook_ext.web import wsgi  # noqa: PLC0415  it needs a2wsgi
 
-        return WSGIMiddleware(made)  # type: ignore[return-value]
+        return wsgi.hosted(made)
     found: AsgiApp = made
     return found
 
@@ -190,7 +191,7 @@ class Hosted:
 
 
 class _LeftError(OSError):
-    """What `send` raises where the client has left."""
+    """What `send` raises where the client has left, or has its answer."""
 
 
 class _Slot:
@@ -199,86 +200,122 @@ class _Slot:
     def __init__(self, hosted: Hosted, stream: Stream) -> None:
         self._hosted = hosted
         self._stream = stream
-        self._inbox: asyncio.Queue[list[Any] | None] = asyncio.Queue(_AHEAD)
+        self._requests: asyncio.Queue[_Request | None] = asyncio.Queue()
+        self._request: _Request | None = None
         self._task: asyncio.Task[None] | None = None
-        self._is_gone = False
 
     async def pump(self) -> None:
         """Read what the gateway says, and notice at once where a client leaves."""
-        while True:
-            message = await self._stream.read()
-            if message is None or message[0] == streams.GONE:
-                self._is_gone = True
-                if self._task is not None:
-                    self._task.cancel()
-            if message is None or message[0] != streams.GONE:
-                await self._inbox.put(message)
-            if message is None:
-                return
+        while (message := await self._stream.read()) is not None:
+            if message[0] == streams.REQUEST:
+                self._request = _Request(self._stream, *message[1:])
+                self._requests.put_nowait(self._request)
+            elif message[0] == streams.GONE:
+                self._leave()
+            elif self._request is not None:
+                await self._request.hear(message[1])
+        self._leave()
+        self._requests.put_nowait(None)
+
+    def _leave(self) -> None:
+        if self._request is not None:
+            self._request.leave()
+        if self._task is not None:
+            self._task.cancel()
 
     async def serve(self) -> None:
         """Serve requests until the gateway hangs up."""
         loop = asyncio.get_running_loop()
-        while (message := await self._inbox.get()) is not None:
-            if message[0] != streams.REQUEST:
-                continue  # an event that came when its request had ended
-            self._is_gone = False
-            self._task = loop.create_task(self._run(*message[1:]))
-            try:
-                await self._task
-            except _LeftError:
-                pass
-            except asyncio.CancelledError:
-                if not self._is_gone:
-                    raise
-            self._task = None
+        while (request := await self._requests.get()) is not None:
+            if not request.has_left:
+                self._task = loop.create_task(request.run(self._hosted))
+                try:
+                    await self._task
+                except asyncio.CancelledError:
+                    if not request.has_left:
+                        raise  # the input is cancelled
+                self._task = None
+            request.end()
             if self._stream.is_closed:
                 return
 
-    async def _run(self, scope: dict[str, Any], first: Event) -> None:
-        """Run the app for one request, and say that it has ended."""
-        word: int | None = streams.DONE
-        pending: list[Event] = [first]
 
-        async def receive() -> Event:
-            if pending:
-                return pending.pop()
-            message = None if self._is_gone else await self._inbox.get()
-            if message is None or message[0] != streams.EVENT:
-                if message is None and not self._is_gone:
-                    self._inbox.put_nowait(None)  # for `serve`
-                self._is_gone = True
-                return {"type": f"{scope['type']}.disconnect", "code": 1006}
-            event: Event = message[1]
-            return event
+class _Request:
+    """One request in a slot: what the app receives and sends, until it is over.
 
+    Whatever of the app lives on (a thread, a task of its own) has nothing to say by the slot any
+    more, which is another request's then, and takes nothing of what that one's client says.
+    """
+
+    def __init__(self, stream: Stream, scope: Event, first: Event) -> None:
+        self._stream = stream
+        self._scope = scope
+        self._heard: deque[Event] = deque([first])
+        self._changed = asyncio.Event()
+        """Set whenever something was heard or taken, the client has left, or it is over."""
+        self.has_left = False
+        self._is_over = False
+        self._word = streams.FAILED
+
+    async def run(self, hosted: Hosted) -> None:
+        """Run the app for it."""
         try:
-            await self._hosted.app(_completed(scope, self._hosted.state), receive, self._send)
-        except (asyncio.CancelledError, _LeftError):
-            word = streams.FAILED if self._is_gone else None  # or the input is cancelled
-            raise
-        except Exception:  # noqa: BLE001  as a server does: it is shown, and others are served
-            word = streams.FAILED
-            if not self._is_gone:
+            await hosted.app(_completed(self._scope, hosted.state), self._receive, self._send)
+            self._word = streams.DONE
+        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001  shown; others are served
+            if not self.has_left:
                 traceback.print_exc(file=sys.stderr)
         finally:
-            if word is not None:
-                self._stream.post([word])
+            self._is_over = True
+            self._changed.set()
+
+    def end(self) -> None:
+        """Say that it has ended: the slot is free."""
+        self._stream.post([self._word])
+
+    def leave(self) -> None:
+        """The client has left."""
+        self.has_left = True
+        self._changed.set()
+
+    async def hear(self, event: Event) -> None:
+        """Take what the client says; wait where the app has much of it to take."""
+        while len(self._heard) >= _AHEAD and not self._is_deaf:
+            await self._change()
+        self._heard.append(event)
+        self._changed.set()
+
+    @property
+    def _is_deaf(self) -> bool:
+        return self.has_left or self._is_over
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _receive(self) -> Event:
+        while not self._heard and not self._is_deaf:
+            await self._change()
+        if self._is_deaf:
+            return {"type": f"{self._scope['type']}.disconnect", "code": 1006}
+        self._changed.set()
+        return self._heard.popleft()
 
     async def _send(self, event: Event) -> None:
-        if self._is_gone:
-            raise _LeftError("the client has left")
         body = event.get("body", b"")
         if len(body) <= PIECE_BYTES:
-            self._stream.post([streams.EVENT, event])
-        else:
-            more = event.get("more_body", False)
-            for start in range(0, len(body), PIECE_BYTES):
-                piece = bytes(body[start : start + PIECE_BYTES])
-                is_last = start + PIECE_BYTES >= len(body)
-                said = {**event, "body": piece, "more_body": more or not is_last}
-                self._stream.post([streams.EVENT, said])
-                await self._stream.drain()
+            await self._post(event)
+            return
+        more = event.get("more_body", False)
+        for start in range(0, len(body), PIECE_BYTES):
+            piece = bytes(body[start : start + PIECE_BYTES])
+            is_last = start + PIECE_BYTES >= len(body)
+            await self._post({**event, "body": piece, "more_body": more or not is_last})
+
+    async def _post(self, event: Event) -> None:
+        if self._is_deaf:
+            raise _LeftError("the client has left" if self.has_left else "the answer is over")
+        self._stream.post([streams.EVENT, event])
         await self._stream.drain()
 
 

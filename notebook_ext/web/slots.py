@@ -76,7 +76,7 @@ class Slots:
                 request has nearly all of that.
         """
         self._open_call = open_call
-        self._most_seconds = min(MOST_SECONDS, _PART_OF_TIMEOUT * timeout_seconds)
+        self._most_seconds = _most_seconds(timeout_seconds)
         self._loop = asyncio.get_running_loop()
         self._idle: list[Slot] = []
         self._waiting: deque[asyncio.Future[Slot]] = deque()
@@ -151,9 +151,15 @@ class Slots:
         slot.born = self._loop.time()
         self.release(slot)
 
-    def renew(self) -> None:
-        """Use no slot any more that there is now: the function is another one."""
+    def renew(self, timeout_seconds: float | None = None) -> None:
+        """Use no slot any more that there is now: the function is another one.
+
+        Args:
+            timeout_seconds: how long an input may run from now on, if that has changed.
+        """
         self._generation += 1
+        if timeout_seconds is not None:
+            self._most_seconds = _most_seconds(timeout_seconds)
         for slot in self._idle:
             self.drop(slot)
         self._idle.clear()
@@ -238,3 +244,7 @@ class Slots:
             self._surplus_since = None
         if self._idle or self._opening or waiting:
             self._sweep_later()
+
+
+def _most_seconds(timeout_seconds: float) -> float:
+    return min(MOST_SECONDS, _PART_OF_TIMEOUT * timeout_seconds)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from kernel_worker import images as kept
 from kernel_worker.errors import InvalidError
 from kernel_worker.host.images import Build, Images, own_where_missing
 from kernel_worker.model import ELSEWHERE, Environment, ImageFile, ImageSpec, ImageStep
@@ -74,3 +76,19 @@ def test_on_another_machine_the_hosts_own_interpreter_stands_in() -> None:
     )
     here = msgspec.msgpack.encode(msgspec.structs.replace(theirs, python=sys.executable))
     assert own_where_missing(here) == here
+
+
+def test_an_image_that_is_used_for_long_is_no_old_one(tmp_path: Path) -> None:
+    cache = found(tmp_path)
+    wanted = cache.resolve(encoded(CALLER, image=SPEC)).image
+    assert wanted is not None
+    for name in wanted.names:
+        (tmp_path / name).mkdir()
+        kept.complete(tmp_path / name, kept.About("a"))
+    told: list[str] = []
+    for _ in range(2):
+        for name in wanted.names:
+            os.utime(tmp_path / name / kept.COMPLETE, (1.0, 1.0))
+        cache.prepare(wanted, told.append)
+        assert all(one.used_at > 1.0 for one in kept.kept(tmp_path))
+    assert told == ["", ""]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,17 @@ def test_images_are_listed_and_removed(tmp_path: Path, monkeypatch: pytest.Monke
         "1 removed, 2 MiB.",
     ]
     assert [one.name for one in images.kept(folder)] == ["im-2"]
+    missing = run.invoke(main, ["image", "prune", "im-1"])
+    assert (
+        missing.exit_code,
+        "no image im-1 here; `notebook-ext image list`" in missing.output,
+    ) == (
+        1,
+        True,
+    )
+    used = images.use(folder, "im-2")
+    assert used is not None
+    left = run.invoke(main, ["image", "prune"]).output.splitlines()
+    assert left[0] == "0 removed, 0 MiB."
+    assert left[1].startswith("In use, and left: im-2; ")
+    os.close(used)

@@ -12,6 +12,7 @@ import io
 import os
 import pickle
 import re
+import sys
 import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -452,6 +453,12 @@ CASES = {
     ),
     "a secret twice": Case(stored_twice, ("'twice'", "--force")),
     "dotenv": Case(lambda: nb.Secret.from_dotenv(Path(__file__)), ("line 1",)),
+    "a dotenv that is no text": Case(
+        lambda: nb.Secret.from_dotenv(Path(sys.executable)), (sys.executable, "UTF-8")
+    ),
+    "a stored secret that is torn": Case(
+        lambda: secret_store._read(Path(__file__), "torn"), ("'torn'", __file__, "--force torn")
+    ),
     # the command line
     "no type of a command line": Case(
         lambda: entrypoint.parse(listed, "listed", []), ("listed", "xs")

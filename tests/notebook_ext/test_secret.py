@@ -31,6 +31,23 @@ def test_where_secrets_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Secret.from_dotenv(filename="nothing.env")
 
 
+def test_a_value_in_quotes_may_have_several_lines_and_escapes(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(
+        b'\xef\xbb\xbfKEY="-----BEGIN-----\nabc=\n# no comment\n-----END-----" # a comment\n'
+        b'JSON="{\\"a\\": \\"b\\\\c\\\\\\\\d\\n\\"}"\nRAW=\'a\\n\nb\'\nLAST=1\n'
+    )
+    assert Secret.from_dotenv(tmp_path).values == {
+        "KEY": "-----BEGIN-----\nabc=\n# no comment\n-----END-----",
+        "JSON": '{"a": "b\\c\\\\d\n"}',
+        "RAW": "a\\n\nb",
+        "LAST": "1",
+    }
+    (tmp_path / ".env").write_bytes(VALUE.encode() + b"=\xff\n")
+    with pytest.raises(InvalidError, match=r"\.env: allowed is text in UTF-8; byte 8 is") as caught:
+        Secret.from_dotenv(tmp_path)
+    assert VALUE not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "given",
     [{"A": 3}, {"A=B": VALUE}, {"": VALUE}, {"A": f"{VALUE}\0"}, {3: VALUE}, [VALUE], VALUE],

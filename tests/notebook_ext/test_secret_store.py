@@ -130,3 +130,32 @@ def test_the_commands_show_no_value(tmp_path: Path) -> None:
     assert run.invoke(main, ["secret", "create", "w"]).exit_code == 1
     assert run.invoke(main, ["secret", "delete", "v"]).output == "Deleted: v\n"
     assert run.invoke(main, ["secret", "list"]).output == "No secret is stored.\n"
+
+
+def test_one_that_cannot_be_read_is_named_and_can_be_replaced_and_deleted(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret_store.store("fine", {"A": "1"}, replaces=False)
+    secret_store.store("torn", {"A": VALUE}, replaces=False)
+    (torn,) = place.rglob("torn.json")
+    torn.write_text(torn.read_text()[:-3])
+    with_keyring(monkeypatch, 5.0)
+    secret_store.store("lost", {"A": VALUE}, replaces=False)
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    with pytest.raises(InvalidError, match=r"'torn': .*torn\.json is damaged; .*--force torn"):
+        Secret.from_name("torn")
+    with pytest.raises(NotFoundError, match=r"'lost' was stored in the keyring.*--force lost"):
+        Secret.from_name("lost")
+    listed = CliRunner().invoke(main, ["secret", "list"])
+    assert listed.exit_code == 0
+    assert VALUE not in listed.output
+    assert [line.split()[:2] for line in listed.output.splitlines()] == [
+        ["fine", "A"],
+        ["lost", "cannot"],
+        ["torn", "cannot"],
+    ]
+    secret_store.store("torn", {"A": "2"}, replaces=True)
+    assert Secret.from_name("torn").values == {"A": "2"}
+    secret_store.delete("lost")
+    assert secret_store.names() == ["fine", "torn"]
+    assert len(list(torn.parent.iterdir())) == 2, "nothing of them is left"

@@ -72,6 +72,7 @@ def test_what_workers_need_is_in_the_image_in_their_version_or_not_at_all(
         building.build(spec, tmp_path, caller())
     assert "flavour==2.0" in capfd.readouterr().out
     assert images.kept(tmp_path) == []
+    assert [path.name for path in tmp_path.glob("im-*") if path.is_dir()] == [], "not in halves"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -86,11 +87,12 @@ def test_deployed_endpoints_live_on_until_the_app_is_stopped(
     file.write_text(SHOP.format(factor=20))
     assert urls_of(command("deploy", "shop.py")) == urls
     assert fetched(urls["price"] + "/?x=4") == "80"
-    gateway = next(pid for pid, line in own_place.processes().items() if "notebook_ext.web" in line)
+    (known,) = own_place.runtime_dir.rglob("web.json")
+    gateway = json.loads(known.read_text())["pid"]
     os.kill(gateway, signal.SIGKILL)
     wait_until(lambda: gateway not in own_place.processes())
+    wait_until(lambda: fetched(urls["price"] + "/?x=4") == "80", what="it is back by itself")
     assert _found(command, tmp_path).split() == [urls["price"], urls["Model.name"]]
-    wait_until(lambda: fetched(urls["price"] + "/?x=4") == "80")
     own_place.kill_broker()
     wait_until(lambda: fetched(urls["price"] + "/?x=4") == "80", what="the next broker serves it")
     assert "shop  price" in command("web", "list")
@@ -124,6 +126,8 @@ def test_serve_reloads_what_changes(command: Command, own_place: Place, tmp_path
         assert serving.stdout.readline().startswith("Serving Model.name: http")
         assert fetched(url + "/?x=4") == "40"
         assert serving.stdout.readline() == "asked for 4\n"
+        file.write_text("")
+        assert serving.stdout.readline() == "Reloading.\n", "and no app, which is said"
         file.write_text("an error")
         file.write_text(SHOP.format(factor=30))
         wait_until(lambda: fetched(url + "/?x=4") == "120")
