@@ -44,10 +44,8 @@ SHOWN_BY = {
     "notebook_ext/test_conversation.py": "notebook_ext: open_call submission told",
     "notebook_ext/widgets/test_call_view.py": "notebook_ext/widgets: call_details",
     "notebook_ext/widgets/test_ticker.py": "notebook_ext/widgets: watched",
-    "acceptance/api/test_web.py": "notebook_ext/web: deployed reloading",
-    "notebook_ext/web/test_gateway.py": (
-        "notebook_ext/web: forwarding function here places serving slots"
-    ),
+    "acceptance/api/test_web.py": "notebook_ext/web: reloading",
+    "notebook_ext/web/test_gateway.py": ("notebook_ext/web: function here"),
     "notebook_ext/test_controls.py": "notebook_ext: retrying",
     "notebook_ext/test_secret_store.py": "notebook_ext: secret_commands",
     "notebook_ext/test_function.py": "notebook_ext: arguments callee package source",
