@@ -19,10 +19,10 @@ import click
 import msgspec
 
 from kernel_worker import errors, rendezvous
-from notebook_ext import inquiry
+from notebook_ext import call_commands, inquiry
 from notebook_ext.call import FunctionCall
 from notebook_ext.call_status import STATES, call_filter
-from notebook_ext.config import afresh, reload
+from notebook_ext.config import afresh, choose
 from notebook_ext.image_cache import image
 from notebook_ext.secret_commands import secret
 from notebook_ext.state import commands as state_commands
@@ -263,7 +263,7 @@ def run(profile: str | None, module: bool, target: str, arguments: tuple[str, ..
 
     ARGUMENTS are options made from the signature; see them with `TARGET --help`.
     """
-    _choose(profile)
+    choose(profile)
     script, entrypoint, function = _scripts()
     with _users_errors(target):
         loaded = script.load(target, arguments, is_module=module)
@@ -293,7 +293,7 @@ async def _awaited(result: Any) -> Any:
 @click.argument("target")
 def deploy(profile: str | None, module: bool, name: str | None, tag: str, target: str) -> None:  # noqa: FBT001  click's
     """Deploy the app of TARGET, FILE[::APP]: its functions are known by name from then on."""
-    _choose(profile)
+    choose(profile)
     script, _, _ = _scripts()
     with _users_errors(target):
         loaded = script.load(target, is_module=module)
@@ -314,7 +314,7 @@ def serve(profile: str | None, module: bool, target: str) -> None:  # noqa: FBT0
 
     Where a file beside it changes, TARGET is run again, and its endpoints are those of the new one.
     """
-    _choose(profile)
+    choose(profile)
     from notebook_ext.web import reloading  # noqa: PLC0415  it needs the group `web`
 
     reloading.serve(target, is_module=module, users_errors=_users_errors)
@@ -329,7 +329,7 @@ def web() -> None:
 @_profile
 def web_list(profile: str | None) -> None:
     """List the deployed endpoints and their URLs."""
-    _choose(profile)
+    choose(profile)
     from notebook_ext.web import deployed  # noqa: PLC0415  not for a status
 
     for each in deployed.entries():
@@ -340,7 +340,7 @@ def web_list(profile: str | None) -> None:
 @_profile
 def web_token(profile: str | None) -> None:
     """Print the token that requests need from other machines; it is made now if there is none."""
-    _choose(profile)
+    choose(profile)
     from notebook_ext.web.places import Places  # noqa: PLC0415  not for a status
 
     click.echo(Places(afresh()).token())
@@ -372,7 +372,7 @@ def app() -> None:
 @_profile
 def app_list(profile: str | None) -> None:
     """List what is deployed."""
-    _choose(profile)
+    choose(profile)
     found = inquiry.deployments("")
     click.echo(_table(found) if found else "Nothing is deployed.")
 
@@ -382,7 +382,7 @@ def app_list(profile: str | None) -> None:
 @click.argument("name")
 def app_history(profile: str | None, name: str) -> None:
     """List all versions of the app NAME, newest first."""
-    _choose(profile)
+    choose(profile)
     found = inquiry.deployments(name)
     if not found:
         raise errors.NotFoundError(f"no app {name!r} was deployed")
@@ -394,7 +394,7 @@ def app_history(profile: str | None, name: str) -> None:
 @click.argument("name")
 def app_stop(profile: str | None, name: str) -> None:
     """End the deployment of the app NAME; its calls in flight end by themselves."""
-    _choose(profile)
+    choose(profile)
     stopped = inquiry.stop_app(name)
     from notebook_ext.web import deployed  # noqa: PLC0415  not for a status
 
@@ -405,6 +405,9 @@ def app_stop(profile: str | None, name: str) -> None:
 main.add_command(state_commands.dict_group)
 main.add_command(state_commands.queue_group)
 main.add_command(state_commands.volume_group)
+main.add_command(call_commands.cancel)
+main.add_command(call_commands.attach)
+app.add_command(call_commands.app_logs)
 main.add_command(image)
 main.add_command(secret)
 
@@ -429,12 +432,6 @@ def _table(found: list[messages.DeploymentInfo]) -> str:
     return "\n".join(lines)
 
 
-def _choose(profile: str | None) -> None:
-    if profile is not None:
-        os.environ["NOTEBOOK_EXT_PROFILE"] = profile
-        reload()
-
-
 def _scripts() -> tuple[Any, Any, Any]:
     """Import what runs scripts: a status needs none of it."""
     from notebook_ext import entrypoint, function, script  # noqa: PLC0415  as said
@@ -456,6 +453,8 @@ def _users_errors(target: str) -> Iterator[None]:
             trace = trace.tb_next
         if trace is None and isinstance(error, errors.Error):
             raise
+        if isinstance(error, SyntaxError) and trace is None and error.filename == place:
+            error.__traceback__ = None  # it says the place itself, and all else is ours
         traceback.print_exception(type(error), error, trace or error.__traceback__)
         sys.exit(1)
 

@@ -8,6 +8,7 @@ What is set here is stronger than environment variables and `pyproject.toml` (se
 from __future__ import annotations
 
 import html
+import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ def reload() -> Settings:
     """Read environment variables and `pyproject.toml` again."""
     _State.loaded = None
     return current()
+
+
+def choose(profile: str | None) -> None:
+    """Let this process go by another profile, and what it starts too; None: by the same."""
+    if profile is not None:
+        os.environ["NOTEBOOK_EXT_PROFILE"] = profile
+        reload()
 
 
 class Config:

@@ -304,6 +304,6 @@ def lines(report: Report, path: str) -> Iterator[str]:
     if not report.imports and not report.uses:
         yield f"{path} does not use modal."
     elif report.findings:
-        yield f"{len(report.findings)} of {report.uses} uses of modal are not covered."
+        yield f"{len(report.findings)} uses of modal are not covered."
     else:
         yield f"All {report.uses} uses of modal are covered."

@@ -130,6 +130,14 @@ def test_an_exception_of_the_users_has_the_users_traceback(command: CommandLine,
     assert "notebook_ext" not in done.stderr
 
 
+def test_what_is_no_python_is_shown_where_it_stands(command: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "torn.py").write_text("x = 1\ndef f(:\n")
+    done = command("run", "torn.py")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == '  File "torn.py", line 2'
+    assert done.stderr.splitlines()[-1].startswith("SyntaxError: ")
+
+
 def test_deploy_list_history_stop(command: CommandLine, shop: str, own_place: Place) -> None:
     there = own_place.variables
     assert succeeded(command("app", "list", variables=there)) == "Nothing is deployed.\n"
