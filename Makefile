@@ -18,7 +18,7 @@ CHANCE := tests/core/test_invariants.py::TestAnyHistory \
 COMPUTING := tests/test_capture.py
 PATIENT := tests/notebooks tests/documentation tests/suites
 
-.PHONY: help setup quick demo lab test lint format pytest chance notebooks pages standards rest suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
+.PHONY: help setup quick demo lab test lint format pytest chance notebooks pages standards rest providers suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -72,6 +72,10 @@ rest: setup
 
 large: setup ## the tests' largest sizes, for some minutes
 	$(VENV_PYTHON) -m pytest -m large
+
+providers: setup ## the provider conformance suite on real Ray clusters and Dask schedulers, in minutes
+	$(VENV_PYTHON) -m pip install --quiet --editable ".[ray,dask]"
+	$(VENV_PYTHON) -m pytest -m engine tests/providers tests/acceptance/test_providers.py
 
 suites: setup ## CPython's, cloudpickle's, dask's, joblib's and scikit-learn's own tests on our workers
 	$(VENV_PYTHON) -m pip install --quiet --editable ".[suites]"

@@ -242,6 +242,69 @@ def host_start(**options: object) -> None:
     os.execv(sys.executable, command)  # noqa: S606  no shell, and this process is it from now on
 
 
+@main.group()
+def provider() -> None:
+    """Let a cluster that is there already give this machine's broker hosts."""
+
+
+@provider.command("start")
+@click.argument("target")
+@click.option("--max-hosts", type=click.IntRange(1), help="How many hosts at most (8).")
+@click.option("--min-hosts", type=click.IntRange(0), help="How many are kept, used or not (0).")
+@click.option("--idle", type=click.IntRange(0), help="Seconds until an unused one goes (60).")
+@click.option("--cpus", type=click.IntRange(1), help="Cores of a host, at most.")
+@click.option("--gpus", help="GPUs of a host, at most: 2, or H200:2.")
+@click.option("--memory", type=click.IntRange(1), help="MiB to reserve for a host.")
+@click.option(
+    "--listen", metavar="tcp://ADDRESS[:PORT]", help="Where hosts find the broker, if none runs."
+)
+@click.option("--connect", metavar="FILE", help="A client's, where the broker is elsewhere.")
+@click.option("--hosts", metavar="FILE", help="A host's, where the broker is elsewhere.")
+def provider_start(
+    target: str,
+    listen: str | None,
+    connect: str | None,
+    hosts: str | None,
+    **options: object,
+) -> None:
+    """Have hosts come from TARGET while there is work for them: ray://auto, dask://HOST:8786.
+
+    It returns when the cluster has answered. On a machine of the cluster, in the Python of the
+    cluster, give --connect and --hosts, the files of `notebook-ext broker invite` with and without
+    --host on the broker's machine: then it runs in the foreground.
+    """
+    if (connect is None) != (hosts is None):
+        raise click.UsageError("--connect and --hosts are given both, or none of them")
+    if connect is not None:
+        command = [sys.executable, "-P", "-m", "kernel_worker.providers", target]
+        command += ["--connect", connect, "--hosts", str(hosts)]
+        for name, value in options.items():
+            if value is not None:
+                command += ["--option", f"{name}={value}"]
+        os.execv(sys.executable, command)  # noqa: S606  as of a host
+    from notebook_ext import providing  # noqa: PLC0415  only where it is asked for
+
+    click.echo(providing.begin(target, options, listen))
+
+
+@provider.command("stop")
+@click.argument("name")
+def provider_stop(name: str) -> None:
+    """Give all hosts of NAME back; what they run has 30 s to end, and runs elsewhere then."""
+    from notebook_ext import providing  # noqa: PLC0415  only where it is asked for
+
+    click.echo(f"Stopped: pid {providing.end(name)}")
+
+
+@provider.command("list")
+def provider_list() -> None:
+    """List the clusters that give hosts, by the names that `stop` takes."""
+    from notebook_ext import providing  # noqa: PLC0415  only where it is asked for
+
+    for name, pid in providing.living().items():
+        click.echo(f"{name}  pid {pid}")
+
+
 def _where(connection: Connection) -> str:
     return ", ".join(filter(None, [f"pid {connection.pid}", connection.address, connection.door]))
 

@@ -1,31 +1,82 @@
-"""`%remote_connect`: another broker for this process's calls."""
+"""`nb.connect`, `%remote_connect`: another broker for this process's calls, or a cluster for it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from kernel_worker import keys, rendezvous
-from kernel_worker.errors import ConnectionError, Error  # noqa: A004  ours
+from kernel_worker.errors import ConnectionError, Error, InvalidError  # noqa: A004  ours
 from notebook_ext import inquiry, process
 from notebook_ext.config import config, current
 
 
-def connect(file: str | None) -> str:
-    """Have calls go to the broker of this machine, or to that of a connection file.
+def connect(
+    target: str = "local",
+    *,
+    max_hosts: int | None = None,
+    min_hosts: int | None = None,
+    idle: int | None = None,
+    cpus: int | None = None,
+    gpus: int | str | None = None,
+    memory: int | None = None,
+    listen: str | None = None,
+) -> str:
+    """Have calls go to another broker, or let machines of a cluster run them.
 
-    The session that there was is closed: its attached calls end. Where there is no answer, all
-    stays as it was.
+    `local` is the broker of this machine, a path the connection file of another one's
+    (`notebook-ext broker invite`). A cluster, `ray://auto`, `ray://HOST:10001` or
+    `dask://HOST:8786`, gives this machine's broker hosts while there is more to do than fits those
+    that it has, and gets them back when nothing has used them for a while; `notebook-ext provider
+    stop` ends that. The notebook is the same, whatever it is connected to.
 
     Args:
-        file: its path; None for this machine's.
+        target: what to connect to.
+        max_hosts: how many hosts a cluster may give (8).
+        min_hosts: how many are kept, whatever there is to do (0).
+        idle: after how many seconds a host is given back that nothing uses (60).
+        cpus: how many cores a host has at most; as many as a machine of the cluster, unless given.
+        gpus: likewise, a number, or such as `"H200:2"` where the cluster does not say what it has.
+        memory: what the cluster is to reserve for a host, in MiB.
+        listen: where the hosts find the broker, `tcp://ADDRESS:PORT`; a free port of this machine,
+            unless given.
 
     Returns:
         What to tell the user.
 
     Raises:
-        InvalidError: it is no connection file, or others can read it.
+        InvalidError: the target or an option is not allowed; a connection file is none, or others
+            can read it; calls are open on a broker that has to be started anew.
         AuthError: its key is not let in.
         ConnectionError: nobody answers there.
+        VersionError: the cluster has other versions; the message says what to do.
+    """
+    options = {
+        "max_hosts": max_hosts,
+        "min_hosts": min_hosts,
+        "idle": idle,
+        "cpus": cpus,
+        "gpus": gpus,
+        "memory": memory,
+    }
+    if "://" in target:
+        from notebook_ext import providing  # noqa: PLC0415  only where there is a cluster
+
+        said = providing.begin(target, options, listen)
+        return f"{_connect(None)}\n{said}"
+    given = [name for name, value in (*options.items(), ("listen", listen)) if value is not None]
+    if given:
+        raise InvalidError(
+            f"connect({target!r}, {given[0]}=…): that is for clusters; allowed with them are "
+            f"{', '.join(options)} and listen"
+        )
+    return _connect(None if target == "local" else target)
+
+
+def _connect(file: str | None) -> str:
+    """Have calls go to the broker of this machine, or to that of a connection file.
+
+    The session that there was is closed: its attached calls end. Where there is no answer, all
+    stays as it was.
     """
     before = current().connection_file
     wanted = None if file is None else Path(file).expanduser().absolute()

@@ -30,6 +30,10 @@ SHOWN_BY = {
         "· notebook_ext/magics: arrival cell_function running sessions"
     ),
     "acceptance/test_hosts.py": "kernel_worker/broker: outpost",
+    "acceptance/test_providers.py": (
+        "kernel_worker/providers: agent asking · notebook_ext: providing"
+    ),
+    "providers/test_conformance.py": "kernel_worker/providers: dask local node provider ray",
     "acceptance/test_elsewhere.py": "notebook_ext: connecting",
     "broker/test_doors.py": "kernel_worker: far",
     "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -12,7 +12,7 @@ from kernel_worker.broker.bounds import check_numbers, check_position
 from kernel_worker.broker.consoles import Consoles
 from kernel_worker.broker.deployments import KEEPER
 from kernel_worker.core import events
-from kernel_worker.errors import Error, NotFoundError
+from kernel_worker.errors import Error, NotFoundError, ProtocolError
 from kernel_worker.model import Digest, FunctionKey, PoolId, WorkerId, is_deployed
 from kernel_worker.wire import messages
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Frame = bytes | memoryview
 T = TypeVar("T")
+
+MOST_SHAPES: Final = 100
+MOST_NOTED: Final = 1_000
 
 
 class Answers:
@@ -125,6 +128,16 @@ class Answers:
             self._lookups.when_written(lambda: self._reply(client, reply))
         else:
             self._reply(client, reply)
+
+    def provide(self, client: Client, message: messages.Provide) -> None:
+        """Note which hosts somebody could bring, and answer with what is wanted."""
+        check_numbers(message)
+        if len(message.shapes) > MOST_SHAPES or len(message.note) > MOST_NOTED:
+            text = f"an offer of {len(message.shapes)} kinds of hosts, {len(message.note)} words"
+            raise ProtocolError(text)
+        self._broker.handle(events.HostsOffered(client.id, message.shapes, message.note))
+        wanted = _same(self._broker.scheduler.demand(), messages.Demand)
+        self._reply(client, messages.Reply(message.request, _packed(wanted)))
 
     def _pool_named(self, name: PoolId) -> PoolId:
         """Return the pool that a client names, which may be a deployed function's key."""

@@ -366,6 +366,8 @@ class Broker:
                 self._answers.consoles.line(client, message)
             case messages.ConsoleRefused():
                 self._answers.consoles.refused(message)
+            case messages.Provide():
+                self._answers.provide(client, message)
             case messages.Deploy():
                 self._deployments.deploy(client, message)
             case messages.UseShelf():

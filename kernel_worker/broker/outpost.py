@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -120,6 +121,7 @@ class Outpost:
         invitation: Invitation,
         options: list[str],
         drain_seconds: float,
+        give_up_seconds: float = math.inf,
     ) -> None:
         """Dial the broker.
 
@@ -128,10 +130,12 @@ class Outpost:
             invitation: the keys, and where the broker is.
             options: of the agent's command line.
             drain_seconds: how long what runs may take when this machine is to leave.
+            give_up_seconds: after how long without the broker this machine leaves.
         """
         self.connection = connection
         self._invitation = invitation
         self._drain_seconds = drain_seconds
+        self._give_up_seconds = give_up_seconds
         self._watches, self._timers = Watches(), Timers()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
@@ -167,6 +171,7 @@ class Outpost:
         """Serve until told to leave, or refused."""
         signals = _Signals(self)
         self._watches.add(signals.fileno(), signals.take)
+        self._expect_welcome()
         try:
             while self._status is None:
                 self._turn()
@@ -183,6 +188,10 @@ class Outpost:
             signals.close()
             self._watches.close()
         return self._status
+
+    def end_with(self, descriptor: int) -> None:
+        """Leave at once when whoever holds the other end of a pipe is gone."""
+        self._watches.add(descriptor, self._end)
 
     def leave(self) -> None:
         """Let what runs end, and begin nothing; at once where that was said before."""
@@ -412,6 +421,14 @@ class Outpost:
 
     # ---- the lease ------------------------------------------------------------------------------
 
+    def _expect_welcome(self) -> None:
+        if self._give_up_seconds < math.inf:
+            self._timers.set("pulse", time.monotonic() + self._give_up_seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        _log.error("no broker for %g s: this machine leaves", self._give_up_seconds)
+        self._status = 1
+
     def _expect_pulse(self) -> None:
         assert self._welcome is not None  # noqa: S101  it says how often
         self._timers.set("pulse", time.monotonic() + self._welcome.lease_seconds / LOOKS, self._ask)
@@ -421,6 +438,8 @@ class Outpost:
         assert self._welcome is not None  # noqa: S101  as above
         now = time.monotonic()
         silent_seconds = now - self._pulse.answered_at
+        if silent_seconds > self._give_up_seconds:
+            self._give_up()
         lease_seconds = self._welcome.lease_seconds
         if silent_seconds > self._welcome.fence_seconds:
             if self._agent.pid:
@@ -523,7 +542,12 @@ def _serve(options: argparse.Namespace) -> int:
         agent += ["--gpus", options.gpus]
     rendezvous.publish(connection)
     try:
-        return Outpost(connection, invitation, agent, options.drain_seconds).run()
+        outpost = Outpost(
+            connection, invitation, agent, options.drain_seconds, options.give_up_seconds
+        )
+        if options.until_eof:
+            outpost.end_with(sys.stdin.fileno())
+        return outpost.run()
     finally:
         rendezvous.withdraw(connection)
         payload_key.unlink(missing_ok=True)
@@ -538,6 +562,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cpus", type=int, help="at most so many workers run user code at once")
     parser.add_argument("--gpus", help="auto, none, or indices such as 0,2")
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="at SIGTERM")
+    parser.add_argument(
+        "--give-up-seconds", type=float, default=math.inf, help="leave after so long without broker"
+    )
+    parser.add_argument("--until-eof", action="store_true", help="leave when stdin is closed")
     return parser
 
 

@@ -88,6 +88,15 @@ class HostDraining(_Event):
     host: HostId
 
 
+class HostsOffered(_Event):
+    """A provider could bring hosts such as these."""
+
+    client: ClientId
+    shapes: tuple[HostResources, ...]
+    note: str = ""
+    """How that stands, for people."""
+
+
 class WorkerEvicted(_Event):
     """Somebody wants this worker to end: what it runs is interrupted and runs again elsewhere."""
 
@@ -331,6 +340,7 @@ Event = (
     | HostSilent
     | HostHeard
     | HostDraining
+    | HostsOffered
     | FunctionDefined
     | FunctionReleased
     | CallSubmitted

@@ -37,6 +37,11 @@ class Host:
     """It is about to leave: what runs there may end."""
 
     @property
+    def state(self) -> str:
+        """`silent`, `draining`, or empty."""
+        return "silent" if self.is_silent else "draining" if self.is_draining else ""
+
+    @property
     def is_open(self) -> bool:
         """Whether anything may begin there."""
         return not (self.is_silent or self.is_draining)

@@ -78,7 +78,8 @@ def _start(state: State, pool: Pool, missing: int) -> None:
         state.timers.set_if_earlier(("start", pool.id), pool.retry_start_at)
         return
     kept = min(pool.kept(state.now) - pool.unblocked, MAX_KEPT - len(pool.workers), missing)
-    while kept > 0 and _start_one(state, pool):
+    # A floor beyond the CPUs is what a provider is asked for, where there is one.
+    while kept > 0 and _start_one(state, pool, needs_cpu=bool(state.offers)):
         kept -= 1
         missing -= 1
     # What a floor could not have, work may still make room for.
@@ -102,13 +103,13 @@ def _useful_starts(state: State, pool: Pool) -> int:
     return max(0 if waiting or not pool.backlog else 1, free - waiting)
 
 
-def _start_one(state: State, pool: Pool) -> bool:
+def _start_one(state: State, pool: Pool, *, needs_cpu: bool = False) -> bool:
     wanted = pool.spec.resources
     hosts = list(state.hosts.values())
     if len(hosts) > 1:
         hosts.sort(key=_cpu_unclaimed, reverse=True)
     for host in hosts:
-        if not host.slots(wanted):
+        if not host.slots(wanted) or (needs_cpu and _cpu_unclaimed(host) + EPSILON < wanted.cpu):
             continue
         devices = host.place(wanted, host.workers.values())
         if devices is not None:

@@ -18,6 +18,7 @@ from kernel_worker.core import (
     granting,
     lending,
     nesting,
+    offers,
     outcomes,
     pausing,
     scaling,
@@ -85,6 +86,7 @@ class Scheduler:
         for event in rejoined:
             adopting.adopt(state, event)
         submitting.restore_backlogs(state)
+        offers.await_offers(state)
         submitting.end_misfits(state)
         return self._end(state)
 
@@ -94,6 +96,10 @@ class Scheduler:
         """Return the numbers of a pool, or None if it is not known."""
         known = self._state.pools.get(pool)
         return None if known is None else views.pool_counts(known)
+
+    def demand(self) -> offers.Demand:
+        """Return what is wanted of providers."""
+        return offers.demand(self._state)
 
     def status(self) -> views.StatusView:
         """Return everything that there is."""
@@ -264,6 +270,8 @@ class Scheduler:
                 silence.host_heard(state, event.host)
             case events.HostDraining():
                 silence.host_draining(state, event.host)
+            case events.HostsOffered():
+                offers.hosts_offered(state, event)
             case events.TimePassed():
                 pass
             case _:
@@ -292,7 +300,10 @@ class Scheduler:
     def _fire(self, key: Key) -> None:
         """Do what a deadline is for; most only have a pool looked at again."""
         what, name = key
-        if what in {"retry", "linger"}:
+        if what == "offer":
+            offers.withdraw_overdue(self._state)
+            submitting.end_misfits(self._state)
+        elif what in {"retry", "linger"}:
             self._fire_for_call(what, CallId(name))
         elif what in {"cancel", "startup", "lingering"}:
             self._fire_for_worker(what, WorkerId(name))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kernel_worker.core.calls import Call
     from kernel_worker.core.hosts import Host
     from kernel_worker.core.leases import Lease
+    from kernel_worker.core.offers import Offer
     from kernel_worker.core.tracing import Remembered
     from kernel_worker.model import (
         CallId,
@@ -74,6 +75,9 @@ class State:
         """The leases of calls that lend, while their worker is lent."""
         self.newly_waiting: list[Call] = []
         """Calls that began to wait in this turn, if they do so still."""
+        self.offers: dict[ClientId, Offer] = {}
+        """The hosts that providers could bring, by who speaks for them."""
+        self.offers_awaited_until = 0.0
         self._worker_count = 0
         self._last_lease = leases_from
         self._turn_count = 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from kernel_worker import records
-from kernel_worker.core import effects, retries
+from kernel_worker.core import effects, offers, retries
 from kernel_worker.core.calls import Call, Life
 from kernel_worker.core.cancelling import cancel_call, end_waiting
 from kernel_worker.core.ending import finish_if_over, report_end
@@ -157,7 +157,8 @@ def misfit(state: State, pool: Pool) -> str:
     """Return why no host could ever run a worker of the pool, or an empty string."""
     wanted, hosts = pool.spec.resources, state.hosts.values()
     if pool.fits is None:
-        pool.fits = not hosts or any(host.could_ever_fit(wanted) for host in hosts)
+        here = not hosts or any(host.could_ever_fit(wanted) for host in hosts)
+        pool.fits = here or offers.could_fit(state, wanted)
     if pool.fits:
         return ""
     asks = [f"cpu={wanted.cpu:g}"]
@@ -169,7 +170,13 @@ def misfit(state: State, pool: Pool) -> str:
 
 
 def end_misfits(state: State) -> None:
-    """End what waits for resources that the hosts, now that one is here, do not have."""
+    """End what waits for resources that the hosts, now that one is here, do not have.
+
+    A provider that a former broker had may have offered them: what is restored waits for it to say
+    so again.
+    """
+    if state.now < state.offers_awaited_until:
+        return
     for pool in list(state.called.values()):
         message = misfit(state, pool)
         if message:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from kernel_worker.core.offers import notes
 from kernel_worker.core.pools import Condition
 from kernel_worker.core.transitions import InputState
 from kernel_worker.model import app_of
 
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Call
-    from kernel_worker.core.hosts import Host
     from kernel_worker.core.pools import Pool, Worker
     from kernel_worker.core.state import State
     from kernel_worker.model import (
@@ -146,7 +146,7 @@ def status(state: State) -> StatusView:
     """Return everything that there is."""
     return StatusView(
         clients=len(state.clients - state.nested_clients),
-        hosts=[HostView(h.id, h.resources, h.cpu_used, _state_of(h)) for h in state.hosts.values()],
+        hosts=[HostView(h.id, h.resources, h.cpu_used, h.state) for h in state.hosts.values()],
         pools=[_pool_view(state, pool) for pool in state.pools.values()],
         workers=[_worker_view(worker) for worker in state.workers.values()],
         calls=[call_view(call) for call in state.calls.values()],
@@ -213,18 +213,23 @@ def why_waiting(state: State, pool: Pool) -> str:
     if not pool.backlog:
         return ""
     if not state.hosts:
-        return "no host has joined yet"
+        return _with_offers(state, "no host has joined yet")
     name = pool.spec.name
     if pool.count(Condition.BUSY) >= pool.ceiling:
         busy = pool.count(Condition.BUSY)
         return f"max_containers: pool {name} runs {busy} of {pool.settings.max_containers}"
     if pool.count(Condition.IDLE):
-        return f"no free CPU: {_who_runs(state)}"
+        return _with_offers(state, f"no free CPU: {_who_runs(state)}")
     if pool.count(Condition.STARTING):
         return "a worker is starting"
     if state.now < pool.retry_start_at:
         return f"the last worker of {name} died before it was ready; the next one starts soon"
-    return _why_no_worker(state, pool)
+    return _with_offers(state, _why_no_worker(state, pool))
+
+
+def _with_offers(state: State, reason: str) -> str:
+    """Say beside a reason how those stand who could bring more hosts."""
+    return "; ".join(filter(None, [reason, notes(state)]))
 
 
 def _why_no_worker(state: State, pool: Pool) -> str:
@@ -254,10 +259,6 @@ def _who_runs(state: State) -> str:
             used[name] = used.get(name, 0.0) + worker.pool.spec.resources.cpu
     listed = [f"pool {name} runs {cpu:g}" for name, cpu in sorted(used.items())]
     return f"{', '.join(listed) or 'nothing runs'} of {total:g}"
-
-
-def _state_of(host: Host) -> str:
-    return "silent" if host.is_silent else "draining" if host.is_draining else ""
 
 
 def _running_inputs(pool: Pool) -> int:

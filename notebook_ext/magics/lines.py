@@ -111,25 +111,24 @@ def remote_cancel(line: str) -> None:
 
 
 def remote_connect(line: str) -> None:
-    """Connect this notebook to a broker: that of this machine, or one on another machine.
+    """Connect this notebook to a broker, or let machines of a cluster run its functions.
 
         %remote_connect local
         %remote_connect ~/gpu-box.json     # a connection file of that broker
+        %remote_connect ray://auto         # the Ray cluster that this machine is a part of
+        %remote_connect ray://head:10001?max_hosts=4
+        %remote_connect dask://scheduler:8786
 
     Nobody needs it on one machine: the first call connects by itself. On the other machine,
     `notebook-ext broker invite NAME` makes a connection file. Calls that are waited for on the
-    broker before end; spawned ones go on there.
+    broker before end; spawned ones go on there. The options of a cluster are those of
+    `nb.connect`.
     """
     from notebook_ext import connecting  # noqa: PLC0415  zmq, only where it is used
 
-    (target,) = words("remote_connect", line, "`local` or a connection file")
-    if "://" in target:
-        raise UsageError(
-            f"%remote_connect: {target}: clusters are not in this version yet; allowed are local "
-            "and a connection file, which `notebook-ext broker invite` makes where the broker is"
-        )
+    (target,) = words("remote_connect", line, "`local`, a connection file or a cluster")
     try:
-        said = connecting.connect(None if target == "local" else target)
+        said = connecting.connect(target)
     except Error as error:
         raise UsageError(f"%remote_connect: {_one_line(error)}") from error
     sys.stdout.write(f"{said}\n")

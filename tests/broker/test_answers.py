@@ -9,12 +9,15 @@ import msgspec
 import pytest
 
 from kernel_worker.model import (
+    Device,
     Digest,
+    HostResources,
     LeaseId,
     Outcome,
     ParentInput,
     PoolId,
     PoolSettings,
+    Resources,
     WorkerId,
 )
 from kernel_worker.wire import messages
@@ -112,3 +115,20 @@ def test_the_status_says_who_has_defined_a_pool_and_which_pool_a_call_is_of(
     (pool,) = status.pools
     assert pool.client_pids == (os.getpid(),)
     assert [(call.call, call.pool) for call in status.calls] == [("fc-1", pool.pool)]
+
+
+def test_who_could_bring_hosts_hears_what_is_wanted(client: Client, host: Host) -> None:
+    client.define(resources=Resources(gpu=1))
+    shape = HostResources(2.0, 100, (Device(0, "H200"),))
+    client.say(messages.Provide(1, (shape,), "local: none yet"))
+    found = msgspec.msgpack.decode(client.hear(messages.Reply).body, type=messages.Demand)
+    assert found == messages.Demand((), (messages.HostUse("ho-1", 0),))
+    client.submit([1, 2])
+    client.say(messages.Provide(2, (shape,)))
+    found = msgspec.msgpack.decode(client.hear(messages.Reply).body, type=messages.Demand)
+    assert found.shortages == (messages.Shortage("f", Resources(gpu=1), 2),)
+    client.say(messages.Provide(3, (shape,) * 101))
+    client.say(messages.Provide(4, (HostResources(-1.0, 1),)))
+    client.say(messages.Provide(5, (), "x" * 1001))
+    client.say(messages.Provide(6, ()))
+    assert client.hear(messages.Reply).request == 6, "the others were dropped"

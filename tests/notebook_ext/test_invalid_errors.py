@@ -84,6 +84,17 @@ def listening_twice() -> None:
     inviting.listen("tcp://127.0.0.1:1")
 
 
+slow = app.function(name="slow")(lambda: __import__("time").sleep(60))
+
+
+def connected_while_called() -> None:
+    waiting = slow.spawn()
+    try:
+        nb.connect("local://")
+    finally:
+        waiting.cancel()
+
+
 class Method:
     m = f
 
@@ -232,6 +243,10 @@ def piped() -> nb.Volume:
 a_queue = nb.Queue.from_name("invalid", create_if_missing=True)
 
 CASES = {
+    "connect to a cluster, with calls": Case(
+        connected_while_called, ("local://", "call(s) are open")
+    ),
+    "connect with options": Case(lambda: nb.connect("a.json", cpus=2), ("a.json", "cpus")),
     # dicts, queues, volumes
     "a dict's name": Case(lambda: nb.Dict.from_name("a/b"), ("'a/b'", "Dict")),
     "a queue's patience": Case(lambda: a_queue.get(timeout=-1), ("timeout=-1",)),

@@ -50,6 +50,7 @@ from kernel_worker.wire.messages.clients import (
     Items,
     Output,
     PauseCall,
+    Provide,
     Rejected,
     Replaying,
     Reply,
@@ -81,15 +82,18 @@ from kernel_worker.wire.messages.replies import (
     CallInfo,
     CallState,
     ConsoleInfo,
+    Demand,
     DeploymentInfo,
     EventPage,
     Graph,
     HostStatus,
+    HostUse,
     LogEntry,
     LogPage,
     PoolStats,
     PoolStatus,
     ScheduleInfo,
+    Shortage,
     Status,
     TreeCall,
     WorkerStatus,
@@ -142,6 +146,7 @@ __all__ = [
     "ConsoleWord",
     "Credit",
     "Define",
+    "Demand",
     "Deploy",
     "DeploymentInfo",
     "Done",
@@ -152,6 +157,7 @@ __all__ = [
     "Graph",
     "Hello",
     "HostStatus",
+    "HostUse",
     "InputEnded",
     "InputLeft",
     "Interrupt",
@@ -171,6 +177,7 @@ __all__ = [
     "Paused",
     "PoolStats",
     "PoolStatus",
+    "Provide",
     "Refused",
     "Rejected",
     "Replaying",
@@ -181,6 +188,7 @@ __all__ = [
     "Returned",
     "ScheduleInfo",
     "ShelfWord",
+    "Shortage",
     "StartDelayed",
     "StartFailed",
     "StartWorker",
@@ -224,6 +232,7 @@ ToBroker = (
     | DropObjects
     | ConfigurePool
     | Deploy
+    | Provide
     | Ask
     | UseShelf
     | ShelfWord

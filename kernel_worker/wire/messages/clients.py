@@ -12,6 +12,7 @@ from kernel_worker.model import (
     DeployedFunction,
     Digest,
     FunctionSpec,
+    HostResources,
     LeaseId,
     Outcome,
     ParentInput,
@@ -124,6 +125,18 @@ class ConfigurePool(Tagged, tag="configure_pool"):
     max_containers: int | None = None
     buffer_containers: int | None = None
     scaledown_window_seconds: float | None = None
+
+
+class Provide(Tagged, tag="provide"):
+    """A provider's agent: it could bring hosts such as these; answered by `Reply` with a `Demand`.
+
+    An offer holds for a minute: it is said again and again.
+    """
+
+    request: int
+    shapes: tuple[HostResources, ...]
+    note: str = ""
+    """How that stands, for people."""
 
 
 class Deploy(Tagged, tag="deploy"):

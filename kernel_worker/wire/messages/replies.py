@@ -11,6 +11,7 @@ from kernel_worker.model import (
     HostResources,
     PoolId,
     PoolSettings,
+    Resources,
     WorkerId,
 )
 
@@ -117,6 +118,32 @@ class HostStatus(msgspec.Struct, frozen=True):
     cpu_used: float
     state: str = ""
     """`silent`, `draining`, or empty."""
+
+
+class Shortage(msgspec.Struct, frozen=True):
+    """Workers of one pool that no host has a place for, in `Demand`."""
+
+    name: str
+    """The function's."""
+    resources: Resources
+    workers: int
+
+
+class HostUse(msgspec.Struct, frozen=True):
+    """How much of one host is used, in `Demand`."""
+
+    host: str
+    workers: int
+    """Its processes, whatever they do."""
+    state: str = ""
+    """`silent`, `draining`, or empty."""
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """The body that answers `Provide`."""
+
+    shortages: tuple[Shortage, ...]
+    hosts: tuple[HostUse, ...]
 
 
 CallState = Literal["pending", "running", "succeeded", "failed", "cancelled", "expired"]

@@ -1,0 +1,150 @@
+"""Engines for the conformance suite: each has 2 GPUs, which are declared, on 2 machines or on one.
+
+The real thing: `ray start` on three nodes, a Dask scheduler with two workers, started as anybody
+would, ended with all that they started. `local` is this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kernel_worker.providers.target import Target, parse
+from tests.waiting import PATIENCE, wait_until
+
+BIN = Path(sys.executable).parent
+Refusing = Callable[[], Any]
+
+
+class Engine:
+    """One engine that runs: its address, and how its agent's process finds it."""
+
+    def __init__(self, address: str, variables: dict[str, str]) -> None:
+        self.address = address
+        self.variables = variables
+
+    def target(self, **options: object) -> Target:
+        return parse(self.address, {"gpus": "H200:2", **options})
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def local(_home: Path) -> Iterator[Engine]:
+    yield Engine("local://?cpus=4", {})
+
+
+@contextmanager
+def dask(home: Path) -> Iterator[Engine]:
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    log = (home / "dask.log").open("wb")
+    quiet = {"DASK_DISTRIBUTED__DASHBOARD__LINK": "", "DASK_TEMPORARY_DIRECTORY": str(home)}
+    processes = [
+        _start(
+            [BIN / "dask", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
+            log,
+            quiet,
+        )
+    ]
+    worker = [BIN / "dask", "worker", address, "--nthreads", "2", "--no-dashboard", "--no-nanny"]
+    processes += [_start([*worker, "--resources", "GPU=1"], log, quiet) for _ in range(2)]
+    try:
+        wait_until(lambda: _answers(port), 60, "the scheduler listens")
+        wait_until(
+            lambda: (home / "dask.log").read_text().count("Registered to") == 2,
+            60,
+            "both workers are there",
+        )
+        yield Engine(f"dask://127.0.0.1:{port}", quiet)
+    finally:
+        _end(processes)
+        log.close()
+
+
+@contextmanager
+def ray(home: Path) -> Iterator[Engine]:
+    """Three nodes: a head with no GPU, and two with one each."""
+    port = free_port()
+    variables = {
+        "HOME": str(home),  # it writes a token there
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+    }
+    log = (home / "ray.log").open("wb")
+    # Ports that are given: a node waits 15 s for its agent to choose them, and crashes then.
+    chosen = (
+        "dashboard-agent-grpc",
+        "dashboard-agent-listen",
+        "metrics-export",
+        "runtime-env-agent",
+    )
+
+    def ports() -> list[Any]:
+        return [word for name in chosen for word in (f"--{name}-port", free_port())]
+
+    common = ["--disable-usage-stats", "--block", "--object-store-memory", "80000000"]
+    start = [BIN / "ray", "start", *common]
+    head = ["--head", "--port", port, "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
+    head += ["--include-dashboard", "false", "--temp-dir", f"/tmp/nr{os.getpid()}"]
+    head += ["--ray-client-server-port", free_port()]
+    processes = [_start([*start, *head, *ports(), "--num-gpus", "0"], log, variables)]
+    try:
+        for count in (1, 2, 3):
+            wait_until(
+                lambda: (home / "ray.log").read_text().count("Ray runtime started") == count,  # noqa: B023
+                90,
+                f"node {count} is there",
+            )
+            if count < 3:  # one after the other: a node asks the head's
+                more = ["--address", f"127.0.0.1:{port}", "--num-cpus", "2", "--num-gpus", "1"]
+                processes.append(_start([*start, *more, *ports()], log, variables))
+        yield Engine("ray://auto", variables)
+    finally:
+        _end(processes)
+        log.close()
+
+
+ENGINES = {"local": local, "ray": ray, "dask": dask}
+
+
+def _start(command: list[Any], log: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=os.environ | variables,
+        start_new_session=True,
+    )
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """End each, and what it has started: they lead sessions of their own."""
+    for process in reversed(processes):
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        try:
+            process.wait(20 * PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
