@@ -41,7 +41,7 @@ here = _Here()
 def begin(session: Session) -> None:
     """Make the store of a session, where its calls are not sealed: those have nothing in clear."""
     end()
-    if session.is_far or context.seals or _is_elsewhere():
+    if session.is_far or context.seals or is_elsewhere():
         return
     from kernel_worker.store.blobs import Accounts  # noqa: PLC0415  with the first session
     from kernel_worker.store.owning import Store  # noqa: PLC0415  likewise
@@ -57,8 +57,8 @@ def begin(session: Session) -> None:
     here.keep = here.accounts.keep
 
 
-def _is_elsewhere() -> bool:
-    """Whether this is a worker on another machine than its broker."""
+def is_elsewhere() -> bool:
+    """Return whether this is a worker on another machine than its broker."""
     identity = context.worker_identity
     found = None if identity is None else rendezvous.read_connection(identity.connection_file)
     return found is not None and found.is_outpost

@@ -4,7 +4,9 @@ What is promised. An item that was put is on the disk when `put` returns, and co
 order. `get` hands it over: when it has returned, the item is the caller's, and goes with a caller
 that is killed then. One that is killed before, while it waits or while the item is on its way,
 leaves it at the front of the queue. (In the millisecond in which it arrives it may be seen by him
-who dies and by the next.) Neither does a killed broker lose or repeat any.
+who dies and by the next; and where a task is cancelled in the moment in which one arrives for it,
+that item goes with the task: `timeout=` has no such moment.) Neither does a killed broker lose or
+repeat any.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from kernel_worker import shelf as words
-from kernel_worker.errors import InvalidError, RequestSizeError
+from kernel_worker.errors import DeserializationError, InvalidError, RequestSizeError
 from notebook_ext.state.covers import Cover, packed, unpacked
 from notebook_ext.state.handles import Handle, Objects, Pages, seconds
 from notebook_ext.twin import Waiting, class_twin, done, stream, twin
@@ -128,6 +130,7 @@ class Queue(Handle):
 
         Raises:
             queue.Empty: there is none, and none comes.
+            DeserializationError: it cannot be unpickled here; it is out of the queue.
         """
         return self._take(1, block, timeout, partition).then(lambda found: found[0])
 
@@ -146,6 +149,7 @@ class Queue(Handle):
 
         Raises:
             queue.Empty: none comes in `timeout` seconds.
+            DeserializationError: one cannot be unpickled here; the others are its `items`.
         """
         if not _is_count(n_values):
             raise InvalidError(f"n_values={n_values!r}: allowed is an int from 1 on.")
@@ -242,7 +246,7 @@ class Queue(Handle):
 
         def read(_body: Any, frames: list[bytes], cover: Cover) -> list[Any]:
             name = cover.partition(place)
-            return [unpacked(cover.opened_item(frame, name)) for frame in frames]
+            return _unpacked([cover.opened_item(frame, name) for frame in frames])
 
         return self._use(make, read)
 
@@ -299,6 +303,27 @@ class Items(Pages[Any]):
 
 
 Queue.objects = Objects(Queue)
+
+
+def _unpacked(frames: list[bytes]) -> list[Any]:
+    """Return all items that were taken.
+
+    Raises:
+        DeserializationError: one cannot be unpickled; the others are not lost with it.
+    """
+    items: list[Any] = []
+    failure: DeserializationError | None = None
+    for frame in frames:
+        try:
+            items.append(unpacked(frame))
+        except DeserializationError as error:
+            failure = failure or error
+    if failure is None:
+        return items
+    failure.items = items  # type: ignore[attr-defined]
+    if items:
+        failure.add_note(f"{len(items)} more were taken with it: they are `items` of this error")
+    raise failure
 
 
 def _without(waiting: Waiting[Any], instead: Any) -> Waiting[Any]:

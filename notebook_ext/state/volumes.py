@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, 
 
 from kernel_worker import directories, rendezvous
 from kernel_worker.errors import InvalidError, NotFoundError
-from notebook_ext import cloud, process
+from notebook_ext import blobs, cloud, process
 from notebook_ext.config import current as current_settings
 from notebook_ext.state import trees
 from notebook_ext.state.handles import Many, checked_name
@@ -395,10 +395,10 @@ def check_mounts(mounts: object) -> None:
 
 
 def _root(*, creates: bool = False) -> Path:
-    if process.is_far():
+    if process.is_far() or blobs.is_elsewhere():
         raise InvalidError(
             "volumes lie on the broker's machine, and this process is on another: use them in"
-            " remote functions, and give small files as arguments."
+            " remote functions that run there, and give small files as arguments."
         )
     settings = directories.on_this_machine(current_settings())
     if creates:

@@ -14,7 +14,12 @@ import pytest
 import notebook_ext as nb
 from kernel_worker import shelf
 from notebook_ext import process
-from notebook_ext.exception import FunctionTimeoutError, InvalidError, RequestSizeError
+from notebook_ext.exception import (
+    DeserializationError,
+    FunctionTimeoutError,
+    InvalidError,
+    RequestSizeError,
+)
 from tests.waiting import wait_until
 
 
@@ -57,6 +62,20 @@ def test_partitions_are_queues_of_their_own(empty: nb.Queue) -> None:
     assert (empty.get(partition="ü"), empty.get(partition="p")) == (2, 1)
     empty.clear(partition="ü")
     assert (empty.len(partition="ü"), empty.get()) == (0, 0)
+
+
+class Unreadable:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+def test_one_that_cannot_be_unpickled_takes_no_others_along(empty: nb.Queue) -> None:
+    empty.put_many([1, Unreadable(), 3])
+    with pytest.raises(DeserializationError, match="no number") as caught:
+        empty.get_many(3)
+    found: Any = caught.value
+    assert (found.items, empty.len()) == ([1, 3], 0)
+    assert found.__notes__ == ["2 more were taken with it: they are `items` of this error"]
 
 
 @pytest.mark.parametrize("name", ["", "p" * 65, "\ud800", 5, b"p"])

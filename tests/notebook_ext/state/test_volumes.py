@@ -8,10 +8,13 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import notebook_ext as nb
-from notebook_ext.exception import NotFoundError
+from kernel_worker import context, rendezvous
+from kernel_worker.model import WorkerId
+from notebook_ext.exception import InvalidError, NotFoundError
 from notebook_ext.state.volumes import FileEntryType
 
 
@@ -128,6 +131,19 @@ def test_what_a_killed_process_left_goes(volume: nb.Volume) -> None:
     with nb.Volume.ephemeral():
         assert not left.exists()
     assert volume.path.exists()
+
+
+def test_a_worker_on_another_machine_has_no_volumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would make one of its own, and nobody would see what it writes there."""
+    path = tmp_path / "connection.json"
+    there = rendezvous.Connection("ipc://x", 1, "i", "m", str(path), is_outpost=True)
+    path.write_bytes(msgspec.json.encode(there))
+    identity = context.WorkerIdentity(WorkerId("ta-1"), str(path), {})
+    monkeypatch.setattr(context, "worker_identity", identity)
+    with pytest.raises(InvalidError, match="this process is on another"):
+        nb.Volume.lookup("elsewhere", create_if_missing=True)
 
 
 def test_a_function_that_captures_one_writes_into_it(live: nb.App, tmp_path: Path) -> None:
