@@ -42,6 +42,7 @@ CALLS: Final = """
 import json, os, sys, time
 import numpy as np
 import notebook_ext as nb
+from kernel_worker import context
 
 app = nb.App("bulk")
 
@@ -56,7 +57,7 @@ def here(x):
 @app.function(gpu=1)
 def size(array):
     time.sleep(0.5)
-    return len(array), os.environ["HOME"]
+    return len(array), context.worker_identity.connection_file.split("/")[-2]
 
 def rate(function, count=200_000):
     began = time.perf_counter()
@@ -79,7 +80,7 @@ for line in sys.stdin:
         began = time.perf_counter()
         found = list(size.map([array] * 4))
         took = time.perf_counter() - began
-        print(json.dumps([took - 0.5, sorted({home for _, home in found})]), flush=True)
+        print(json.dumps([took - 0.5, sorted({where for _, where in found})]), flush=True)
 """
 
 
@@ -235,6 +236,7 @@ class Site:
         """Start the broker."""
         self._machines, self._base = machines, base
         self._environment = self._of("head")
+        self.runtime_dir = self._environment["NOTEBOOK_EXT_RUNTIME_DIR"]
         self._door = f"tcp://{machines.address}:{PORT}"
         self.types("broker", "start", "--listen", self._door)
 
@@ -284,14 +286,15 @@ class Site:
 
 
 class Growth:
-    """How much a process's own memory grew at most, by a look every 5 ms."""
+    """How much the broker's own memory grew at most, by a look every 5 ms."""
 
-    def __init__(self) -> None:
-        """Look at the broker from now on."""
+    def __init__(self, runtime_dir: str) -> None:
+        """Look from now on at the broker that has its socket there."""
         self._paths = [
             Path(f"/proc/{each.pid}/status")
-            for each in psutil.process_iter(["cmdline"])
+            for each in psutil.process_iter(["cmdline", "environ"])
             if "kernel_worker.broker" in (each.info["cmdline"] or ())
+            and (each.info["environ"] or {}).get("NOTEBOOK_EXT_RUNTIME_DIR") == runtime_dir
         ]
         self._before = self._now()
         self.most_bytes = 0
@@ -314,33 +317,35 @@ class Growth:
         return self.most_bytes
 
 
-def site(machines: Machines, options: argparse.Namespace, figures: dict[str, list[float]]) -> None:
-    """Measure maps and a large argument by a broker."""
+def maps(machines: Machines, rounds: int, figures: dict[str, list[float]]) -> None:
+    """Measure maps by a broker."""
     with tempfile.TemporaryDirectory(prefix="nbb") as directory, contextlib.ExitStack() as stack:
         made = Site(machines, Path(directory))
         stack.callback(made.types, "broker", "stop")
         with made.notebook() as notebook:
             said(notebook)
             made.hosts(1, stack)
-            tell(notebook, f"map {options.rounds}")
+            tell(notebook, f"map {rounds}")
             rates = json.loads(said(notebook))
             ratios = [there / here for here, there in rates]
             figures["no-op map over TCP, of the local one"] = ratios
             figures["no-op map over TCP, /s"] = [there for _, there in rates]
             tell(notebook, "end 0")
-        if not options.hosts:
-            return
+
+
+def argument(machines: Machines, size_mb: int, hosts: int, figures: dict[str, list[float]]) -> None:
+    """Measure a large argument that goes to several hosts."""
     with tempfile.TemporaryDirectory(prefix="nbb") as directory, contextlib.ExitStack() as stack:
         made = Site(machines, Path(directory))
         stack.callback(made.types, "broker", "stop")
-        made.hosts(options.hosts, stack)
+        made.hosts(hosts, stack)
         with made.notebook() as notebook:
             said(notebook)
-            growth = Growth()
-            tell(notebook, f"argument {options.size * MB}")
-            seconds, homes = json.loads(said(notebook))
+            growth = Growth(made.runtime_dir)
+            tell(notebook, f"argument {size_mb * MB}")
+            seconds, places = json.loads(said(notebook))
             grown = growth.end()
-            name = f"{options.size} MB to {len(homes)} hosts"
+            name = f"{size_mb} MB to {len(places)} hosts"
             figures[f"{name}, s"] = [seconds]
             figures[f"{name}: broker's memory, MB more"] = [grown / MB]
             tell(notebook, "end 0")
@@ -351,8 +356,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=1000, help="MB")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--hosts", type=int, default=4, help="that the argument goes to; 0: none")
-    parser.add_argument("--only", choices=("wire", "site"))
+    parser.add_argument("--hosts", type=int, default=4, help="that the argument goes to")
+    parser.add_argument("--only", choices=("wire", "map", "argument"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--end", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -366,11 +371,13 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             machines = Machines(stack)
             print(machines.why_not or "five machines out of namespaces")
-            if options.only != "site":
+            if options.only in {None, "wire"}:
                 for _ in range(options.rounds):
                     wire(machines, options.size, figures)
-            if options.only != "wire":
-                site(machines, options, figures)
+            if options.only in {None, "map"}:
+                maps(machines, options.rounds, figures)
+            if options.only in {None, "argument"}:
+                argument(machines, options.size, options.hosts, figures)
     finally:
         sweep(set())
     for name, found in figures.items():
