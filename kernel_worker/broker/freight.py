@@ -177,7 +177,7 @@ class Freight:
 
     def _flush(self, lane: bytes) -> None:
         """Send what waits for one peer as far as its blobs have arrived."""
-        waiting = self._lanes[lane]
+        waiting = self._lanes.get(lane, deque())  # none: the link was lost just now
         while waiting and not any(blob.number in self._under_way for _, blob in waiting[0].blobs):
             held = waiting.popleft()
             self.held_bytes -= held.size_bytes
@@ -265,7 +265,7 @@ class Freight:
                     self._go_without()
             elif isinstance(news, int) and news in self._under_way:
                 self._cuts = 0
-                for lane in set(self._under_way.pop(news).lanes):
+                for lane in dict.fromkeys(self._under_way.pop(news).lanes):
                     self._flush(lane)
 
     def _expect_connection(self) -> None:
