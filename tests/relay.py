@@ -40,7 +40,8 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         self._ends = True
-        self._wake.send(b"x")
+        with contextlib.suppress(OSError):  # something else woke it just now, and it has ended
+            self._wake.send(b"x")
         self._thread.join()
 
     def cut(self) -> None:
