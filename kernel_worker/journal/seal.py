@@ -1,7 +1,8 @@
-"""Seals what must not lie on disk in clear: environment variables, which may be secrets.
+"""Seals what must not lie on disk in clear: environment variables, which may be secrets, and code.
 
 Those of functions (an object of its own) and those that a call brings along (a part of the record
-that it was submitted: `hidden` takes them out, `shown` puts them back).
+that it was submitted: `hidden` takes them out, `shown` puts them back). With code comes the text of
+its cell, where somebody may have written one.
 
 Theory. A secret box (XSalsa20 and Poly1305) from libsodium, by PyNaCl: a random nonce each time,
 and nothing to choose. The key is 32 random bytes in a file beside the journal that only this user

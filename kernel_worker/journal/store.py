@@ -4,7 +4,8 @@ Theory: a fact is a row; the rows of one `write` are one transaction. Nothing is
 the end of a call. Payload frames lie beside their record, small ones in its row; objects are kept
 once, by content address, with a reference from each open call that needs them.
 
-The environments of functions and the variables of calls, which may be secrets, are sealed (`seal`).
+Environments of functions, variables of calls, and code with the text of its cell may hold secrets,
+and are sealed (`seal`).
 
 Guarantees: what `write` returned from is on the disk (`synchronous=FULL`). A file of a newer schema
 is refused with a message that names both versions; a damaged one is set aside under another name,
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kernel_worker.journal.shelves import Shelves
-    from kernel_worker.model import DeployedFunction
+    from kernel_worker.model import FunctionSpec
 
 APPLICATION_ID = 0x4E42584A
 INLINE_BYTES = 16 * 1024
+MOST_SEALED_BYTES = 1024 * 1024
+"""An object that is larger is data, and lies there as it is."""
 KEPT_DEPLOYMENTS = 100
 """How many versions of an app are remembered."""
 PIECE_BYTES = 256 * 1024 * 1024
@@ -229,7 +232,8 @@ class Store:
         secret: set[Digest] = set()
         if isinstance(record, records.CallSubmitted):
             self._describe(call_id, record)
-            secret = {spec.environment for spec in (record.spec, *record.nested_specs)}
+            specs = (record.spec, *record.nested_specs)
+            secret = _secret(fact.objects, specs, record.shared)
             record, frames = hidden(record, self._sealer)
         small = sum(map(len, frames)) <= INLINE_BYTES
         inline = msgspec.msgpack.encode(frames) if small and frames else None
@@ -292,7 +296,9 @@ class Store:
 
     def _keep_deployed(self, key: int, entry: Deployed) -> None:
         """Keep the objects that came with a version that is in force."""
-        secret = _environments(entry.deployment.functions)
+        functions = entry.deployment.functions
+        specs = [spec for each in functions for spec in (each.spec, *each.nested)]
+        secret = _secret(entry.objects, specs)
         for digest, content in entry.objects.items():
             self._keep_content(digest, content, is_secret=digest in secret)
             self._db.execute(
@@ -576,9 +582,15 @@ def _ended_call(row: tuple[str, str, str, float, float, int, bytes | None]) -> E
     return EndedCall(CallId(call), name, app, submitted_at, ended_at, bool(expired), counts)
 
 
-def _environments(functions: Iterable[DeployedFunction]) -> set[Digest]:
-    """Return the objects that may hold secrets."""
-    return {spec.environment for each in functions for spec in (each.spec, *each.nested)}
+def _secret(
+    objects: Mapping[Digest, Frame], specs: Iterable[FunctionSpec], shared: Digest | None = None
+) -> set[Digest]:
+    """Return which objects may hold secrets: environments, and code, with the text of its cell.
+
+    What is large, or an argument (`shared`), is neither.
+    """
+    small = {digest for digest, content in objects.items() if len(content) <= MOST_SEALED_BYTES}
+    return {spec.environment for spec in specs} | (small - {shared})
 
 
 def _begin(path: Path, sealer: Sealer) -> sqlite3.Connection:

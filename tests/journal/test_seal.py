@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from kernel_worker.journal.seal import MARK, Sealer
-from kernel_worker.journal.store import Deployed, Fact, Store
+from kernel_worker.journal.store import MOST_SEALED_BYTES, Deployed, Fact, Store
 from kernel_worker.model import CallContext, DeployedFunction
 from kernel_worker.records import Deployment
 from tests.journal.facts import SPEC, submitted
@@ -35,18 +35,26 @@ def test_the_key_is_made_once_and_is_its_users_alone(tmp_path: Path) -> None:
     assert Sealer.beside(path).open(sealed) == TEXT
 
 
-def test_environments_do_not_lie_in_the_journal_in_clear(tmp_path: Path) -> None:
+def test_environments_and_code_do_not_lie_in_the_journal_in_clear(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     store = Store.open(path)
-    store.write([submitted("fc-1", environment=TEXT, code=b"code in clear")])
+    cell = b"Secret.from_dict({'TOKEN': 'hunter2'})"
+    large = b"data in clear" + bytes(MOST_SEALED_BYTES)
+    store.write([submitted("fc-1", environment=TEXT, code=cell, snapshot=cell, array=large)])
     deployment = Deployment("shop", 1, 1.0, (DeployedFunction("f", SPEC),))
-    store.write([Deployed(deployment, {SPEC.environment: TEXT, SPEC.code: b"code in clear"})])
+    store.write([Deployed(deployment, {SPEC.environment: TEXT, "deployed": cell})])  # type: ignore[dict-item]
     store.close()
     on_disk = b"".join(file.read_bytes() for file in tmp_path.glob("journal.db*"))
     assert b"hunter2" not in on_disk
-    assert b"code in clear" in on_disk
+    assert b"data in clear" in on_disk
     store = Store.open(path)
-    assert dict(store.open_objects()) == {SPEC.environment: TEXT, SPEC.code: b"code in clear"}
+    assert dict(store.open_objects()) == {
+        SPEC.environment: TEXT,
+        "code": cell,
+        "snapshot": cell,
+        "array": large,
+        "deployed": cell,
+    }
     store.close()
 
 
@@ -55,11 +63,12 @@ def test_another_key_loses_what_was_sealed_and_nothing_else(
 ) -> None:
     path = tmp_path / "journal.db"
     store = Store.open(path)
-    store.write([submitted("fc-1", environment=TEXT, code=b"code")])
+    data = bytes(MOST_SEALED_BYTES + 1)
+    store.write([submitted("fc-1", environment=TEXT, array=data)])
     store.close()
     (tmp_path / "journal.key").write_bytes(b"o" * 32)
     store = Store.open(path)
-    assert dict(store.open_objects()) == {"code": b"code"}
+    assert dict(store.open_objects()) == {"array": data}
     assert "the journal's key does not open environment" in caplog.text
     store.close()
 

@@ -13,9 +13,9 @@ import os
 import notebook_ext as nb
 
 app = nb.App("vault")
-secret = nb.Secret.from_dict({"TOKEN": "hunter" + str(2), "MODE": "secret's"})
+secret = nb.Secret.from_dict({"TOKEN": "hunter2", "MODE": "secret's"})
 
-@app.function(secrets=[secret], env={"MODE": "of-the-" + "env"})
+@app.function(secrets=[secret], env={"MODE": "of-the-env"})
 def read():
     return os.environ["TOKEN"][::-1], os.environ["MODE"][::-1]
 
