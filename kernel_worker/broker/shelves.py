@@ -126,7 +126,7 @@ class Shelves:
         for who in [each for each in self._waiting if each[0] == client]:
             del self._waiting[who]
             self._parked.discard(who)
-        self._step(lambda kept: kept.gone(client), self._supply_items)
+        self._step(lambda kept: kept.gone(client), self._gone)
 
     def committed(self, token: int) -> None:
         """Answer what was waiting for this token, or an earlier one."""
@@ -223,6 +223,13 @@ class Shelves:
         for name, partition, count in places:
             self._supply("take", name, partition, count)
             self._supply("await", name, partition, _MANY)
+
+    def _gone(self, found: tuple[Sequence[tuple[str, bytes, int]], Sequence[str]]) -> None:
+        """Have those try for whom a client that is gone has left something, or nothing any more."""
+        places, ended = found
+        self._supply_items(places)
+        for name in ended:
+            self._everybody_tries(name)
 
     def _make_room(self, name: str, count: int) -> None:
         """Have those try who wait for room in any partition: all share what a queue may hold."""

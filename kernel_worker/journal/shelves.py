@@ -481,21 +481,21 @@ class Shelves:
         )
         return {client for (client,) in rows}
 
-    def gone(self, client: str) -> list[tuple[str, bytes, int]]:
+    def gone(self, client: str) -> tuple[list[tuple[str, bytes, int]], list[str]]:
         """Put back what a client never said that it has, and end what ends with it.
 
         Returns:
-            As `returned`.
+            As `returned`; and the names of what has ended.
         """
         self._db.execute("DELETE FROM answers WHERE client = ?", (client,))
         found: dict[tuple[str, bytes], int] = {}
         self._put_back("client = ?", (client,), found)
         rows = self._db.execute(
-            "DELETE FROM shelves WHERE owner = ? RETURNING id", (client,)
+            "DELETE FROM shelves WHERE owner = ? RETURNING id, name", (client,)
         ).fetchall()
-        for (key,) in rows:
+        for key, _ in rows:
             self._empty(key)
-        return [(*place, count) for place, count in found.items()]
+        return [(*place, count) for place, count in found.items()], [name for _, name in rows]
 
     def _put_back(
         self, which: str, values: tuple[object, ...], found: dict[tuple[str, bytes], int]

@@ -208,8 +208,8 @@ class Here:
         if isinstance(said, messages.Reply):
             self.answered.append((said.request, said.error))
 
-    def use(self, number: int, act: words.Act, *frames: bytes) -> None:
-        client: Any = SimpleNamespace(id=ClientId("cl-1"), routing=b"")
+    def use(self, number: int, act: words.Act, *frames: bytes, by: str = "cl-1") -> None:
+        client: Any = SimpleNamespace(id=ClientId(by), routing=b"")
         self.peers.clients[client.id] = client
         self.shelves.use(client, messages.UseShelf(number, act), frames)
         self.turn()
@@ -244,6 +244,19 @@ def test_who_waits_for_more_sees_what_comes_back() -> None:
     here.shelves.hear(client, messages.ShelfWord(returned=(2,)))
     here.turn()
     assert here.answered[2:] == [(3, "")]
+
+
+def test_who_waits_where_something_ends_with_its_owner_is_told() -> None:
+    here = Here()
+    own = Shelf("queue", "~own", creates=True)
+    here.use(1, Open(own), by="owner")
+    here.use(2, Take(Shelf("queue", "~own"), patience_seconds=None))
+    here.use(3, Await(Shelf("queue", "~own"), patience_seconds=None))
+    assert here.answered == [(1, "")]
+    del here.peers.clients["owner"]
+    here.shelves.client_gone(ClientId("owner"))
+    here.turn()
+    assert here.answered[1:] == [(2, "NotFoundError"), (3, "NotFoundError")]
 
 
 def test_a_number_that_is_used_twice_confuses_nobody(user: Callable[..., User]) -> None:

@@ -123,7 +123,7 @@ def test_what_nobody_has_is_where_it_was(kept: Kept) -> None:
     kept.do(Take(Q), client="cl-2", number=2)
     kept.shelves.received("cl-2", [2])
     assert kept.shelves.clients() == {"cl-1", "cl-2"}
-    assert kept.shelves.gone("cl-2") == [("q", b"", 1)]
+    assert kept.shelves.gone("cl-2") == ([("q", b"", 1)], [])
     assert kept.shelves.returned("cl-1", [1, 5]) == [("q", b"", 1)]
     assert kept.do(Page(Q)).frames == (b"1", b"2", b"4")
     assert kept.shelves.clients() == {"cl-1"}, "what it was answered to Add"
@@ -135,7 +135,7 @@ def test_who_comes_back_says_what_it_still_asks_for(kept: Kept) -> None:
     kept.do(Take(Q), number=3)
     kept.shelves.still_asks("cl-1", [3])
     assert kept.do(Take(Q), number=3).frames == (b"2",)
-    assert kept.shelves.gone("cl-1") == [("q", b"", 1)]
+    assert kept.shelves.gone("cl-1") == ([("q", b"", 1)], [])
     assert kept.do(Page(Q)).frames == (b"2", b"3")
 
 
@@ -222,7 +222,7 @@ def test_an_ephemeral_one_ends_with_its_owner_and_is_not_listed(kept: Kept) -> N
     kept.do(Add(Shelf("queue", "~1")), b"1", client="cl-8")
     assert kept.body(List("queue")) == []
     assert "cl-7" in kept.shelves.clients()
-    assert kept.shelves.gone("cl-7") == []
+    assert kept.shelves.gone("cl-7") == ([], ["~1"])
     found = kept.do(Count(Shelf("queue", "~1")))
     assert (found.error, kept.rows("items")) == ("NotFoundError", 0)
     assert "has ended with its owner" in str(found.body)
