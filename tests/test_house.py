@@ -42,6 +42,7 @@ SHOWN_BY = {
     "core/test_transitions.py": "kernel_worker/core: effects events · kernel_worker: records",
     "host/test_agent.py": "kernel_worker/host: orphans",
     "host/test_templates.py": "kernel_worker/worker: surroundings template",
+    "journal/test_shelves.py": "kernel_worker/journal: acts entries items",
     "notebook_ext/magics/test_cell_names.py": "notebook_ext/magics: cell_scopes cell_state",
     "notebook_ext/magics/test_init.py": "notebook_ext/magics: cells table",
     "notebook_ext/magics/test_lines.py": "notebook_ext/magics: completion",
