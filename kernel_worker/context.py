@@ -44,8 +44,34 @@ class RunningInput(msgspec.Struct, frozen=True, gc=False):
         return ParentInput(self.call, self.index, self.attempt, self.worker, self.lease)
 
 
-current_input: ContextVar[RunningInput | None] = ContextVar("current_input", default=None)
-"""The input that runs in this thread or task."""
+class RunningLease(msgspec.Struct):
+    """A lease of quick inputs, which says which of them runs where somebody asks.
+
+    To say it for each of them costs more than to run it. So what takes a copy of the context and
+    outlives its input counts as part of the one that runs of the lease then.
+    """
+
+    last: RunningInput
+    """The one that was asked for last."""
+    slots: Any
+    """The worker's page (`wire.page`) …"""
+    position: int
+    """… and where on it the index of the input stands."""
+    ended: int = -1
+    """The last one that ran; below 0: one runs."""
+
+    def now(self) -> RunningInput:
+        """Return the input that runs, or ran last."""
+        last, index = self.last, self.slots[self.position] if self.ended < 0 else self.ended
+        if last.index != index:
+            self.last = last = msgspec.structs.replace(last, index=index)
+        return last
+
+
+current_input: ContextVar[RunningInput | RunningLease | None] = ContextVar(
+    "current_input", default=None
+)
+"""What runs in this thread or task; see `running_here`."""
 
 
 traceparent: ContextVar[str] = ContextVar("traceparent", default="")
@@ -73,12 +99,22 @@ seals = False
 """The code of this process, or an input of it, came sealed: what it calls from then on is too."""
 
 
+def named(running: RunningInput | RunningLease | None) -> RunningInput | None:
+    """Return the very input that `running` is."""
+    return running.now() if type(running) is RunningLease else running  # type: ignore[return-value]
+
+
+def running_here() -> RunningInput | None:
+    """Return the input that runs in this thread or task; None: it has inherited none."""
+    return named(current_input.get())
+
+
 def running_input() -> RunningInput | None:
     """Return the input that runs here: that of this thread or task, else the worker's.
 
     Threads do not inherit context variables, and a worker is at one input at a time.
     """
-    running = current_input.get()
+    running = running_here()
     if running is None and worker_identity is not None and worker_identity.running is not None:
         return worker_identity.running()
     return running

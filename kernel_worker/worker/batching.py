@@ -143,7 +143,7 @@ class Batching:
             current_input.set(running)
             if self._output.is_holding:
                 self._output.release(running)
-            self._output.current = running
+            self._output.runs = running
             self._page.slots[pages.STARTED] = began
             call = self._gathered(group, function, inputs)
             if call is not None:

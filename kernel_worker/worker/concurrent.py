@@ -211,7 +211,7 @@ class Concurrent:
             one.began_ns = time.monotonic_ns()
             lease = one.lease
             one.row = self._page.enter(lease.lease, lease.call, lease.start, one.began_ns)
-            self._output.current = one.running
+            self._output.runs = one.running
             return True
 
     def _end(self, one: _Input, error: BaseException | None, frames: list[Frame]) -> None:
@@ -259,10 +259,10 @@ class Concurrent:
             with self._lock:
                 self._inputs.pop(one.lease.lease, None)
                 self._finished.append(one.lease.lease)
-                if self._output.current is one.running:
+                if self._output.runs is one.running:
                     runs = [each for each in self._inputs.values() if each.state == _RUNNING]
                     if runs:
-                        self._output.current = runs[-1].running
+                        self._output.runs = runs[-1].running
                     else:
                         self._output.pause()
             self._answer(answer, frames, call=one.lease.call, ended=one.running)

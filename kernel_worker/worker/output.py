@@ -27,6 +27,7 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from kernel_worker import context
+from kernel_worker.context import named
 from kernel_worker.wire import display as displays
 from kernel_worker.wire import messages
 from kernel_worker.worker import displays as displaying
@@ -34,7 +35,7 @@ from kernel_worker.worker import displays as displaying
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kernel_worker.context import RunningInput
+    from kernel_worker.context import RunningInput, RunningLease
     from kernel_worker.model import WorkerId
     from kernel_worker.worker.channel import Channel
 
@@ -95,8 +96,8 @@ class Output:
 
     def __init__(self, channel: Channel, worker: WorkerId) -> None:
         """Send through `channel`, in the name of `worker`."""
-        self.current: RunningInput | None = None
-        """The input that runs; set by whoever runs inputs."""
+        self.runs: RunningInput | RunningLease | None = None
+        """What runs; set by whoever runs inputs."""
         self.rouse: Callable[[], object] = _nobody
         """Called when something was written while no input runs: nobody would send it."""
         self.input_ended: Callable[[], object] | None = None
@@ -121,9 +122,14 @@ class Output:
         self._dropped = 0
         self._sent_at = 0.0
 
+    @property
+    def current(self) -> RunningInput | None:
+        """The input that runs."""
+        return named(self.runs)
+
     def pause(self) -> None:
         """No input runs until the next begins."""
-        self._last, self.current = self.current or self._last, None
+        self._last, self.runs = self.current or self._last, None
 
     def write(self, stream: StreamName, text: str) -> None:
         """Take what the calling thread wrote; waits for the broker where it is too much."""
@@ -247,7 +253,7 @@ class Output:
 
     def _origin(self) -> RunningInput | None:
         """Return the input to which the calling thread's output goes."""
-        mine = context.current_input.get()
+        mine = context.running_here()
         running = self.current
         if self.is_shared and mine is not None:
             return mine

@@ -23,7 +23,7 @@ from collections import deque
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from kernel_worker.context import RunningInput, current_input
+from kernel_worker.context import RunningInput, RunningLease, current_input
 from kernel_worker.errors import (
     CallCancelledError,
     DeserializationError,
@@ -61,6 +61,9 @@ _SILENT_NS = 50_000
 """A look at the pipes costs a microsecond or two: after quicker inputs it waits for the flush.
 
 What they write below Python may then be attributed to a later input of the same lease."""
+_QUICK_NS = 3_000
+"""Inputs that take less do not look at the clock each, but every so often:"""
+_STRIDE = 16
 _FLUSH_BYTES = 1 << 20
 _MAX_READS = 16
 _ONE_INPUT = ONE_HEADERS[FORM_ARGS]
@@ -332,13 +335,13 @@ class Executor:
     ) -> tuple[int, BaseException | None]:
         """Run tuples of plain arguments; return where it stopped, and why."""
         lease, slots, wanted, hits = work.lease, self._slots, work.wanted, work.hits
-        call, attempt, worker, number = lease.call, lease.attempt, self._worker, lease.lease
-        table, directory, by_line = lease.table, lease.context.directory, bool(lease.line)
         keep, plain = work.values.append, _PLAIN_TYPES
-        clock, output, enter = time.monotonic_ns, self._output, current_input.set
+        clock, output = time.monotonic_ns, self._output
         at, since = pages.POSITION, pages.STARTED
+        here = RunningLease(self.running(lease, position), slots, at)
         now = clock()
-        flush_at = work.mark_ns + FLUSH_NS
+        flush_at, begins = work.mark_ns + FLUSH_NS, True
+        looked, look = position - 1, position
         try:
             for arguments in items:
                 slots[at] = position
@@ -346,19 +349,20 @@ class Executor:
                     break
                 if wanted and position in wanted:
                     raise InputCancellation
-                running = RunningInput(
-                    call, position, attempt, worker, number, table, directory, by_line
-                )
-                enter(running)
-                output.current = running
-                slots[since] = now
+                if begins:
+                    current_input.set(here)
+                    output.runs, slots[since], begins = here, now, False
                 value = function(*arguments)
                 if hits and position in hits:
                     self._refuse_late(work, position)
-                began, now = now, clock()
-                if now - began > _SILENT_NS:
-                    self.drain()  # before the control thread can send the value
-                    now = clock()
+                if position == look:
+                    began, now = now, clock()
+                    is_quick = now - began < _QUICK_NS * (look - looked)
+                    looked, look = look, look + (_STRIDE if is_quick else 1)
+                    if now - began > _SILENT_NS:
+                        self.drain()  # before the control thread can send the value
+                        now = clock()
+                    slots[since] = now
                 if type(value) in plain:
                     keep(value)
                 else:
@@ -366,10 +370,12 @@ class Executor:
                 position += 1
                 if now > flush_at:
                     self._flush(work, now)
-                    now = clock()
+                    begins, now = True, clock()
                     flush_at = now + FLUSH_NS
         except BaseException as error:  # noqa: BLE001  it is the input's outcome
+            here.ended = position
             return position, error
+        here.ended = position - 1
         return position, None
 
     def _run_each(
@@ -429,7 +435,7 @@ class Executor:
     def _enter(self, lease: messages.Lease, position: int) -> None:
         running = self.running(lease, position)
         current_input.set(running)
-        self._output.current = running
+        self._output.runs = running
         self._slots[pages.STARTED] = time.monotonic_ns()
 
     def arguments(

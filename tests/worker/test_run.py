@@ -271,12 +271,36 @@ def test_directory_and_variables_are_those_of_the_call(broker: Broker) -> None:
     assert broker.outcomes(worker.lease([()], context=second), 1)[0] == ("/usr", None, home)
 
 
+def test_each_of_many_quick_inputs_is_named_where_somebody_asks(broker: Broker) -> None:
+    """They look at the clock every so often, and say which of them runs only then."""
+    worker = broker.start_worker(
+        define("""
+        import asyncio, time
+        import kernel_worker.context as context
+        async def named():
+            return context.running_input().index
+        def f(x):
+            if x % 50 == 49:
+                print("input", x)
+            if x == 120:
+                time.sleep(0.05)  # after quick ones
+            return asyncio.run(named()) if x == 70 else context.running_here().index
+        """)
+    )
+    lease = worker.lease([(i,) for i in range(200)])
+    assert broker.outcomes(lease, 200) == {i: i for i in range(200)}
+    said = [each for each in broker.received if isinstance(each.message, messages.Output)]
+    assert [(each.message.index, each.frames[0]) for each in said] == [
+        (x, f"input {x}\n".encode()) for x in (49, 99, 149, 199)
+    ]
+
+
 def test_the_running_input_is_known_to_user_code_and_its_tasks(broker: Broker) -> None:
     worker = broker.start_worker(
         define("""
         import kernel_worker.context as context
         def f(x):
-            running = context.current_input.get()
+            running = context.running_here()
             identity = context.worker_identity
             return [running.call, running.index, running.attempt, running.worker,
                     identity.objects[running.table], identity.connection_file]
