@@ -14,11 +14,13 @@ from notebook_ext.marks import is_endpoint, marked_options
 from notebook_ext.twin import twin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from notebook_ext.cls import Cls
     from notebook_ext.deployment import Deployment
     from notebook_ext.image import Image
+    from notebook_ext.options import Options
+    from notebook_ext.secret import Secret
     from notebook_ext.twin import Waiting
 
 P = ParamSpec("P")
@@ -28,21 +30,30 @@ R = TypeVar("R")
 class App:
     """A named group of functions. An unnamed one lives as long as the session."""
 
-    def __init__(self, name: str | None = None, *, image: Image | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        image: Image | None = None,
+        secrets: Sequence[Secret] | None = None,
+    ) -> None:
         """Make the app `name`.
 
         Args:
             name: for people, and for what is deployed.
             image: that of the functions and classes which have none of their own.
+            secrets: those of all functions and classes, beside their own, which are stronger.
 
         Raises:
-            InvalidError: the name is no name, or the image none.
+            InvalidError: the name is no name, the image none, or the secrets no list of them.
         """
         given: object = name
         if given is not None and not (isinstance(given, str) and given and "/" not in given):
             raise InvalidError(f"App({name!r}): allowed is a non-empty str without a slash.")
         self._name = name
-        self._defaults = options_.parse({"image": image} if image is not None else {})
+        defaults = {"image": image} if image is not None else {}
+        self._defaults = options_.parse({**defaults, "secrets": secrets})
+        self._secrets = list(secrets or ())
         self._functions: dict[str, Function[Any, Any]] = {}
         self._entrypoints: dict[str, Callable[..., Any]] = {}
         self._classes: dict[str, Cls] = {}
@@ -90,10 +101,17 @@ class App:
         Raises:
             InvalidError: an option, a value or a function that cannot be.
         """
-        parsed = options_.parse(options, self._defaults)
+        parsed = self._parsed(options)
         if raw is None:
             return _Decorator(self, parsed)
         return _Decorator(self, parsed)(raw)
+
+    def _parsed(self, options: dict[str, Any]) -> Options:
+        """Return the options of a function or a class, with what the app has for all."""
+        own = options.get("secrets")
+        if self._secrets and isinstance(own, list | tuple):
+            options = {**options, "secrets": [*self._secrets, *own]}
+        return options_.parse(options, self._defaults)
 
     def local_entrypoint(self, raw: Any = None, /, *, name: str | None = None) -> Any:
         """Name a function that `notebook-ext run` can begin with; it stays a plain function.
@@ -127,7 +145,7 @@ class App:
         Raises:
             InvalidError: an option, a value or a class that cannot be.
         """
-        parsed = options_.parse(options, self._defaults)
+        parsed = self._parsed(options)
         if parsed.is_generator is not None:
             raise InvalidError(
                 f"is_generator={parsed.is_generator}: a class has none; leave it out, methods are "

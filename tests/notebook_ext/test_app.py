@@ -24,6 +24,26 @@ def test_bare_and_with_options() -> None:
     assert nb.App().function(plain).key.endswith("/-/plain")
 
 
+def test_secrets_of_the_app_are_those_of_its_functions_and_classes_too() -> None:
+    app = nb.App("a", secrets=[nb.Secret.from_dict({"A": "app", "B": "app"})])
+    own = [nb.Secret.from_dict({"B": "own"})]
+
+    class Kind:
+        pass
+
+    found: list[Any] = [
+        app.function(plain),
+        app.function(secrets=None, name="none")(plain),
+        app.function(secrets=own, name="own")(plain),
+        app.cls(secrets=own)(Kind),
+    ]
+    both = (("A", "app"), ("B", "own"))
+    expected = [(("A", "app"), ("B", "app")), (), both, both]
+    assert [each._options.secrets for each in found] == expected
+    with pytest.raises(InvalidError, match="secrets=<dict>: allowed is a list of Secret"):
+        nb.App(secrets={"A": "1"})  # type: ignore[arg-type]
+
+
 def test_a_bad_option_is_seen_at_the_decorator() -> None:
     with pytest.raises(InvalidError, match="timeout=-1"):
         nb.App().function(timeout=-1)
