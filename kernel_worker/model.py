@@ -338,6 +338,8 @@ class Environment(msgspec.Struct, frozen=True, array_like=True):
     image: ImageSpec | None = None
     """Workers run in an environment of their own, which is made as this says; `python` is the
     interpreter that it is made with, and `path` is where what our workers need is borrowed."""
+    host: str = ""
+    """The machine that it is on, where that need not be the caller's: packages are compared."""
 
     def __repr__(self) -> str:
         return f"Environment({self.python!r}, {len(self.variables)} variables, …)"

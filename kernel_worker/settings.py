@@ -73,6 +73,8 @@ class Settings:
     """After how long without its broker such a host kills what it runs."""
     result_ttl_seconds: float = 7 * 24 * 3600.0
     """How long results of spawned calls are kept after they have ended."""
+    check_packages: bool = True
+    """Whether a host compares what is installed there with what functions were captured with."""
     image_ttl_seconds: float = 30 * 24 * 3600.0
     """Images that nobody has used for so long are removed, when a host agent starts."""
     progress: str = "auto"
@@ -351,6 +353,7 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "host_lease_seconds": _some_seconds,
     "host_fence_seconds": _some_seconds,
     "result_ttl_seconds": _seconds,
+    "check_packages": _flag,
     "image_ttl_seconds": _seconds,
     "progress": _choice,
     "log_prefix": _flag,

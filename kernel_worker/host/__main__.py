@@ -60,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         partial(images.folder_of, configured),
     )
     agent.is_far = options.far
+    if configured.check_packages:
+        agent.compare_packages(options.name or os.uname().nodename)
     agent.templates.adopt_base(base, sys.executable, dict(os.environ))
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
     agent.run()

@@ -126,6 +126,10 @@ class Agent:
             lifeline[0], self._watch, self._unwatch, self._allow, self._images
         )
 
+    def compare_packages(self, name: str) -> None:
+        """Compare those here with the caller's, where these may differ; `name` is our machine's."""
+        self._images.host = name
+
     def run(self) -> None:
         """Serve until the broker refuses us or says goodbye, or is gone and none follows."""
         self._watch_children()
@@ -275,7 +279,8 @@ class Agent:
             return
         if self.is_far:
             opened = self._contents.opened
-            opened[spec.environment] = own_where_missing(opened[spec.environment])
+            theirs = opened[spec.environment]
+            opened[spec.environment] = own_where_missing(theirs, self._images.host)
         self._retiring.pop(spec.pool, None)
         self._specs[spec.pool] = spec
         try:

@@ -118,6 +118,8 @@ class Images:
             watch: called with a build that has begun: it is to be read and reaped.
             unwatch: called when nothing more is to be read of it.
         """
+        self.host = ""
+        """What this machine is called; empty where packages are not to be compared."""
         self._find_folder = folder
         self._alive = alive
         self._watch = watch
@@ -142,7 +144,11 @@ class Images:
         if not decoded.python:
             variables = {**os.environ, **decoded.variables}
             decoded = msgspec.structs.replace(
-                decoded, python=sys.executable, path=tuple(sys.path), variables=variables
+                decoded,
+                python=sys.executable,
+                path=tuple(sys.path),
+                variables=variables,
+                host=self.host,
             )
         elif decoded.image is None:
             return Here(decoded, environment)
@@ -287,13 +293,20 @@ def _inside(wanted: Wanted) -> Environment:
     return Environment(python, (), variables, wanted.caller.stamp)
 
 
-def own_where_missing(environment: bytes) -> bytes:
-    """Return an encoded `Environment`: where its interpreter is not on this machine, our own."""
+def own_where_missing(environment: bytes, host: str = "") -> bytes:
+    """Return an encoded `Environment`: where its interpreter is not on this machine, our own.
+
+    Args:
+        environment: that of a notebook which may be on another machine.
+        host: what this machine is called, where packages are to be compared.
+    """
     decoded = msgspec.msgpack.decode(environment, type=Environment)
     if not decoded.python or os.access(decoded.python, os.X_OK):
-        return environment
+        if decoded.host == host:
+            return environment
+        return msgspec.msgpack.encode(msgspec.structs.replace(decoded, host=host))
     wanted = {name: decoded.variables[name] for name in decoded.options}
-    own = msgspec.structs.replace(decoded, python="", path=(), variables=wanted)
+    own = msgspec.structs.replace(decoded, python="", path=(), variables=wanted, host=host)
     return msgspec.msgpack.encode(own)
 
 

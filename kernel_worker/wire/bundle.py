@@ -22,6 +22,7 @@ import msgspec
 from cloudpickle import cloudpickle
 
 from kernel_worker.errors import DeserializationError
+from kernel_worker.packages import Versions
 from kernel_worker.wire import byvalue
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ class Bundle(msgspec.Struct, frozen=True, array_like=True):
     is_generator: bool
     payload: bytes
     """Pickle of `(items, bindings, root, modules)`; see `Contents`."""
+    packages: Versions = ()
+    """What it was captured with: compared on other machines (`packages`)."""
+    needs: tuple[str, ...] = ()
+    """Those of them without which it cannot run, though nothing here refers to them."""
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kernel_worker import packages
 from kernel_worker.errors import DeserializationError, VersionError
 from kernel_worker.wire import bundle, byvalue, failures
 from kernel_worker.wire.bundle import Assembly, Bundle, Place, Snapshot, Value
@@ -224,6 +225,36 @@ def load_function(code: bytes, snapshot: bytes) -> Callable[..., Any]:
     if snapshot:
         binding.bind(snapshot)
     return binding.function
+
+
+def compared(code: bytes, host: str) -> list[str]:
+    """Compare the packages that a function was captured with, with those of this machine.
+
+    Args:
+        code: as of `Binding.load`.
+        host: what this machine is called; empty where it is the caller's.
+
+    Returns:
+        Lines that warn of what differs.
+
+    Raises:
+        VersionError: something is missing here, or does not fit.
+    """
+    if not host:
+        return []
+    decoded = _decoded(code)
+    return packages.check(decoded.name, host, decoded.packages, decoded.needs)
+
+
+def missing_package(code: bytes, host: str, error: ModuleNotFoundError) -> VersionError | None:
+    """Return what to raise where code imports what is not here; None: it is no package of theirs.
+
+    `code` and `host` are as of `compared`.
+    """
+    if not host:
+        return None
+    decoded = _decoded(code)
+    return packages.missing(decoded.name, host, decoded.packages, error)
 
 
 def _decoded(code: bytes) -> Bundle:

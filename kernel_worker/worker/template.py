@@ -38,7 +38,7 @@ from kernel_worker.errors import InvalidError
 from kernel_worker.model import Environment
 from kernel_worker.wire import failures, local
 from kernel_worker.worker import lifeline, main
-from kernel_worker.worker.binding import Binding
+from kernel_worker.worker.binding import Binding, compared, missing_package
 from kernel_worker.worker.instance import Instance
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Loaded:
     instance: Instance | None = None
     said: list[tuple[StreamName, str]] = field(default_factory=list)
     """What the instance's hooks wrote here: the first worker says it."""
+    host: str = ""
+    """What this machine is called, where it need not be the caller's."""
     threads: dict[str, str | None] = field(default_factory=dict)
     """The caller's values of the variables that are 1 while templates import."""
 
@@ -224,12 +226,17 @@ def load(loaded: Loaded, message: local.Load, files: list[int]) -> None:
         with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)
     if message.has_code:
+        code = local.content_of(next(remaining))
+        loaded.said += [("stderr", line) for line in compared(code, loaded.host)]
         try:
             with _written(loaded.said) if message.seals else contextlib.nullcontext():
-                loaded.binding = Binding.load(local.content_of(next(remaining)))
+                loaded.binding = Binding.load(code)
         except ModuleNotFoundError as error:
             _note_image(error)
-            raise
+            named = missing_package(code, loaded.host, error)
+            if named is None:
+                raise
+            raise named from error
     if message.has_instance and loaded.binding is not None:
         parameters, initial = map(local.content_of, remaining)
         loaded.instance = Instance(loaded.binding, parameters, initial)
@@ -269,6 +276,7 @@ def _enter_environment(loaded: Loaded, environment: Environment) -> None:
     """Take on the caller's module path and variables, numeric libraries kept to one thread."""
     os.environ.clear()
     os.environ.update({k: v for k, v in environment.variables.items() if k not in _OURS})
+    loaded.host = environment.host
     loaded.threads = {name: os.environ.get(name) for name in main.THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(main.THREAD_VARIABLES, "1"))
     os.environ.setdefault(_CHECK_CUDA_QUIETLY, "1")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from kernel_worker import packages
 from kernel_worker.errors import SerializationError
 from kernel_worker.model import Digest, digest_of
 from kernel_worker.wire import bundle, byvalue, culprit
@@ -165,6 +166,7 @@ def _code_object(version: Digest, reach: Reach, modules: Found) -> _Code:
 def _bundle(reach: Reach, modules: Found) -> Bundle:
     payload = _payload(reach)
     body = _body(reach.root)
+    versions = packages.captured(modules.installed)
     return Bundle(
         format=bundle.FORMAT,
         python=(sys.version_info.major, sys.version_info.minor),
@@ -176,6 +178,8 @@ def _bundle(reach: Reach, modules: Found) -> Bundle:
         is_async=inspect.iscoroutinefunction(body),
         is_generator=inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body),
         payload=payload,
+        packages=versions,
+        needs=tuple(sorted({*map(packages.top_of, reach.needed)} & dict(versions).keys())),
     )
 
 

@@ -80,6 +80,8 @@ class Reach:
         self.stored: dict[Digest, bytes] = {}
         """Objects that were put and whose handles are captured."""
         self.module_names: dict[str, None] = {}
+        self.needed: dict[str, None] = {}
+        """Modules that code imports whenever it runs."""
         self.submodules: dict[str, None] = {}
         self.tokens: list[bytes] = []
         self._numbers: dict[tuple[type, int], int] = {}
@@ -189,6 +191,8 @@ class Reach:
         )
         found = names.of(code)
         self._imports(found.imports, function.__globals__)
+        if number == 0:  # others may not be called
+            self.needed.update(dict.fromkeys(found.needed))
         for name in found.reads:
             self._read_global(scope, name)
         self._submodules(function, found.reads)
