@@ -2,8 +2,9 @@
 
 Theory. CURVE proves both ends to each other and encrypts what is said. When the connection is cut,
 libzmq dials again, and what was on its way is lost: so messages are numbered and kept until they
-have arrived (`kernel_worker.wire.resuming`). On each new connection a greeting goes first, the
-`Hello`; when it is answered, what has not arrived is said again.
+have arrived (`kernel_worker.wire.resuming`). On each new connection a greeting is said, the
+`Hello`; when it is answered, what has not arrived is said again. What the socket has kept from the
+last connection may come before it: the other end drops that, since nobody has said Hello there.
 
 What depends on one machine is not said: the process's id and the machine.
 """
@@ -46,9 +47,17 @@ _numbers = itertools.count()
 
 
 def dialler(
-    context: zmq.Context[zmq.Socket[bytes]], keys: Invitation
+    context: zmq.Context[zmq.Socket[bytes]], keys: Invitation, *, keeps_nothing: bool = False
 ) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-    """Return a socket that has keys, and what tells of its connections; it has dialled nobody."""
+    """Return a socket that has keys, and what tells of its connections; it has dialled nobody.
+
+    Args:
+        context: where they are made.
+        keys: whose address they are for.
+        keeps_nothing: a connection that is cut takes along what it had, and where there is none
+            nothing is said. Only for messages of one frame: where libzmq finds that a connection
+            is cut while one of several is read, it ends the process (fq.cpp, `!_more`).
+    """
     socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
     socket.linger = 0
     socket.sndhwm = socket.rcvhwm = 0
@@ -56,7 +65,7 @@ def dialler(
     socket.curve_serverkey = keys.server.encode()
     socket.curve_publickey = keys.client.public.encode()
     socket.curve_secretkey = keys.client.secret.encode()
-    socket.setsockopt(zmq.IMMEDIATE, 1)  # a connection that is cut takes along what it had
+    socket.setsockopt(zmq.IMMEDIATE, keeps_nothing)
     socket.setsockopt(zmq.RECONNECT_IVL, _PAUSE_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, _MOST_PAUSE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)

@@ -335,7 +335,7 @@ class Freights:
             door: the address of CURVE: what is beside it is listened at from now on.
             forward: sends a message by the link.
         """
-        if self._listener is None:
+        if self._listener is None and door.startswith("tcp:"):  # beside a socket there is no port
             try:
                 self._listener = Listener(door)
             except OSError as error:

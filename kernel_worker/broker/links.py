@@ -70,7 +70,8 @@ class Links:
         """
         self._broker = broker
         self._lease_seconds = settings.host_lease_seconds
-        self._fence_seconds = settings.host_fence_seconds
+        # A host that is not silent yet has nothing to kill.
+        self._fence_seconds = max(settings.host_fence_seconds, self._lease_seconds)
         self._on_lost = on_lost
         self._drop = drop
         self._links: dict[bytes, _Link] = {}

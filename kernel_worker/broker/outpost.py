@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 
-from kernel_worker import directories, keys, rendezvous, settings
+from kernel_worker import directories, gpus, keys, rendezvous, settings
 from kernel_worker.broker.agent import LocalAgent
 from kernel_worker.broker.bulk import Dialler, Exchange, place_of
 from kernel_worker.broker.deliveries import Deliveries
@@ -59,6 +59,9 @@ MOST_HELD_BYTES: Final = 1 << 30
 """… and while so much waits for the bulk connection."""
 MESSAGES_PER_TURN: Final = 256
 RETRY_SECONDS: Final = 0.005
+_LONGEST_POLL_SECONDS: Final = 3600.0
+"""A poll takes no more than 24 days; a lease may be longer, or a drain."""
+_UNANSWERED_SECONDS: Final = 10.0
 DRAIN_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.1
 FENCED_SECONDS: Final = 2.0
@@ -72,7 +75,7 @@ class Pulse:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], invitation: Invitation) -> None:
         """Dial; nothing is asked yet."""
         self._address = invitation.address
-        self.socket, self.monitor = dialler(context, invitation)
+        self.socket, self.monitor = dialler(context, invitation, keeps_nothing=True)
         self.socket.connect(self._address)
         self.answered_at = time.monotonic()
         """When that was asked which was answered last: the broker has heard of us since."""
@@ -172,6 +175,9 @@ class Outpost:
         signals = _Signals(self)
         self._watches.add(signals.fileno(), signals.take)
         self._expect_welcome()
+        self._timers.set(
+            "welcome", time.monotonic() + _UNANSWERED_SECONDS, self._say_nobody_is_there
+        )
         try:
             while self._status is None:
                 self._turn()
@@ -246,7 +252,9 @@ class Outpost:
         now, due = time.monotonic(), self._timers.next_deadline()
         if self._sockets.is_congested:
             due = min(now + RETRY_SECONDS, due or now + RETRY_SECONDS)
-        return None if due is None else max(0, round(1000 * (due - now)) + 1)
+        if due is None:
+            return None
+        return max(0, round(1000 * min(due - now, _LONGEST_POLL_SECONDS)) + 1)
 
     # ---- this machine ---------------------------------------------------------------------------
 
@@ -385,6 +393,7 @@ class Outpost:
         known, self._welcome = self._welcome, said
         self._carry(said)
         if known is None:
+            self._timers.cancel("welcome")
             _log.info("linked to the broker at %s", self._invitation.address)
             self._pulse.answered_at = time.monotonic()
             self._expect_pulse()
@@ -405,8 +414,16 @@ class Outpost:
         forward, now = self._far.send, time.monotonic
         self._freight = Freight(exchange, forward, self._watches, self._timers, now)
         self._way = way.session
-        if way.port:
+        if way.port and self._invitation.address.startswith("tcp:"):  # by ssh there is one way
             Dialler(exchange, place_of(self._invitation.address)[0], way.port)
+
+    def _say_nobody_is_there(self) -> None:
+        _log.warning(
+            "nobody answers at %s, or not by the keys of this invitation; it is dialled until "
+            "somebody does. See there whether it runs (`notebook-ext broker status`), and whether "
+            "a firewall lets its port be reached from here",
+            self._invitation.address,
+        )
 
     def _cut_workplace(self) -> None:
         """Let the agent find that its broker is gone, and the next one."""
@@ -514,6 +531,9 @@ def _serve(options: argparse.Namespace) -> int:
         raise InvalidError(
             f"--name {name!r}: allowed are 1 to 64 letters, digits, '_', '.', '@' and '-'"
         )
+    if not options.drain_seconds >= 0:
+        raise InvalidError(f"--drain-seconds {options.drain_seconds}: allowed are 0 and more")
+    gpus.devices(options.gpus or "")  # the agent would say it to nobody
     configured = settings.load(start="/")
     directory = directories.prepare(
         configured.runtime_dir, f"host-{name}-{PROTOCOL_MAJOR}", directories.RUNTIME
