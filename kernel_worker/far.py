@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kernel_worker.rendezvous import Connection
     from kernel_worker.wire.frames import Frame
 
+_HANDSHAKE_MS: Final = 10_000
 _HEARTBEAT_MS: Final = 5_000
 _HEARTBEAT_TIMEOUT_MS: Final = 30_000
 _PAUSE_MS: Final = 100
@@ -68,6 +69,7 @@ def dialler(
     socket.setsockopt(zmq.IMMEDIATE, keeps_nothing)
     socket.setsockopt(zmq.RECONNECT_IVL, _PAUSE_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, _MOST_PAUSE_MS)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
     name = f"inproc://far-{next(_numbers)}"

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _KEY_TEXT: Final = re.compile(r"[!-~]{40}")
 _PAYLOAD_KEY: Final = re.compile(r"[0-9a-f]{64}")
-_PLACE: Final = re.compile(r"tcp://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+_PLACE: Final = re.compile(
+    r"tcp://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}|ipc://(/[^/\0]+)+"
+)
 _FORMAT: Final = 1
 _NOT_LISTED: Final = (FileNotFoundError, IsADirectoryError, PermissionError, UnicodeDecodeError)
 """What reading a file of the list may raise that lists nobody."""
@@ -99,7 +101,7 @@ class Keys:
         place = self._root / "server.key"
         with refusing(self._root, DATA):
             if not place.exists():
-                _write_once(place, _made().secret)
+                _write_once(place, made_pair().secret)
             secret = place.read_text(encoding="ascii").strip()
         if not _KEY_TEXT.fullmatch(secret):
             message = f"{place} holds no key; remove it, and invite all clients again"
@@ -112,20 +114,35 @@ class Keys:
         Raises:
             InvalidError: the name is not allowed, or taken.
         """
+        pair = made_pair()
+        server, payload = self.admit(name, pair.public, role)
+        return Invitation(address, server, pair, name, payload=payload, role=role)
+
+    def admit(self, name: str, public: str, role: Role) -> tuple[str, str]:
+        """Let in whoever has the secret to a public key.
+
+        Returns:
+            The broker's public key, and the one that seals payloads.
+
+        Raises:
+            InvalidError: it is no key, or the name is not allowed, or taken.
+        """
         _check(name)
+        if not _KEY_TEXT.fullmatch(public):
+            message = f"{public!r} is no public key"
+            raise InvalidError(message)
         server = self.server()
         payload = self._payload()
-        pair = _made()
         place = self._listed[role] / name
         with refusing(place.parent, DATA):
             taken = next((one for one in ROLES if (self._listed[one] / name).exists()), role)
-            if taken != role or not _write_once(place, pair.public):
+            if taken != role or not _write_once(place, public):
                 message = (
                     f"a {taken} {name!r} is listed already; choose another name, or remove it "
                     f"first: notebook-ext broker revoke {name}"
                 )
                 raise InvalidError(message)
-        return Invitation(address, server.public, pair, name, payload=payload, role=role)
+        return server.public, payload
 
     def revoke(self, name: str) -> None:
         """Let a client or a host in no more.
@@ -262,7 +279,8 @@ def _check(name: str) -> None:
         raise InvalidError(message)
 
 
-def _made() -> KeyPair:
+def made_pair() -> KeyPair:
+    """Return a new pair."""
     import zmq  # noqa: PLC0415  only where keys are made
 
     public, secret = zmq.curve_keypair()

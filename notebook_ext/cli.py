@@ -209,6 +209,14 @@ def broker_clients() -> None:
         click.echo(f"{name}  {key}  host")
 
 
+@broker.command("tunnel", hidden=True)
+def broker_tunnel() -> None:
+    """Be the far end of `ssh://`: what ssh starts on the broker's machine."""
+    from notebook_ext.ssh import far_end  # noqa: PLC0415  only where it is asked for
+
+    sys.exit(far_end.serve())
+
+
 @main.group()
 def host() -> None:
     """Let a machine run workers for the broker of another one."""
@@ -217,9 +225,10 @@ def host() -> None:
 @host.command("start")
 @click.option(
     "--connect",
-    metavar="FILE",
+    metavar="FILE|ssh://HOST",
     required=True,
-    help="Made on the broker's machine by `notebook-ext broker invite --host NAME`.",
+    help="Made on the broker's machine by `notebook-ext broker invite --host NAME`; or that "
+    "machine, where ssh reaches it from here without a password.",
 )
 @click.option("--name", help="What this machine is called; its host name, unless given.")
 @click.option("--cpus", type=click.IntRange(1), help="At most so many workers run code at once.")
@@ -229,13 +238,19 @@ def host() -> None:
     type=click.FloatRange(0),
     help="How long what runs may take to end when this is told to (30).",
 )
-def host_start(**options: object) -> None:
+def host_start(connect: str, **options: object) -> None:
     """Run workers here, until this is interrupted (Ctrl-C, SIGTERM).
 
     What runs then may end; a second one does not wait. It dials the broker, at two ports, and
     listens at none.
     """
-    command = [sys.executable, "-P", "-m", "kernel_worker.broker.outpost"]
+    if connect.startswith("ssh://"):
+        from notebook_ext.ssh.tunnel import Tunnel  # noqa: PLC0415  only where it is asked for
+
+        tunnel = Tunnel(connect, "host")
+        tunnel.bequeath()
+        connect = str(tunnel.file)
+    command = [sys.executable, "-P", "-m", "kernel_worker.broker.outpost", "--connect", connect]
     for name, value in options.items():
         if value is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernel_worker import keys, rendezvous
-from kernel_worker.errors import ConnectionError, Error, InvalidError  # noqa: A004  ours
+from kernel_worker.errors import ConnectionError, InvalidError  # noqa: A004  ours
 from notebook_ext import inquiry, process
 from notebook_ext.config import config, current
 
+if TYPE_CHECKING:
+    from kernel_worker.wire import messages
+    from notebook_ext.ssh.tunnel import Tunnel
+
+LOCAL = "local"
+SSH = "ssh://"
+
+
+class _Used:
+    """The way to another machine that this process's calls go."""
+
+    tunnel: Tunnel | None = None
+
 
 def connect(
-    target: str = "local",
+    target: str | os.PathLike[str] = LOCAL,
     *,
     max_hosts: int | None = None,
     min_hosts: int | None = None,
@@ -24,10 +40,14 @@ def connect(
     """Have calls go to another broker, or let machines of a cluster run them.
 
     `local` is the broker of this machine, a path the connection file of another one's
-    (`notebook-ext broker invite`). A cluster, `ray://auto`, `ray://HOST:10001` or
-    `dask://HOST:8786`, gives this machine's broker hosts while there is more to do than fits those
-    that it has, and gets them back when nothing has used them for a while; `notebook-ext provider
-    stop` ends that. The notebook is the same, whatever it is connected to.
+    (`notebook-ext broker invite`). `ssh://[USER@]HOST[:PORT]` is the broker of a machine that ssh
+    reaches without asking for a password; it is started there if none runs. Behind that may stand
+    where `notebook-ext` is there: `ssh://box/opt/venv/bin/notebook-ext`.
+
+    A cluster, `ray://auto`, `ray://HOST:10001` or `dask://HOST:8786`, gives this machine's broker
+    hosts while there is more to do than fits those that it has, and gets them back when nothing has
+    used them for a while; `notebook-ext provider stop` ends that. The notebook is the same,
+    whatever it is connected to.
 
     Args:
         target: what to connect to.
@@ -46,9 +66,11 @@ def connect(
     Raises:
         InvalidError: the target or an option is not allowed; a connection file is none, or others
             can read it; calls are open on a broker that has to be started anew.
-        AuthError: its key is not let in.
+        AuthError: its key is not let in, or ssh is not.
+        NotFoundError: there is no ssh here, or no notebook-ext there.
         ConnectionError: nobody answers there.
-        VersionError: the cluster has other versions; the message says what to do.
+        VersionError: the cluster, or notebook-ext there, has other versions; the message says what
+            to do.
     """
     options = {
         "max_hosts": max_hosts,
@@ -58,43 +80,81 @@ def connect(
         "gpus": gpus,
         "memory": memory,
     }
-    if "://" in target:
+    word = os.fspath(target)
+    if "://" in word and not word.startswith(SSH):
         from notebook_ext import providing  # noqa: PLC0415  only where there is a cluster
 
-        said = providing.begin(target, options, listen)
+        said = providing.begin(word, options, listen)
         return f"{_connect(None)}\n{said}"
     given = [name for name, value in (*options.items(), ("listen", listen)) if value is not None]
     if given:
         raise InvalidError(
-            f"connect({target!r}, {given[0]}=…): that is for clusters; allowed with them are "
+            f"connect({word!r}, {given[0]}=…): that is for clusters; allowed with them are "
             f"{', '.join(options)} and listen"
         )
-    return _connect(None if target == "local" else target)
+    if word.startswith(SSH):
+        return _connect_by_ssh(word)
+    return _connect(None if word == LOCAL else word)
 
 
 def _connect(file: str | None) -> str:
-    """Have calls go to the broker of this machine, or to that of a connection file.
+    """Have calls go to the broker of this machine, or to that of a connection file."""
+    wanted = None if file is None else Path(file).expanduser().absolute()
+    if wanted is not None:
+        keys.read(wanted)
+    found = _use(wanted)
+    _leave_tunnel()
+    if wanted is None:
+        return f"Connected to the broker of this machine, pid {found.pid}."
+    where = keys.read(wanted).address
+    return f"Connected to the broker at {where}, with {len(found.hosts)} host(s)."
+
+
+def _connect_by_ssh(word: str) -> str:
+    from notebook_ext.ssh.tunnel import Tunnel  # noqa: PLC0415  only where it is asked for
+
+    tunnel = Tunnel(word)
+    try:
+        found = _use(tunnel.file)
+    except BaseException:
+        tunnel.close()
+        raise
+    _leave_tunnel()
+    _Used.tunnel = tunnel
+    said = f"Connected to the broker at {tunnel.target}, with {len(found.hosts)} host(s)."
+    here = ".".join(map(str, sys.version_info[:2]))
+    if tunnel.python.rpartition(".")[0] == here:
+        return said
+    return (
+        f"{said} Python is {tunnel.python} there and {here} here: functions run there only in an "
+        "Image, or on hosts that have the same."
+    )
+
+
+def _use(file: Path | None) -> messages.Status:
+    """Have calls go by this connection file, if a broker answers; return how that stands.
 
     The session that there was is closed: its attached calls end. Where there is no answer, all
     stays as it was.
     """
     before = current().connection_file
-    wanted = None if file is None else Path(file).expanduser().absolute()
-    if wanted is not None:
-        keys.read(wanted)
     try:
-        config.connection_file = wanted or "local"
-        if wanted is None:
+        config.connection_file = file or LOCAL
+        if file is None:
             rendezvous.find_or_start(current())
         found = inquiry.status()
         if found is None:
             raise ConnectionError("no broker answers")
-    except Error:
-        config.connection_file = before or "local"
+    except BaseException:
+        config.connection_file = before or LOCAL
         raise
-    if wanted != before:
+    if file != before:
         process.close()
-    if wanted is None:
-        return f"Connected to the broker of this machine, pid {found.pid}."
-    where = keys.read(wanted).address
-    return f"Connected to the broker at {where}, with {len(found.hosts)} host(s)."
+    return found
+
+
+def _leave_tunnel() -> None:
+    """End the way that calls do not go any more, if there was one."""
+    tunnel, _Used.tunnel = _Used.tunnel, None
+    if tunnel is not None:
+        tunnel.close()

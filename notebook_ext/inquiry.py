@@ -152,6 +152,14 @@ class Inquiry:
         """
         return msgspec.msgpack.decode(self._ask("keys"), type=int)
 
+    def open_door(self) -> str:
+        """Have the broker let in those with keys; return where.
+
+        Raises:
+            ConnectionError: It did not answer in time.
+        """
+        return msgspec.msgpack.decode(self._ask("door"), type=str)
+
     def stop(self) -> None:
         """Ask the broker to end; returns when it has been told."""
         self._requests += 1
@@ -159,7 +167,9 @@ class Inquiry:
 
     def _ask(
         self,
-        what: Literal["status", "calls", "deployments", "stop_app", "attach", "console", "keys"],
+        what: Literal[
+            "status", "calls", "deployments", "stop_app", "attach", "console", "keys", "door"
+        ],
         wanted: messages.CallFilter | None = None,
         *,
         subject: str = "",

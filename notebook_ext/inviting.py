@@ -40,8 +40,9 @@ def listen(address: str) -> Connection:
     if running is None:
         configured = dataclasses.replace(afresh(), listen=wanted)
         running = rendezvous.find_or_start(configured)
-    if not running.door or (wanted != running.door and not str(wanted).endswith(":0")):
-        where = f"listens at {running.door}" if running.door else "listens for this machine alone"
+    port = _port_of(running)
+    if not port or (wanted != port and not str(wanted).endswith(":0")):
+        where = f"listens at {port}" if port else "listens for this machine alone"
         raise InvalidError(
             f"--listen {address}: a broker runs already (pid {running.pid}) and {where}; leave it "
             "so, or end it, with what runs there, by `notebook-ext broker stop`"
@@ -109,7 +110,7 @@ def _reachable(address: str | None) -> str:
     if address is not None:
         return str(settings.load({"listen": address}).listen)
     running = inquiry.find_here()
-    listens = (running.door if running is not None else "") or afresh().listen
+    listens = (_port_of(running) if running is not None else "") or afresh().listen
     if not listens:
         raise InvalidError(
             "no broker of this machine listens for others; start it with `notebook-ext broker "
@@ -117,6 +118,11 @@ def _reachable(address: str | None) -> str:
         )
     host, _, port = listens.removeprefix("tcp://").rpartition(":")
     return f"tcp://{_name() if host in _EVERYWHERE else host}:{port}"
+
+
+def _port_of(running: Connection) -> str:
+    """Return where a broker listens for other machines; a socket (of `ssh://`) is no such place."""
+    return running.door if running.door.startswith("tcp:") else ""
 
 
 def _name() -> str:

@@ -35,7 +35,7 @@ SHOWN_BY = {
     ),
     "providers/test_conformance.py": "kernel_worker/providers: dask local node provider ray",
     "acceptance/test_elsewhere.py": "notebook_ext: connecting",
-    "broker/test_doors.py": "kernel_worker: far",
+    "acceptance/test_ssh.py": "notebook_ext/ssh: far_end passing tunnel",
     "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival",
     "acceptance/test_plain_cells.py": "notebook_ext: autoscaler functions",
     "core/test_invariants.py": "kernel_worker/core: ending scheduler state",

@@ -134,7 +134,7 @@ def test_what_is_no_connection_file_is_refused_and_not_shown(known: Keys, tmp_pa
         (msgspec.json.encode(msgspec.structs.replace(given, address="box")), "damaged"),
         (msgspec.json.encode(msgspec.structs.replace(given, payload="short")), "damaged"),
         (msgspec.json.encode(msgspec.structs.replace(given, payload="")), "before payloads were"),
-        (msgspec.json.encode(msgspec.structs.replace(given, address="ipc:///tmp/b")), "damaged"),
+        (msgspec.json.encode(msgspec.structs.replace(given, address="ipc://tmp/b")), "damaged"),
     ):
         file.write_bytes(text)
         with pytest.raises(InvalidError, match=says) as raised:

@@ -164,6 +164,8 @@ class Answers:
                 return self._broker.hook_tables.table_of(PoolId(ask.subject)), ()
             case "keys":
                 return self._broker.sockets.check_keys(), ()
+            case "door":
+                return self._broker.open_door(), ()
             case "stop_worker":
                 self._evict(WorkerId(ask.subject))
                 return None, ()

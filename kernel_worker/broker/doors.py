@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
 import struct
 from functools import partial
@@ -104,7 +105,11 @@ class Doors(Sockets):
     """The local socket and the door."""
 
     def __init__(
-        self, broker: Broker, settings: Settings, on_unreachable: Callable[[bytes, str], None]
+        self,
+        broker: Broker,
+        settings: Settings,
+        on_unreachable: Callable[[bytes, str], None],
+        local: Sockets | None = None,
     ) -> None:
         """Bind both, with the keys that lie beside the journal.
 
@@ -113,6 +118,7 @@ class Doors(Sockets):
             settings: `listen` is the door's address; port 0 is any free one.
             on_unreachable: as of `Sockets`; `why` is also `revoked`, or `anew` where a client that
                 is known has forgotten what it was told.
+            local: the local socket, where it is bound already; it becomes a part of this.
 
         Raises:
             InvalidError: the address cannot be bound.
@@ -132,7 +138,10 @@ class Doors(Sockets):
         self._is_turn = False
         self.door = str(settings.listen)
         self._open()
-        super().__init__(broker.connection.address, on_unreachable)
+        if local is None:
+            super().__init__(broker.connection.address, on_unreachable)
+        else:
+            vars(self).update(vars(local))
 
     # ---- the door -------------------------------------------------------------------------------
 
@@ -148,6 +157,8 @@ class Doors(Sockets):
         router.curve_secretkey = self._server.secret.encode()
         router.zap_domain = b"clients"
         router.ipv6 = "[" in self.door
+        if self.door.startswith("ipc:"):
+            router.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
         router.linger = LINGER_MS
         router.sndhwm = HIGH_WATER_MESSAGES
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)

@@ -114,6 +114,7 @@ class Broker:
         self._stop_reason = ""
         self._is_wanted = False
         self._is_published = False
+        self._poller: zmq.Poller | None = None
         self.dropped_messages = 0
 
         self.watches = Watches()
@@ -187,6 +188,22 @@ class Broker:
         self.connection = msgspec.structs.replace(self.connection, door=doors.door)
         return doors
 
+    def open_door(self) -> str:
+        """Return where those with keys get in; where they do nowhere, open a socket beside ours."""
+        if not self.connection.door:
+            from kernel_worker.broker.doors import Doors  # noqa: PLC0415  only where it is asked for
+
+            place = Path(self.connection.address.removeprefix("ipc://")).with_name("door.sock")
+            settings = dataclasses.replace(self._settings, listen=f"ipc://{place}")
+            doors = Doors(self, settings, self._admission.unreachable, self.sockets)
+            if self._poller is not None:
+                doors.register(self._poller)
+            self.sockets, self.send = doors, doors.send
+            self._performer.send_by(doors.send)
+            self.connection = msgspec.structs.replace(self.connection, door=doors.door)
+            rendezvous.publish(self.connection)
+        return self.connection.door
+
     def know_links(self, links: tuple[str, ...]) -> None:
         """Let the connection file say which other machines run workers."""
         self.connection = msgspec.structs.replace(self.connection, links=links)
@@ -213,7 +230,7 @@ class Broker:
     def run(self) -> None:
         """Serve until somebody or something says stop, then end everything that was started."""
         self._is_published = True
-        poller = zmq.Poller()
+        self._poller = poller = zmq.Poller()
         self.sockets.register(poller)
         poller.register(self.watches.fileno(), zmq.POLLIN)
         self.watches.add(self.journal.fileno(), self._journal_done)
@@ -615,10 +632,10 @@ class Broker:
     def _is_idle(self) -> bool:
         """Whether there is nothing to do, and nothing on its way to a disk that may be full.
 
-        One that listens for other machines stays: from there nobody can start another one. So does
+        One that listens at a port stays: from other machines nobody can start another one. So does
         one that is to call what is deployed, in its time.
         """
-        stays = bool(self.connection.door) or self.schedules.is_wanted
+        stays = self.connection.door.startswith("tcp:") or self.schedules.is_wanted
         return self.scheduler.is_idle() and not self._commit.is_waiting and not stays
 
     def _leave_if_idle(self) -> None:

@@ -54,7 +54,7 @@ class Performer:
         self._peers = peers
         self._objects = objects
         self._calls = calls
-        self._send = send
+        self.send_by(send)
         self._on_finished = on_finished
         self._actions: Mapping[type, Callable[..., None]] = {
             effects.StartWorker: self._start_worker,
@@ -75,6 +75,10 @@ class Performer:
             effects.DropInputs: self._drop_inputs,
             effects.FinishCall: self._finish_call,
         }
+
+    def send_by(self, send: Callable[[bytes, bytes, Sequence[Frame]], None]) -> None:
+        """Send by this from now on; as of `__init__`."""
+        self._send = send
 
     def perform(self, effect: effects.Effect, frames: Sequence[Frame]) -> None:
         """Do what `effect` says; `frames` are the payload of its event."""

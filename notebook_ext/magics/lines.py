@@ -115,18 +115,19 @@ def remote_connect(line: str) -> None:
 
         %remote_connect local
         %remote_connect ~/gpu-box.json     # a connection file of that broker
+        %remote_connect ssh://gpu-box      # whatever `ssh gpu-box` reaches without a password
         %remote_connect ray://auto         # the Ray cluster that this machine is a part of
         %remote_connect ray://head:10001?max_hosts=4
         %remote_connect dask://scheduler:8786
 
     Nobody needs it on one machine: the first call connects by itself. On the other machine,
-    `notebook-ext broker invite NAME` makes a connection file. Calls that are waited for on the
-    broker before end; spawned ones go on there. The options of a cluster are those of
-    `nb.connect`.
+    `notebook-ext broker invite NAME` makes a connection file; by ssh the broker there is found, or
+    started, and nothing has to be open but ssh. Calls that are waited for on the broker before
+    end; spawned ones go on there. The options of a cluster are those of `nb.connect`.
     """
     from notebook_ext import connecting  # noqa: PLC0415  zmq, only where it is used
 
-    (target,) = words("remote_connect", line, "`local`, a connection file or a cluster")
+    (target,) = words("remote_connect", line, "`local`, a connection file, ssh://HOST or a cluster")
     try:
         said = connecting.connect(target)
     except Error as error:
@@ -305,7 +306,7 @@ def calls_words(line: str, symbol: str) -> list[str]:
 
 def connect_words(_line: str, symbol: str) -> list[str]:
     """Return what Tab offers for `%remote_connect`."""
-    return offered(("local",), symbol)
+    return offered(("local", "ssh://"), symbol)
 
 
 def session_words(line: str, symbol: str) -> list[str]:

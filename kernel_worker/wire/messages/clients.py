@@ -180,6 +180,7 @@ class Ask(Tagged, tag="ask"):
         "console",
         "stop_worker",
         "keys",
+        "door",
     ]
     """`pool_stats` (subject: pool) -> PoolStats; `status` -> Status; `object` (subject: digest)
     -> one frame; `call` (subject: call) -> CallInfo, also of a spawned one that has ended;
@@ -194,7 +195,8 @@ class Ask(Tagged, tag="ask"):
     runs) -> AttachedKernel, once the worker is a Jupyter kernel; `console` (subject: a worker, a
     call, or empty, for the last that failed) -> ConsoleInfo: who asks has that console;
     `stop_worker` (subject: a worker) ends it: what it runs is interrupted, and runs again
-    elsewhere; `keys` -> how many connections end because their keys are not listed any more."""
+    elsewhere; `keys` -> how many connections end because their keys are not listed any more; `door`
+    -> where those with keys get in: where that is nowhere yet, at a socket beside the local one."""
     subject: str = ""
     filter: CallFilter | None = None
     after: int = 0

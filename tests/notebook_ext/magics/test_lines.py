@@ -109,7 +109,7 @@ def test_without_a_broker_it_says_so_and_starts_none(
         ("%remote_attach sum", "sum is no id of a worker (ta-…) or a call (fc-…), and no variable"),
         ("%remote_debug x", "x is no id of a call (fc-…), and no variable holds one"),
         ("%remote_debug fc-1 fc-2", "takes one call"),
-        ("%remote_connect", "takes `local`, a connection file or a cluster"),
+        ("%remote_connect", "takes `local`, a connection file, ssh://HOST or a cluster"),
         ("%remote_connect slurm://head", "is no cluster; allowed are ray://auto"),
         ("%remote_connect ray://auto?hosts=1", "no option 'hosts'; allowed are max_hosts"),
         ("%remote_connect /nowhere.json", "connection file /nowhere.json: No such file"),
@@ -129,7 +129,7 @@ def test_tab_offers_what_each_magic_takes(shell: InteractiveShell) -> None:
     shell.user_ns["training"] = FunctionCall.from_id("fc-1")
     assert offered(shell, "%remote_cancel trai") == ["training"]  # no broker is started for it
     assert offered(shell, "%remote_cancel --") == ["--terminate-containers"]
-    assert offered(shell, "%remote_connect ") == ["local"]
+    assert offered(shell, "%remote_connect ") == ["local", "ssh://"]
     assert offered(shell, "%remote_calls --l") == ["--limit"]
     assert offered(shell, "%remote_sessions ") == ["--end"]
     assert offered(shell, "%%remote_run --dr") == ["--dry-run"]
