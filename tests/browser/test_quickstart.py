@@ -18,7 +18,7 @@ def test_the_quickstart_runs_and_its_progress_reaches_the_end(
     notebook = open_notebook(path=QUICKSTART)
     notebook.run_all(timeout=240)
     search = notebook.index_of("score.map(")
-    notebook.cell(search).get_by_text("200 / 200").wait_for()
+    notebook.cell(search).get_by_text("100 / 100").wait_for()
     notebook.cell(search).get_by_text("100 %").wait_for()
-    shown_on_purpose = notebook.index_of("score.remote(Cs[137]")
+    shown_on_purpose = notebook.index_of("score.remote(Cs[67]")
     assert notebook.all_errors() == {shown_on_purpose: ["InvalidParameterError"]}
