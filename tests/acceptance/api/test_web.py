@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -91,7 +92,7 @@ def test_deployed_endpoints_live_on_until_the_app_is_stopped(
     gateway = json.loads(known.read_text())["pid"]
     os.kill(gateway, signal.SIGKILL)
     wait_until(lambda: gateway not in own_place.processes())
-    wait_until(lambda: fetched(urls["price"] + "/?x=4") == "80", what="it is back by itself")
+    wait_until(lambda: fetched(urls["price"] + "/?x=4") == "80", 60, what="it is back by itself")
     assert _found(command, tmp_path).split() == [urls["price"], urls["Model.name"]]
     own_place.kill_broker()
     wait_until(lambda: fetched(urls["price"] + "/?x=4") == "80", what="the next broker serves it")
@@ -126,8 +127,14 @@ def test_serve_reloads_what_changes(command: Command, own_place: Place, tmp_path
         assert serving.stdout.readline().startswith("Serving Model.name: http")
         assert fetched(url + "/?x=4") == "40"
         assert serving.stdout.readline() == "asked for 4\n"
-        file.write_text("")
-        assert serving.stdout.readline() == "Reloading.\n", "and no app, which is said"
+        stdout = serving.stdout
+
+        def reloads() -> bool:
+            file.write_text("")
+            return bool(select.select([stdout], [], [], 1.0)[0])
+
+        wait_until(reloads, 60)
+        assert stdout.readline() == "Reloading.\n", "and no app, which is said"
         file.write_text("an error")
         file.write_text(SHOP.format(factor=30))
         wait_until(lambda: fetched(url + "/?x=4") == "120")
