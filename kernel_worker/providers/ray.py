@@ -11,8 +11,9 @@ run on a machine of the cluster, in its Python.
 
 from __future__ import annotations
 
-import builtins
 import logging
+import os
+import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import ray
@@ -87,6 +88,7 @@ class RayProvider:
             port = "" if ":" in address else f":{_PORT}"
             address = f"ray://{address}{port}"
         try:
+            _knock(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
             ray.init(
                 address=address,
                 namespace=f"notebook-ext-{prefix}",
@@ -94,7 +96,7 @@ class RayProvider:
                 logging_level=logging.ERROR,
                 configure_logging=False,
             )
-        except (builtins.ConnectionError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             raise _translated(address, error) from error
         self._actor = ray.remote(RayHost)
         self._hosts: dict[str, _Known] = {}
@@ -188,6 +190,17 @@ class RayProvider:
                 known.sight = _gone(sight, Cause.ENDED, _why(error))
             else:
                 known.sight = _gone(sight, Cause.ENDED, how)
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens: Ray itself tries for minutes, where nobody does.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _GET_SECONDS).close()
 
 
 def _gone(sight: Sight, cause: Cause, detail: str) -> Sight:

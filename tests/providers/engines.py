@@ -7,10 +7,12 @@ would, ended with all that they started. `local` is this machine.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +84,12 @@ def ray(home: Path) -> Iterator[Engine]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
     }
+    # Jupyter's jsonschema has it, where it takes 5 s of each import of Ray: too long for its nodes.
+    (home / "without").mkdir()
+    (home / "without" / "rfc3987_syntax.py").write_text("raise ImportError")
+    variables["PYTHONPATH"] = f"{home / 'without'}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")
     log = (home / "ray.log").open("wb")
+    short = tempfile.mkdtemp(prefix="nbr-", dir="/tmp")  # sockets lie there
     # Ports that are given: a node waits 15 s for its agent to choose them, and crashes then.
     chosen = (
         "dashboard-agent-grpc",
@@ -97,7 +104,7 @@ def ray(home: Path) -> Iterator[Engine]:
     common = ["--disable-usage-stats", "--block", "--object-store-memory", "80000000"]
     start = [BIN / "ray", "start", *common]
     head = ["--head", "--port", port, "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
-    head += ["--include-dashboard", "false", "--temp-dir", f"/tmp/nr{os.getpid()}"]
+    head += ["--include-dashboard", "false", "--temp-dir", short]
     head += ["--ray-client-server-port", free_port()]
     processes = [_start([*start, *head, *ports(), "--num-gpus", "0"], log, variables)]
     try:
@@ -114,6 +121,7 @@ def ray(home: Path) -> Iterator[Engine]:
     finally:
         _end(processes)
         log.close()
+        shutil.rmtree(short, ignore_errors=True)
 
 
 ENGINES = {"local": local, "ray": ray, "dask": dask}
