@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import logging
 import os
+import resource
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -93,6 +94,7 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
     )
     try:
         broker = Broker(configured, connection, journal, with_agent=with_agent)
+        _allow_files()  # behind what goes by the limit that we were started with
         rendezvous.publish(broker.connection)
         _log.info(
             "listens on %s",
@@ -116,6 +118,16 @@ def _check_devices(configured: Settings) -> None:
         from kernel_worker import gpus  # noqa: PLC0415  where there are any
 
         gpus.devices(",".join(map(str, configured.gpus)))
+
+
+def _allow_files() -> None:
+    """Take as many descriptors as the system gives: each peer here is one.
+
+    libzmq ends a process that has none left for a peer of its own machine.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _leases_from(former: Connection | None) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -57,6 +58,8 @@ class LocalAgent:
         command = [sys.executable, "-P", "-m", "kernel_worker.host"]
         self._connection_file = connection_file
         self._command = [*command, "--connection", connection_file, *options]
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        """What the agent and its workers may have open: as who started the broker, not as that."""
         self._on_death = on_death
         self._watches = watches
         self._timers = timers
@@ -77,6 +80,8 @@ class LocalAgent:
                 self._command, stdin=subprocess.DEVNULL, cwd="/", start_new_session=True
             )
             self.pid = self._child.pid
+            with contextlib.suppress(OSError):  # it has ended
+                resource.prlimit(self.pid, resource.RLIMIT_NOFILE, self._files)
         try:
             self._watch = ProcessWatch(self._watches, self.pid, self._died)
         except ProcessLookupError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import select
 import signal
 import subprocess
@@ -29,6 +30,20 @@ def agent_that_runs(code: str, watches: Watches, timers: Timers) -> LocalAgent:
     agent = LocalAgent("/nowhere", watches, timers, lambda: 100.0)
     agent._command = [sys.executable, "-c", code]
     return agent
+
+
+def test_an_agent_may_open_as_many_files_as_who_started_the_broker(watches: Watches) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lower = before[0] // 2
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lower, before[1]))
+    try:
+        agent = agent_that_runs(SLEEPER, watches, Timers())
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)  # as the broker does for itself
+        agent.start()
+        assert resource.prlimit(agent.pid, resource.RLIMIT_NOFILE) == (lower, before[1])
+        agent.stop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_an_agent_that_dies_young_is_started_again_later_each_time(watches: Watches) -> None:

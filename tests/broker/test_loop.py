@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernel_worker.model import (
@@ -432,3 +436,24 @@ def test_a_lease_that_waits_for_the_disk_is_granted_though_another_worker_is_idl
     lease = workers[1].lease().message  # the one that ran last
     assert (lease.call, lease.start, lease.stop) == (call, 0, 4)
     assert host.hear(messages.TakeBack).lease == lease.lease
+
+
+def test_more_peers_than_files_were_allowed_do_not_end_the_broker(
+    running: Callable[..., RunningBroker], speakers: list[Speaker]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 100 + len(list(Path("/proc/self/fd").iterdir()))  # this process has some open itself
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))  # which the broker inherits
+    try:
+        broker = running()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * most):
+            end = stack.enter_context(socket.socket(socket.AF_UNIX))
+            end.connect(broker.connection.address.removeprefix("ipc://"))
+        speakers.append(client := Client(broker))
+        assert client.ask("status", "", messages.Status).pid == broker.connection.pid
+        files = f"/proc/{broker.connection.pid}/fd"
+        wait_until(lambda: len(os.listdir(files)) > most, what="all are connected")  # noqa: PTH208  counted
+        assert client.ask("status", "", messages.Status).pid == broker.connection.pid
