@@ -50,6 +50,8 @@ MAP_BATCH, WAITING_BATCH = 8, 10_000
 LEASE_SECONDS = 1.0
 """So long each lease is said to have taken."""
 PATIENCE_SECONDS = 300.0
+WARM_INPUTS = 2
+"""For each worker, before the clock."""
 FILES_A_WORKER, OTHER_FILES = 2, 100
 """That a connection takes in the load generator: libzmq has a descriptor besides the socket's."""
 ANSWER = payload.encode_batch([0], frames.FORM_VALUE)
@@ -67,6 +69,7 @@ class Socket:
         self._socket.setsockopt(zmq.ROUTING_ID, peer.encode())
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.connect(address)
         self.descriptor: int = self._socket.getsockopt(zmq.FD)
 
@@ -112,8 +115,8 @@ class Load:
         self._host = self._dial("ho-scale")
         self._hello(self._host, "host", resources=HostResources(float(cpu), 1 << 20))
 
-    def define(self, pool: str, most: int) -> None:
-        """Make a function known whose pool may have `most` workers."""
+    def define(self, pool: str, most: int, least: int = 0) -> None:
+        """Make a function known whose pool has at least and at most so many workers."""
         stored = []
         for content in (b"the code", b"the environment"):
             digest = digest_of(content)
@@ -128,7 +131,7 @@ class Load:
             code=stored[0],
             environment=stored[1],
             resources=Resources(cpu=1.0),
-            settings=PoolSettings(max_containers=most),
+            settings=PoolSettings(min_containers=least, max_containers=most),
         )
         self.client.say(messages.Define(spec))
 
@@ -306,13 +309,13 @@ def dispatch(workers: int, leases: int, files: int = 0) -> dict[str, float]:
     try:
         began = time.monotonic()
         load.add_host(workers)
-        load.define("po-scale", workers)
-        load.submit("fc-warm", "po-scale", 4 * workers)
-        load.run_until(workers=workers, results=4 * workers)
+        load.define("po-scale", workers, workers)
+        load.submit("fc-warm", "po-scale", WARM_INPUTS * workers)
+        load.run_until(workers=workers, results=WARM_INPUTS * workers)
         there = time.monotonic() - began
         before, leases_before, began = broker.cpu_seconds, load.leases, time.monotonic()
         load.submit("fc-scale", "po-scale", leases)
-        load.run_until(results=4 * workers + leases)
+        load.run_until(results=WARM_INPUTS * workers + leases)
         seconds = time.monotonic() - began
         given = load.leases - leases_before
         return {
@@ -375,7 +378,7 @@ def main() -> None:
     become_subreaper()
     found: dict[str, Any] = {"dispatch": [], "pending": None}
     for workers in options.workers:
-        row = dispatch(workers, max(options.leases, 4 * workers), options.files)
+        row = dispatch(workers, options.leases, options.files)
         found["dispatch"].append(row)
         print("  ".join(f"{name.replace('_', ' ')} {value:,.2f}" for name, value in row.items()))
     waiting = found["pending"] = pending(options.inputs) if options.inputs else {}
