@@ -125,7 +125,8 @@ class Queue(Handle):
 
         Args:
             block: whether to wait where the queue is empty.
-            timeout: how many seconds to wait at most; None for ever.
+            timeout: how many seconds to wait at most; None for ever. (`asyncio.wait_for` may lose
+                an item that arrives as it cancels.)
             partition: of which partition.
 
         Raises:
