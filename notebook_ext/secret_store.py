@@ -89,8 +89,8 @@ def _read(path: Path, name: str) -> dict[str, str] | None:
         found = None
     if not isinstance(found, dict):
         raise InvalidError(
-            f"secret {name!r}: {path} is damaged; `notebook-ext secret create --force {name} "
-            "KEY=VALUE` stores it anew"
+            f"secret {name!r}: {path} is damaged; make it anew, by `notebook-ext secret create "
+            f"--force {name} KEY=VALUE`"
         )
     return found
 

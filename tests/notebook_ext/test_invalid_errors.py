@@ -246,6 +246,7 @@ CASES = {
     "connect to a cluster, with calls": Case(
         connected_while_called, ("local://", "call(s) are open")
     ),
+    "connect to no machine": Case(lambda: nb.connect("ssh://-oX=y"), ("ssh://-oX=y",)),
     "connect with options": Case(lambda: nb.connect("a.json", cpus=2), ("a.json", "cpus")),
     # dicts, queues, volumes
     "a dict's name": Case(lambda: nb.Dict.from_name("a/b"), ("'a/b'", "Dict")),
