@@ -293,7 +293,7 @@ print(json.dumps(found))
     assert "2 x H200" in said[8]
     assert "A100" in said[8]
     assert said[9:] == [2, True, [True, True], 300_000.0]
-    assert relay.passed_bytes < 2_400_000, "of 10 such arrays, all have gone by the second port"
+    assert relay.passed_bytes < 4_800_000, "of ten such arrays, most have gone by the second port"
     secret = json.loads(box.file.read_text())["client"]["secret"]
     for pid, line in box.processes().items():
         assert secret not in line

@@ -86,12 +86,13 @@ def test_a_blob_goes_on_where_it_was_cut(ends: Ends, relay: Relay) -> None:
     for blob in range(1, 4):
         before = relay.passed_bytes
         ends.near.send(blob, BIG)
-        wait_until(lambda: relay.passed_bytes > before + len(BIG) // 2, what="half of it")  # noqa: B023
+        filled = ends.far._receiving._filled
+        wait_until(lambda: filled.get(blob, 0) > len(BIG) // 2, what="half of it is there")  # noqa: B023
         relay.cut()
         ends.hears(ends.near, blob)
         assert ends.far.received(blob) == BIG
         passed = relay.passed_bytes - before
-        assert passed < 2 * len(BIG), "it did not begin anew"
+        assert passed < 1.75 * len(BIG), "it did not begin anew"
 
 
 def test_what_was_dropped_does_not_come(ends: Ends, relay: Relay) -> None:
@@ -186,9 +187,14 @@ def test_a_port_that_cannot_be_reached_is_told_once(
 
 def test_the_port_is_the_next_one_where_that_is_free(listener: Listener) -> None:
     other = Listener(f"tcp://127.0.0.1:{listener.port - 1}")
-    assert other.port != listener.port
     other.close()
-    at = other.port
-    again = Listener(f"tcp://127.0.0.1:{at - 1}")
-    assert again.port == at
-    again.close()
+    assert other.port != listener.port
+
+    def is_next() -> bool:
+        with socket.create_server(("127.0.0.1", 0)) as door:
+            port: int = door.getsockname()[1]
+            made = Listener(f"tcp://127.0.0.1:{port}")
+            made.close()
+            return made.port == port + 1
+
+    wait_until(is_next, what="nobody has the next one")
