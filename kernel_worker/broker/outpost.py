@@ -487,8 +487,9 @@ class _Signals:
         self._read.setblocking(False)
         self._write.setblocking(False)
         self._former = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _LEAVING:
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEAVING)
 
     def fileno(self) -> int:
         """Return what is readable when a signal has come."""
@@ -506,6 +507,7 @@ class _Signals:
         self._write.close()
 
 
+_LEAVING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _BYE: Final = messages.encode(messages.Bye())
 _HELLO: Final = b"\xa5hello"
 _WORKER_EXITED: Final = b"\xadworker_exited"
@@ -525,6 +527,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _LEAVING)  # until `_Signals` has them: files lie there
     invitation = keys.read(options.connect.expanduser().absolute(), "host")
     name = options.name or os.uname().nodename
     if not keys.NAME.fullmatch(name):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 
 from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
 from kernel_worker.keys import Invitation, Keys
+from kernel_worker.model import PROTOCOL_MAJOR
 from kernel_worker.providers.provider import Cause, HostSpec, Phase, Provider, Sight
 from tests.providers.engines import ENGINES, Engine, free_port
 from tests.waiting import wait_until
@@ -91,6 +93,11 @@ class Agent:
 
         wait_until(is_forgotten, LIMIT_SECONDS, f"{spec.name} is forgotten")
         wait_until(lambda: not self.pids(spec), LIMIT_SECONDS, f"{spec.name} has no process")
+
+    def sweeps(self, spec: HostSpec) -> None:
+        """Remove what a host leaves that is killed by -9."""
+        left = Path(os.environ["NOTEBOOK_EXT_RUNTIME_DIR"], f"host-{spec.name}-{PROTOCOL_MAJOR}")
+        shutil.rmtree(left, ignore_errors=True)
 
     def pids(self, spec: HostSpec) -> list[int]:
         """Return the host's processes, by their command line; the secret is in none of them."""
@@ -164,6 +171,7 @@ def test_a_host_that_crashes_is_gone_with_the_cause_and_leaves_its_device(agent:
     assert "SIGKILL" in sight.detail
     assert agent.awaits(spec, Phase.GONE) == sight, "until it is released"
     agent.awaits_end(spec)
+    agent.sweeps(spec)
     agent.provider.request(again)
     agent.awaits(again, Phase.RUNNING)
 
