@@ -29,7 +29,6 @@ SHOWN_BY = {
         "kernel_worker/worker: cell_session cell_shell cells "
         "· notebook_ext/magics: arrival cell_function running sessions"
     ),
-    "acceptance/test_hosts.py": "kernel_worker/broker: outpost",
     "acceptance/test_providers.py": (
         "kernel_worker/providers: agent asking · notebook_ext: providing"
     ),

@@ -97,6 +97,19 @@ def test_a_host_that_says_nothing_is_silent_and_then_lost(
     client.close()
 
 
+def test_a_host_that_is_not_silent_yet_has_nothing_to_kill(short_dir: Path) -> None:
+    """A fence below the lease would end what runs between two pulses."""
+    made = Listening(
+        short_dir, listen="tcp://127.0.0.1:0", host_lease_seconds=20, host_fence_seconds=1
+    )
+    box = LinkSpeaker(made, "box")
+    said = welcome(box)
+    box.close()
+    made.end()
+    made.close_log()
+    assert (said.lease_seconds, said.fence_seconds) == (20, 20)
+
+
 def test_nobody_is_by_a_key_what_it_is_not_for(
     broker: Listening, link: Callable[..., LinkSpeaker]
 ) -> None:
