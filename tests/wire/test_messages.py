@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import pytest
+import rich
 
 from kernel_worker.errors import ProtocolError
 from kernel_worker.model import CallId, LeaseId, WorkerId
@@ -82,3 +84,13 @@ def call(**counts: int) -> messages.CallInfo:
 )
 def test_a_call_stands_in_one_word(counts: dict[str, int], status: str) -> None:
     assert call(**counts).status == status
+
+
+def test_the_secret_of_a_bulk_connection_is_shown_nowhere() -> None:
+    way = messages.BulkWay(4711, b"session", b"the secret")
+    welcome = messages.Welcome("b-1", "boot", bulk=way)
+    shown = io.StringIO()
+    rich.print(welcome, file=shown)
+    for text in (repr(way), repr(welcome), shown.getvalue()):
+        assert "4711" in text
+        assert "secret" not in text
