@@ -527,7 +527,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    signal.pthread_sigmask(signal.SIG_BLOCK, _LEAVING)  # until `_Signals` has them: files lie there
     invitation = keys.read(options.connect.expanduser().absolute(), "host")
     name = options.name or os.uname().nodename
     if not keys.NAME.fullmatch(name):
@@ -544,6 +543,7 @@ def _serve(options: argparse.Namespace) -> int:
     lock = rendezvous.claim(directory)
     if lock is None:
         raise InvalidError(f"a host {name!r} runs here already; give this one another --name")
+    signal.pthread_sigmask(signal.SIG_BLOCK, _LEAVING)  # until `_Signals` has them: files lie there
     path = rendezvous.socket_path(directory)
     payload_key = directory / "payload.key"
     payload_key.unlink(missing_ok=True)
