@@ -101,7 +101,7 @@ seals = False
 
 def named(running: RunningInput | RunningLease | None) -> RunningInput | None:
     """Return the very input that `running` is."""
-    return running.now() if type(running) is RunningLease else running  # type: ignore[return-value]
+    return running.now() if isinstance(running, RunningLease) else running
 
 
 def running_here() -> RunningInput | None:

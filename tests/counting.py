@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from types import FrameType
 
@@ -21,3 +22,22 @@ def counted(action: Callable[[], object]) -> int:
     finally:
         sys.setprofile(None)
     return calls
+
+
+def called_at_least(times: int, action: Callable[[], object]) -> int:
+    """Call `action`; return how often those functions were called that were called so often.
+
+    What is called for each of many things is told so from what chance decides the number of.
+    """
+    calls: Counter[object] = Counter()
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        if event in {"call", "c_call"}:
+            calls[frame.f_code if event == "call" else getattr(argument, "__qualname__", "")] += 1
+
+    sys.setprofile(count)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return sum(often for often in calls.values() if often >= times)

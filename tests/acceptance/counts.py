@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import notebook_ext as nb
 from notebook_ext import process
-from tests.counting import counted
+from tests.counting import called_at_least, counted
 
 TIMES = 30
 INPUTS = 100_000
@@ -46,7 +46,13 @@ def main() -> None:
     by_broker = least(lambda: once.remote(1))
     list(same.map(range(1_000)))
     mapped = min(counted(lambda: list(same.map(range(INPUTS)))) for _ in range(MAPS))
-    found = {"line": by_line, "broker": by_broker, "mapped input": mapped / INPUTS}
+    each = called_at_least(INPUTS // 2, lambda: list(same.map(range(INPUTS))))
+    found = {
+        "line": by_line,
+        "broker": by_broker,
+        "mapped input": mapped / INPUTS,
+        "each mapped input": each / INPUTS,
+    }
     sys.stdout.write(json.dumps(found))
 
 
