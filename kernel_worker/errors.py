@@ -111,6 +111,9 @@ class DeserializationError(Error):
 class VersionError(Error):
     """Two sides have versions that do not fit; the message names both and the remedy."""
 
+    lack: str = ""
+    """What the machine that refuses has, for people (`box has no numpy`): another one may do."""
+
 
 class RequestSizeError(Error):
     """A request is larger than a limit allows."""

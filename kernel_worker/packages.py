@@ -22,6 +22,9 @@ a package that says neither nothing is compared but that it is there. What count
     the rest, and what is behind  nothing: mends, and how it was built (`2.13.0+cpu`)
     `+`
 
+A host that refuses is not asked again while another one might do (`core.pools`), and `NOWHERE` is
+said where none does.
+
 cloudpickle is compared as if every function imported it: code travels as its pickles.
 
 Guarantees: `check` imports nothing. Not guaranteed: that versions which fit do the same.
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 Versions = tuple[tuple[str, str], ...]
 """Names of modules at the top, and the versions of their packages; empty: not known."""
 
+NOWHERE: Final = "no host has what it needs: "
+"""What is said of a function that every host refused begins with this; what each has follows."""
 ALWAYS: Final = ("cloudpickle",)
 _FIRST_YEAR: Final = 20
 """A first number from here on counts years or releases."""
@@ -101,7 +106,7 @@ def check(function: str, host: str, versions: Versions, needs: Sequence[str]) ->
                 f"{function} was captured with {name} {there}, but {host} has {name} {here}; "
                 f"{_remedy(host, name, there)}"
             )
-            raise VersionError(text)
+            raise _refusal(text, f"{host} has {name} {here}")
         if how:
             warnings.append(
                 f"{function}: {host} has {name} {here}, the notebook {there}; where results "
@@ -120,10 +125,14 @@ def missing(
 
 
 def _missing(function: str, host: str, name: str, there: str) -> VersionError:
-    what = f"{name} {there}".rstrip()
-    return VersionError(
-        f"{function} needs {what}, and {host} has no {name}; {_remedy(host, name, there)}"
-    )
+    what, lack = f"{name} {there}".rstrip(), f"{host} has no {name}"
+    return _refusal(f"{function} needs {what}, and {lack}; {_remedy(host, name, there)}", lack)
+
+
+def _refusal(text: str, lack: str) -> VersionError:
+    error = VersionError(text)
+    error.lack = lack
+    return error
 
 
 def _remedy(host: str, name: str, version: str) -> str:

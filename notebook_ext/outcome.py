@@ -17,6 +17,7 @@ from kernel_worker.errors import (
     InternalFailure,
 )
 from kernel_worker.model import Outcome
+from kernel_worker.packages import NOWHERE
 from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import payload
 from notebook_ext.replay import equip
@@ -99,7 +100,10 @@ def _error(end: Ended, name: str) -> BaseException:
     if end.exception is not None:
         from kernel_worker.wire import failures  # noqa: PLC0415  only where something failed
 
-        return failures.rebuild(end.exception)
+        error = failures.rebuild(end.exception)
+        if end.message.startswith(NOWHERE):
+            error.add_note(end.message)
+        return error
     default, kind = {
         Outcome.CANCELLED: (f"{name} was cancelled.", CallCancelledError),
         Outcome.TIMED_OUT: (f"{name} ran longer than its timeout.", FunctionTimeoutError),

@@ -49,6 +49,7 @@ def test_what_two_versions_mean(here: str, there: str, how: str) -> None:
         )
         assert f"pip_install('{here}=={there}')" in said
         assert sys.executable in said
+        assert caught.value.lack == f"gpu-box has {here} 2.13.0+cpu"
     else:
         warnings = packages.check("train", "gpu-box", versions, ())
         assert [f"gpu-box has {here} 2.13.0+cpu, the notebook {there}" in w for w in warnings] == (
@@ -71,7 +72,9 @@ def test_what_is_needed_and_not_here_is_refused() -> None:
     found = packages.missing(
         "f", "box", versions, ModuleNotFoundError(name="no_such_package.inner")
     )
+    assert found is not None
     assert "pip_install('no_such_package==1.5')" in str(found)
+    assert found.lack == "box has no no_such_package"
     assert packages.missing("f", "box", versions, ModuleNotFoundError(name="mine")) is None
     assert packages.missing("f", "box", versions, ImportError("nothing is known")) is None
 

@@ -176,9 +176,9 @@ class Translator:
                 event: events.Event = events.WorkerStarted(worker, pid, start)
             case messages.StartDelayed(worker=worker):
                 event = events.WorkerDelayed(worker)
-            case messages.StartFailed(worker=worker, message=text):
+            case messages.StartFailed(worker=worker, message=text, lack=lack):
                 _check_exception(frames, is_needed=False)
-                event = events.WorkerStartFailed(worker, text)
+                event = events.WorkerStartFailed(worker, text, lack)
             case messages.WorkerExited(worker=worker, cause=cause, lease=lease):
                 position, timed_out = message.position, message.timed_out
                 over = message.over_memory_mib

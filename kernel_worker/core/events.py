@@ -220,6 +220,8 @@ class WorkerStartFailed(_Event):
 
     worker: WorkerId
     message: str
+    lack: str = ""
+    """What the host has in the place of what the function needs: `box has no numpy`."""
 
 
 class WorkerExited(_Event):

@@ -16,6 +16,7 @@ from kernel_worker.core.ending import finish_if_over
 from kernel_worker.core.pools import MAX_START_FAILURES, Condition
 from kernel_worker.core.tracing import Ran
 from kernel_worker.model import Outcome
+from kernel_worker.packages import NOWHERE
 
 if TYPE_CHECKING:
     from kernel_worker.core import events
@@ -55,15 +56,24 @@ def worker_ready(state: State, event: events.WorkerReady) -> None:
 
 
 def worker_start_failed(state: State, event: events.WorkerStartFailed) -> None:
-    """End what waits for a function that cannot be loaded: it would fail again."""
+    """End what waits for a function that cannot be loaded: it would fail again.
+
+    Where its host lacks what another one may have, it is tried there first.
+    """
     worker = state.workers.get(event.worker)
     if worker is None or worker.leases:
         return
-    pool = worker.pool
+    pool, message = worker.pool, event.message
     state.remove_worker(worker)
+    if event.lack:
+        pool.refusals[worker.host.id] = event.lack
+        if state.has_host_for(pool):
+            return
+        message = NOWHERE + "; ".join(sorted(pool.refusals.values()))
+    pool.refusals.clear()
     pool.note_start_failure(state.now)
     pool.broken = True
-    end_pool_waiting(state, pool, event.message, has_payload=True)
+    end_pool_waiting(state, pool, message, has_payload=True)
 
 
 def worker_exited(state: State, event: events.WorkerExited) -> None:

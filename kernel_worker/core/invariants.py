@@ -143,6 +143,13 @@ def _memory_and_devices_are_not_oversubscribed(state: State) -> str:
     return ""
 
 
+def _who_was_refused_has_another_host(state: State) -> str:
+    for pool in state.pools.values():
+        if pool.refusals and not state.has_host_for(pool):
+            return f"{pool.id} was refused by {', '.join(pool.refusals)}, and there is no other"
+    return ""
+
+
 def _conditions_are_true(state: State) -> str:
     for pool in state.pools.values():
         found = sum(worker.condition < Condition.BLOCKED for worker in pool.workers.values())
@@ -261,6 +268,7 @@ SENTENCES: Final[dict[str, Callable[[State], str]]] = {
     "a call that is over is forgotten": _open_calls_are_not_over,
     "a pool runs no more inputs at once than its ceiling": _ceilings_hold,
     "a worker runs no more inputs at once than it may": _workers_share_what_they_may,
+    "who was refused by hosts has another one": _who_was_refused_has_another_host,
     "CPUs are not given twice": _cpus_are_not_oversubscribed,
     "memory and devices are not given twice": _memory_and_devices_are_not_oversubscribed,
     "a worker's condition follows from its leases": _conditions_are_true,

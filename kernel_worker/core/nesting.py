@@ -83,7 +83,7 @@ def impossible_chain(state: State, pool: Pool, parent: ParentInput | None) -> st
     ancestors = _ancestors(state, parent)
     if pool.is_concurrent and any(w.pool is pool and not w.halts for w in ancestors):
         return ""  # where one of its inputs waits, another one may run
-    for host in state.hosts.values():
+    for host in state.hosts_for(pool):
         holders = [worker for worker in ancestors if worker.host is host]
         if host.place(wanted, holders) is not None:
             return ""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         CallId,
         ClientId,
         FunctionSpec,
+        HostId,
         LeaseId,
         PoolId,
         PoolSettings,
@@ -144,6 +145,11 @@ class Pool:
     start_failures: int = 0
     """In a row."""
     retry_start_at: float = 0.0
+    refusals: dict[HostId, str] = field(default_factory=dict)
+    """Hosts that lack what it needs, and what they have: no worker of it is started there.
+
+    There is another one on which it may run; where none is left, all are asked again.
+    """
     broken: bool = False
     """The function cannot be loaded: its floor is not kept until somebody calls it."""
     starved_since: float | None = None

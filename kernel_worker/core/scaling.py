@@ -99,13 +99,15 @@ def _useful_starts(state: State, pool: Pool) -> int:
     cpu = pool.spec.resources.cpu
     if cpu <= EPSILON:
         return pool.backlog
-    free = sum(math.floor(max(0.0, host.cpu_free) / cpu + EPSILON) for host in state.hosts.values())
+    free = sum(
+        math.floor(max(0.0, host.cpu_free) / cpu + EPSILON) for host in state.hosts_for(pool)
+    )
     return max(0 if waiting or not pool.backlog else 1, free - waiting)
 
 
 def _start_one(state: State, pool: Pool, *, needs_cpu: bool = False) -> bool:
     wanted = pool.spec.resources
-    hosts = list(state.hosts.values())
+    hosts = state.hosts_for(pool)
     if len(hosts) > 1:
         hosts.sort(key=_cpu_unclaimed, reverse=True)
     for host in hosts:
@@ -140,7 +142,7 @@ def _make_room(state: State, pool: Pool) -> None:
     """End or drain others' workers whose memory or devices the pool's work needs."""
     if pool.spare:
         return
-    for host in state.hosts.values():
+    for host in state.hosts_for(pool):
         if not host.is_open:
             continue
         leaving = [w for w in host.workers.values() if _is_leaving(w)]
@@ -175,7 +177,7 @@ def _is_leaving(worker: Worker) -> bool:
 def _victims(state: State, pool: Pool, condition: Condition) -> list[Worker]:
     """Return the fewest workers of other pools whose end makes room on a host, oldest first."""
     wanted = pool.spec.resources
-    for host in state.hosts.values():
+    for host in state.hosts_for(pool):
         candidates = [
             worker
             for worker in host.workers.values()

@@ -144,10 +144,21 @@ class State:
         for pool in self.pools.values():
             pool.fits = None
             self.touch(pool)
+            if pool.refusals:
+                here = {name: lack for name, lack in pool.refusals.items() if name in self.hosts}
+                pool.refusals = here if self.has_host_for(pool) else {}
+
+    def hosts_for(self, pool: Pool) -> list[Host]:
+        """Return the hosts that have not refused to run the pool's workers."""
+        return [host for host in self.hosts.values() if host.id not in pool.refusals]
+
+    def has_host_for(self, pool: Pool) -> bool:
+        """Whether the pool's workers fit a host that has not refused them."""
+        return any(host.could_ever_fit(pool.spec.resources) for host in self.hosts_for(pool))
 
     def slots(self, pool: Pool) -> int:
         """Return how many of the pool's workers could run user code at once, were they alone."""
-        return sum(host.slots(pool.spec.resources) for host in self.hosts.values())
+        return sum(host.slots(pool.spec.resources) for host in self.hosts_for(pool))
 
     # -- backlogs
 

@@ -224,7 +224,8 @@ def why_waiting(state: State, pool: Pool) -> str:
         return "a worker is starting"
     if state.now < pool.retry_start_at:
         return f"the last worker of {name} died before it was ready; the next one starts soon"
-    return _with_offers(state, _why_no_worker(state, pool))
+    refusals = sorted(pool.refusals.values())
+    return _with_offers(state, "; ".join([_why_no_worker(state, pool), *refusals]))
 
 
 def _with_offers(state: State, reason: str) -> str:
@@ -234,7 +235,7 @@ def _with_offers(state: State, reason: str) -> str:
 
 def _why_no_worker(state: State, pool: Pool) -> str:
     wanted = pool.spec.resources
-    hosts = [host for host in state.hosts.values() if host.is_open]
+    hosts = [host for host in state.hosts_for(pool) if host.is_open]
     if not hosts:
         return "no host may begin anything: each is silent, or about to leave"
     if any(host.place(wanted, host.workers.values()) is not None for host in hosts):

@@ -418,7 +418,7 @@ class Agent:
         exception = failed.exception or _captured(InternalFailure(text))
         if self._contents.came_sealed(spec):
             text, exception = messages.SEALED_START, self._seals.start_failure(exception)
-        self._tell(messages.StartFailed(worker, text), exception)
+        self._tell(messages.StartFailed(worker, text, failed.lack), exception)
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.id, None)
@@ -555,7 +555,7 @@ class Agent:
                 self.templates.drop(template)  # nobody needs the process: it is known why
                 template.settle(State.UNSAFE)
             case local.LoadFailed():
-                failed = Failed(message.message, local.content_of(files[0]))
+                failed = Failed(message.message, local.content_of(files[0]), message.lack)
                 self._give_up_template(template, failed)
             case _:
                 assert_never(message)

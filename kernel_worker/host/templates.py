@@ -66,6 +66,8 @@ class Failed(NamedTuple):
     message: str
     exception: bytes
     """As `wire.failures` captured it; empty where there was none."""
+    lack: str = ""
+    """What this host has in the place of what a function needs; empty where it is not that."""
 
 
 class Template:

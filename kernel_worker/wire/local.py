@@ -101,6 +101,8 @@ class LoadFailed(_Local, tag="load_failed"):
     """Loading raised. File: the captured exception."""
 
     message: str
+    lack: str
+    """As of a `VersionError`; empty where something else was raised."""
 
 
 class Exited(_Local, tag="exited"):

@@ -242,7 +242,7 @@ def compared(code: bytes, host: str) -> list[str]:
     """
     if not host:
         return []
-    decoded = _decoded(code)
+    decoded = _decoded(code, host)
     return packages.check(decoded.name, host, decoded.packages, decoded.needs)
 
 
@@ -257,7 +257,7 @@ def missing_package(code: bytes, host: str, error: ModuleNotFoundError) -> Versi
     return packages.missing(decoded.name, host, decoded.packages, error)
 
 
-def _decoded(code: bytes) -> Bundle:
+def _decoded(code: bytes, host: str = "") -> Bundle:
     try:
         decoded = _bundles.decode(code)
     except msgspec.DecodeError as error:
@@ -270,7 +270,9 @@ def _decoded(code: bytes) -> Bundle:
             f"{decoded.format}), this worker is Python {_dotted(here)} (format {bundle.FORMAT}); "
             "use the same Python minor version and notebook-ext on both sides"
         )
-        raise VersionError(message)
+        refusal = VersionError(message)
+        refusal.lack = host and f"{host} has Python {_dotted(here)} (format {bundle.FORMAT})"
+        raise refusal
     return decoded
 
 

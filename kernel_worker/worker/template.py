@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 import msgspec
 
 from kernel_worker.borrowing import IMAGE
-from kernel_worker.errors import InvalidError
+from kernel_worker.errors import InvalidError, VersionError
 from kernel_worker.model import Environment
 from kernel_worker.wire import failures, local
 from kernel_worker.worker import lifeline, main
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 _OURS = frozenset({"JPY_PARENT_PID"})
 _CUDA_DEVICE = "/dev/nvidia-uvm"
+_LACK_CHARACTERS = 200
 _CHECK_CUDA_QUIETLY = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
 
@@ -111,7 +112,8 @@ class Template:
         except BaseException as error:  # noqa: BLE001  the broker hears of it
             frame = local.anonymous_file(failures.capture(error), "failure")
             text = f"{type(error).__name__}: {error}"[:1000]
-            local.send(self._end, local.LoadFailed(text), frame)
+            lack = error.lack[:_LACK_CHARACTERS] if isinstance(error, VersionError) else ""
+            local.send(self._end, local.LoadFailed(text, lack), frame)
             os.close(frame)
             return
         finally:

@@ -13,8 +13,9 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ import pytest
 from tests import leftovers
 from tests.acceptance.places import Place
 from tests.acceptance.test_elsewhere import COMMAND, HEAD, Laptop, Site
+from tests.acceptance.test_package_versions import installed
 from tests.network import Network, why_not
 from tests.relay import Relay
 from tests.waiting import PATIENCE, wait_until
@@ -56,10 +58,12 @@ class Box:
         gpus: str = "0:H200",
         address: str = "",
         on: Sequence[str] = (),
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Start it; `on` is what the command begins with."""
+        """Start it; `on` is what the command begins with, `variables` what is set there."""
         home.mkdir()
         self._on = on
+        self._variables = variables
         self.name = name
         self.home = home
         self.runtime_dir = site.place.runtime_dir.with_name(f"b{secrets.token_hex(3)}")
@@ -77,7 +81,8 @@ class Box:
                 "HOME": str(self.home),
                 "NOTEBOOK_EXT_RUNTIME_DIR": str(self.runtime_dir),
                 "NOTEBOOK_EXT_DATA_DIR": str(self.home / "data"),
-            },
+            }
+            | dict(self._variables),
             stdout=self.log,
             stderr=self.log,
             cwd=self.home,
@@ -509,3 +514,39 @@ for line in sys.stdin:
                 wait_until(lambda: "(silent)" not in site.types("status"), 30, what="it is back")
                 wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the zombie has ended")  # noqa: B023
         process.communicate(timeout=30 * PATIENCE)
+
+
+def test_a_function_runs_on_the_host_that_has_its_packages(
+    site: BrokerSite, boxes: Callable[..., Box], tmp_path: Path
+) -> None:
+    home, there = tmp_path / "laptop", tmp_path / "there"
+    home.mkdir()
+    laptop = Laptop(home, site.invite("laptop", home / "box.json"))
+    laptop.variables["PYTHONPATH"] = installed(home, only="1.5", no="1")
+    boxes("lacks", gpus="0:H200,1:H200,2:H200")
+    boxes("has", variables={"PYTHONPATH": installed(there, only="1.5")})
+    said = runs(
+        laptop,
+        """
+import only, no
+
+@app.function(gpu=1, max_containers=4)
+def has():
+    return where(), only.thing
+
+@app.function(gpu=1)
+def nowhere():
+    return no.thing
+
+found = [has.remote() for _ in range(3)] + list(has.starmap([()] * 5))
+try:
+    nowhere.remote()
+except nb.exception.VersionError as error:
+    found += [str(error), *error.__notes__]
+print(json.dumps(found))
+""",
+    )
+    assert isinstance(said, list)
+    assert said[:8] == [["has", 1]] * 8
+    assert said[8].startswith("nowhere needs no 1, and ")
+    assert "no host has what it needs: has has no no; lacks has no no" in said[9:]

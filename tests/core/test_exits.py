@@ -7,13 +7,16 @@ import pytest
 from kernel_worker.core import effects, events
 from kernel_worker.model import (
     CallId,
+    HostId,
     LeaseId,
     ParentInput,
     PoolId,
     PoolSettings,
     Resources,
     RetryPolicy,
+    WorkerId,
 )
+from kernel_worker.packages import NOWHERE
 from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
 
 
@@ -130,6 +133,92 @@ def test_a_function_that_cannot_be_loaded_ends_what_waits_at_once() -> None:
     simulation.feed(events.WorkerStartFailed(second, "No module named 'nope'"))
     simulation.submit(pool, 1)
     assert simulation.effects["StartWorker"] > starts
+
+
+class Hosts:
+    """A simulation with hosts of two CPUs more, and what is started where."""
+
+    def __init__(self, *more: str) -> None:
+        self.simulation = Simulation(make_resources(2), start=1e9)
+        self.pool = self.simulation.define(make_spec())
+        for name in more:
+            self.simulation.feed(events.HostJoined(HostId(name), make_resources(2)))
+
+    def submit(self, count: int = 1) -> CallId:
+        return self.simulation.submit(self.pool, count)
+
+    def starting(self) -> dict[HostId, list[WorkerId]]:
+        found: dict[HostId, list[WorkerId]] = {}
+        for each in self.simulation.core.status().workers:
+            found.setdefault(each.host, []).append(each.worker)
+        return found
+
+    def refuse(self, host: HostId, worker: WorkerId | None = None) -> None:
+        worker = worker or self.starting()[host][0]
+        self.simulation.feed(events.WorkerStartFailed(worker, "no x", f"{host} has no x"))
+
+
+def test_what_a_host_lacks_is_looked_for_on_the_others_and_nothing_is_started_there_again() -> None:
+    other = HostId("ho-other")
+    hosts = Hosts(other)
+    call = hosts.submit(4)
+    assert {host: len(workers) for host, workers in hosts.starting().items()} == {HOST: 2, other: 2}
+    hosts.refuse(HOST)
+    hosts.refuse(HOST)
+    assert {host: len(workers) for host, workers in hosts.starting().items()} == {other: 2}
+    (pool,) = hosts.simulation.core.status().pools
+    assert pool.waiting_for == "a worker is starting"
+    for worker in hosts.starting()[other]:
+        hosts.simulation.feed(events.WorkerReady(worker))
+        hosts.simulation.feed(events.WorkerExited(worker, "killed by SIGSEGV"))
+    assert set(hosts.starting()) == {other}
+    hosts.simulation.feed(events.HostDraining(other))
+    (pool,) = hosts.simulation.core.status().pools
+    assert f"{HOST} has no x" in pool.waiting_for
+    assert hosts.simulation.outcomes(call) == {}
+
+
+def test_what_no_host_has_ends_what_waits_and_says_what_each_has() -> None:
+    one, two = HostId("ho-one"), HostId("ho-two")
+    hosts = Hosts(one, two)
+    call = hosts.submit(1)
+    (first,) = hosts.starting()
+    hosts.refuse(first)
+    (second,) = hosts.starting()
+    hosts.refuse(second)
+    (third,) = hosts.starting()
+    assert not ends(hosts.simulation)
+    hosts.refuse(third)
+    assert {first, second, third} == {HOST, one, two}
+    (end,) = ends(hosts.simulation)
+    assert (end.call, end.has_payload) == (call, True)
+    assert end.message == NOWHERE + "; ".join(f"{each} has no x" for each in (one, HOST, two))
+    assert not hosts.starting()
+    hosts.submit(1)
+    assert hosts.starting(), "who calls again has them asked again"
+
+
+def test_where_the_only_host_that_fits_is_lost_those_that_refused_are_asked_again() -> None:
+    other = HostId("ho-other")
+    hosts = Hosts(other)
+    hosts.submit(1)
+    (first,) = hosts.starting()
+    hosts.refuse(first)
+    (second,) = hosts.starting()
+    hosts.simulation.feed(events.HostLost(second))
+    assert set(hosts.starting()) == {first}
+    hosts.refuse(first)
+    (end,) = ends(hosts.simulation)
+    assert end.message == f"{NOWHERE}{first} has no x"
+
+
+def test_a_host_that_is_too_small_is_no_other_one() -> None:
+    hosts = Hosts()
+    hosts.simulation.feed(events.HostJoined(HostId("ho-small"), make_resources(0.5)))
+    hosts.submit(1)
+    hosts.refuse(HOST)
+    (end,) = ends(hosts.simulation)
+    assert end.message == f"{NOWHERE}{HOST} has no x"
 
 
 def test_a_start_that_takes_too_long_is_killed() -> None:

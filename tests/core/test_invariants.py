@@ -321,11 +321,11 @@ class AnyHistory(RuleBasedStateMachine):
             self.feed(events.WorkerReady(worker))
 
     @precondition(lambda self: self.starting)
-    @rule(pick=picks)
-    def fail_to_start(self, pick: int) -> None:
+    @rule(pick=picks, lack=st.sampled_from(["", "box has no numpy"]))
+    def fail_to_start(self, pick: int, lack: str) -> None:
         worker = list(self.starting)[pick % len(self.starting)]
         self.gone(worker)
-        self.feed(events.WorkerStartFailed(worker, "no such module"))
+        self.feed(events.WorkerStartFailed(worker, "no such module", lack))
 
     @rule(
         pick=picks,

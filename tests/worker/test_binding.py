@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import pytest
 from kernel_worker.errors import DeserializationError, VersionError
 from kernel_worker.wire import failures
 from kernel_worker.wire.bundle import Bundle, Snapshot
-from kernel_worker.worker.binding import Binding
+from kernel_worker.worker.binding import Binding, compared
 from notebook_ext.capture import Captured, Capturer
 from tests.capture_kit import Child, Notebook
 
@@ -186,6 +187,9 @@ def test_another_python_is_refused(notebook: Notebook) -> None:
         VersionError, match=r"f was captured by Python 3\.2 .*this worker is Python"
     ):
         Binding.load(other)
+    with pytest.raises(VersionError) as caught:
+        compared(other, "box")
+    assert re.fullmatch(r"box has Python 3\.\d+ \(format \d+\)", caught.value.lack)
 
 
 def test_bytes_that_are_no_code_nor_snapshot(notebook: Notebook) -> None:

@@ -107,6 +107,8 @@ class StartFailed(Tagged, tag="start_failed"):
 
     worker: WorkerId
     message: str
+    lack: str = ""
+    """What the host has in the place of a package that the function needs: another one may do."""
 
 
 class StartDelayed(Tagged, tag="start_delayed"):
