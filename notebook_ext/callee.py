@@ -7,6 +7,7 @@ acceptance of a durable call, an iterator.
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
@@ -29,7 +30,7 @@ from notebook_ext.submission import Submission
 from notebook_ext.twin import Waiting, blocks_thread, stream, twin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from kernel_worker.context import RunningInput
     from kernel_worker.model import CallId, Digest
@@ -164,11 +165,10 @@ class Callee(Source, Generic[P, R]):
             raise self._gives_items("spawn_map")
         if not input_iterators:
             raise InvalidError(f"{self._name}.spawn_map needs at least one iterable.")
-        inputs = list(zip(*input_iterators, strict=False))
         companions: Companions = {}
-        batch, parts = gathering(companions, _batched, inputs)
-        batch = copied(weighed(self._name, batch, len(inputs)))
-        return self._spawned(len(inputs), batch, kwargs or {}, companions, parts)
+        count, frames, parts = gathering(companions, _batched, input_iterators)
+        frames = copied(weighed(self._name, frames, count))
+        return self._spawned(count, frames, kwargs or {}, companions, parts)
 
     @stream
     def map(
@@ -349,23 +349,51 @@ class Callee(Source, Generic[P, R]):
         )
 
 
-def _batched(inputs: list[tuple[Any, ...]]) -> tuple[list[Frame], tuple[int, ...]]:
-    """Return the frames of `inputs`; where they are several batches, also how many are in each."""
+def _batched(sources: Sequence[Iterable[Any]]) -> tuple[int, list[Frame], tuple[int, ...]]:
+    """Return how many inputs iterables give, and their frames.
+
+    And where these are several batches, how many inputs are in each.
+    """
+    from notebook_ext.feed import BATCH_COUNT, can_be_cut, cut  # noqa: PLC0415  likewise
+
+    if can_be_cut(sources):
+        count, columns = cut(sources, 0, sys.maxsize)
+        by_argument = _in_parts(count, partial(_cut_batch, columns))
+        if by_argument is not None:
+            return count, *by_argument
+    inputs = list(zip(*sources, strict=False))
+    if len(inputs) > _LARGE * BATCH_COUNT:
+        in_parts = _in_parts(len(inputs), partial(_whole_batch, inputs))
+        if in_parts is not None:
+            return len(inputs), *in_parts
+    frames = payload.encode_batch(inputs, wire_frames.FORM_ARGS) if inputs else []
+    return len(inputs), frames, ()
+
+
+def _in_parts(
+    count: int, batch: Callable[[int, int], list[Frame] | None]
+) -> tuple[list[Frame], tuple[int, ...]] | None:
+    """Return the frames of batches, one where they are few; None where one cannot be whole."""
     from notebook_ext.feed import BATCH_COUNT  # noqa: PLC0415  likewise
 
+    size = BATCH_COUNT if count > _LARGE * BATCH_COUNT else max(1, count)
     found: list[Frame] = []
-    counts: list[int] = []
-    if len(inputs) > _LARGE * BATCH_COUNT:
-        for start in range(0, len(inputs), BATCH_COUNT):
-            some = inputs[start : start + BATCH_COUNT]
-            batch = payload.encode_batch(some, wire_frames.FORM_ARGS)
-            if not wire_frames.header(batch).whole:
-                break  # the broker cuts these where it wants to
-            found += batch
-            counts.append(len(some))
-        else:
-            return found, tuple(counts)
-    return (payload.encode_batch(inputs, wire_frames.FORM_ARGS) if inputs else []), ()
+    for start in range(0, count, size):
+        frames = batch(start, start + size)
+        if frames is None:
+            return None  # the broker cuts these where it wants to
+        found += frames
+    counts = [min(size, count - start) for start in range(0, count, size)]
+    return found, tuple(counts) if len(counts) > 1 else ()
+
+
+def _cut_batch(columns: Sequence[Any], start: int, stop: int) -> list[Frame] | None:
+    return payload.encode_columns([column[start:stop] for column in columns])
+
+
+def _whole_batch(inputs: Sequence[Any], start: int, stop: int) -> list[Frame] | None:
+    frames = payload.encode_batch(inputs[start:stop], wire_frames.FORM_ARGS)
+    return frames if wire_frames.header(frames).whole else None
 
 
 def _give_up(session: Session, call: CallId) -> None:

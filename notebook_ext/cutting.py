@@ -12,7 +12,7 @@ from kernel_worker.wire import frames as wire_frames
 from kernel_worker.wire import payload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from kernel_worker.wire.frames import Frame
 
@@ -22,8 +22,7 @@ def cut(frames: Sequence[Frame], start: int, stop: int) -> list[Frame]:
     head = wire_frames.header(frames)
     if not head.whole:
         return wire_frames.cut(frames, start, stop)[1]
-    reader = payload.BatchReader(frames)
-    return payload.encode_batch([reader[at] for at in range(start, stop)], head.form)
+    return _encoded(frames, range(start, stop))
 
 
 def picked(frames: Sequence[Frame], positions: Sequence[int]) -> list[Frame]:
@@ -32,8 +31,7 @@ def picked(frames: Sequence[Frame], positions: Sequence[int]) -> list[Frame]:
         return cut(frames, positions[0], positions[-1] + 1)
     head = wire_frames.header(frames)
     if head.whole:
-        reader = payload.BatchReader(frames)
-        return payload.encode_batch([reader[at] for at in positions], head.form)
+        return _encoded(frames, positions)
     offsets, places = wire_frames.table(frames[0], head.count)
     data = memoryview(frames[1])
     items = [bytes(data[offsets[at] : offsets[at + 1]]) for at in positions]
@@ -45,3 +43,11 @@ def picked(frames: Sequence[Frame], positions: Sequence[int]) -> list[Frame]:
         stored=head.stored,
     )
     return [front, b"".join(items), *(frame for each in buffers for frame in each)]
+
+
+def _encoded(frames: Sequence[Frame], positions: Iterable[int]) -> list[Frame]:
+    reader = payload.BatchReader(frames)
+    form = reader.header.form
+    if form == wire_frames.FORM_COLUMNS:
+        form = wire_frames.FORM_ARGS
+    return payload.encode_batch([reader[at] for at in positions], form)

@@ -142,6 +142,8 @@ class Feed:
         """
         self.sources = sources
         self._iterator: Iterator[tuple[Any, ...]] | None = None
+        self._at = 0
+        """Where the sources are cut next, if they are."""
         self._async_iterators: list[AsyncIterator[Any]] | None = None
         self._spread = spread
         self._gate = gate
@@ -244,6 +246,7 @@ class Feed:
     def take_up(self, other: Feed) -> None:
         """Go on pulling where another has stopped."""
         self._iterator = other._iterator
+        self._at = other._at
         self._async_iterators = other._async_iterators
 
     # ---- pulling --------------------------------------------------------------------------------
@@ -271,23 +274,42 @@ class Feed:
 
     def _pull_chunks(self) -> None:
         __tracebackhide__ = True
-        inputs = self._inputs()
+        add = self._add_cut if not self._spread and can_be_cut(self.sources) else self._add_chunk
         size = 1  # how large the inputs are shows when the first is pickled
         while not self._gate.closed:
             self._wait()
-            chunk: list[tuple[Any, ...]] = []
-            try:
-                chunk.extend(itertools.islice(inputs, size))
-            except BaseException:
-                if chunk:  # what comes before the item that is no input
-                    self._add(chunk)
-                raise
-            if not chunk:
+            if not add(size):
                 self.exhausted = True
                 return
-            self._add(chunk)
             mean = max(self._gate.item_bytes, 1.0)
             size = max(1, min(size * 4, BATCH_COUNT, int(BATCH_BYTES / mean)))
+
+    def _add_cut(self, size: int) -> bool:
+        """Add the next inputs of sources that can be cut; say whether there were any."""
+        count, columns = cut(self.sources, self._at, size)
+        if not count:
+            return False
+        self._at += count
+        frames = payload.encode_columns(columns)
+        if frames is None or sum(map(len, frames)) > self._limit:
+            self._add(list(zip(*columns, strict=True)))
+        else:
+            self._add_batch(count, frames)
+        return True
+
+    def _add_chunk(self, size: int) -> bool:
+        """Add the next inputs of other sources; say whether there were any."""
+        __tracebackhide__ = True
+        chunk: list[tuple[Any, ...]] = []
+        try:
+            chunk.extend(itertools.islice(self._inputs(), size))
+        except BaseException:
+            if chunk:  # what comes before the item that is no input
+                self._add(chunk)
+            raise
+        if chunk:
+            self._add(chunk)
+        return bool(chunk)
 
     def _pull_items(self) -> None:
         __tracebackhide__ = True
@@ -340,9 +362,12 @@ class Feed:
                 self._add_one(item)
             return
         owned = [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
-        self._gate.note_size(len(chunk), plain_bytes(owned))
-        self._gate.pulled += len(chunk)
-        self._batches.append((len(chunk), list(owned)))
+        self._add_batch(len(chunk), owned)
+
+    def _add_batch(self, count: int, frames: Sequence[Frame]) -> None:
+        self._gate.note_size(count, plain_bytes(frames))
+        self._gate.pulled += count
+        self._batches.append((count, list(frames)))
         self._ready()
 
     def _add_one(self, item: tuple[Any, ...]) -> None:
@@ -363,6 +388,26 @@ class Feed:
             waiting.wait()
 
 
+def can_be_cut(sources: Sequence[Any]) -> bool:
+    """Say whether each of the sources gives a part of it at once, and keeps what it gives."""
+    return all(type(source) in payload.COLUMN_TYPES for source in sources)
+
+
+def cut(sources: Sequence[Any], at: int, size: int) -> tuple[int, list[Any]]:
+    """Return the next inputs of sources that can be cut, by argument, and how many they are.
+
+    Args:
+        sources: one for each positional argument.
+        at: how many were taken before.
+        size: how many are wanted; where a source has less, all are cut to that.
+    """
+    columns = [source[at : at + size] for source in sources]
+    count = min(map(len, columns))
+    if count < size and len(columns) > 1:
+        columns = [column[:count] for column in columns]
+    return count, columns
+
+
 def check_sources(name: str, sources: Sequence[Any]) -> None:
     """Raise `InvalidError` unless there are sources and all of them iterate."""
     if not sources:
@@ -381,7 +426,7 @@ def length_of(sources: Sequence[Any]) -> int | None:
     """Return how many inputs there will be, where that can be known."""
     try:
         return min(len(source) for source in sources)
-    except TypeError:
+    except (TypeError, OverflowError):  # a range may be longer than a length can say
         return None
 
 

@@ -29,6 +29,8 @@ FORM_CALL = 1
 """Each item is a pair `(args, kwargs)`."""
 FORM_VALUE = 2
 """Each item is a value."""
+FORM_COLUMNS = 3
+"""Each item is a tuple of positional arguments, of a whole batch that is kept by argument."""
 
 SALT_BYTES = 16
 """What stands at the end of the first frame of a sealed batch: see `sealing`."""
@@ -59,7 +61,7 @@ class BatchHeader(NamedTuple):
     whole: bool
     """One pickle holds all items: a part of the batch is the whole of it."""
     form: int
-    """`FORM_ARGS`, `FORM_CALL` or `FORM_VALUE`."""
+    """`FORM_ARGS`, `FORM_CALL`, `FORM_VALUE` or `FORM_COLUMNS`."""
     count: int  # type: ignore[assignment]  # a field, not tuple.count
     """How many items the batch holds."""
     sealed: bool = False
@@ -105,7 +107,8 @@ def header(frames: Sequence[Frame]) -> BatchHeader:
     if one is not None:
         return one
     kind, form, flags, count = _HEADER.unpack_from(frames[0])
-    if kind > _ITEMISED or form > FORM_VALUE or flags > (_STORED if kind else _SEALED):
+    last = FORM_VALUE if kind else FORM_COLUMNS
+    if kind > _ITEMISED or form > last or flags > (_STORED if kind else _SEALED):
         message = f"no batch header: kind {kind}, form {form}, flags {flags}"
         raise ProtocolError(message)
     return BatchHeader(kind == _WHOLE, form, count, flags == _SEALED, flags == _STORED)

@@ -2,9 +2,10 @@
 
 Theory. A batch is pickled in one piece only if every item is exactly an int, float, str, bytes,
 bool, None or a tuple of these: then nobody can tell that items share a pickle, and a million ints
-cost a fraction of a second. Anything else is pickled item by item, so that no item sees another
-one's change and a bad one does not fail its neighbours. `pickle` (protocol 5, large buffers out of
-band) is tried first; `cloudpickle` where that fails, or where the bytes name `__main__`: the other
+cost a fraction of a second. Arguments that lie in sequences stay in these, one for each argument,
+and a `range` is not even unrolled. Anything else is pickled item by item, so that no item sees
+another one's change and a bad one does not fail its neighbours. `pickle` (protocol 5, large buffers
+out of band) is tried first; `cloudpickle` where that fails, or where the bytes name `__main__`: the other
 side's `__main__` is another module, so what lives there has to travel by value.
 
 Guarantees: a value that cannot travel raises `SerializationError` with the path to the culprit
@@ -25,7 +26,14 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from kernel_worker.errors import DeserializationError, RequestSizeError, SerializationError
 from kernel_worker.wire import culprit, frames
-from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, FORM_VALUE, Frame, Stored
+from kernel_worker.wire.frames import (
+    FORM_ARGS,
+    FORM_CALL,
+    FORM_COLUMNS,
+    FORM_VALUE,
+    Frame,
+    Stored,
+)
 
 if TYPE_CHECKING:
     import mmap
@@ -33,10 +41,13 @@ if TYPE_CHECKING:
 
     from kernel_worker.wire import byvalue
 
+    Column = list[object] | tuple[object, ...] | range
     Keep = Callable[[Sequence[memoryview]], Sequence[Stored] | None]
     """Puts buffers where whoever reads the batch finds them; None: they are to go with it."""
 
 PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})
+COLUMN_TYPES = frozenset({list, tuple, range})
+"""What a column of arguments may be."""
 _PLAIN_OR_TUPLE = PLAIN_TYPES | {tuple}
 _MAX_PLAIN_DEPTH = 16
 OUT_OF_BAND_BYTES = 64 * 1024
@@ -85,13 +96,16 @@ def loads(parts: Sequence[Frame]) -> object:
     return BatchReader(parts)[0]
 
 
-def encode_batch(items: Sequence[object], form: int, keep: Keep | None = None) -> list[Frame]:
+def encode_batch(
+    items: Sequence[object], form: int, keep: Keep | None = None, *, are_plain: bool = False
+) -> list[Frame]:
     """Return the frames of a batch that holds `items`.
 
     Args:
         items: the values; tuples of arguments for `FORM_ARGS`, pairs for `FORM_CALL`.
         form: `FORM_ARGS`, `FORM_CALL` or `FORM_VALUE`.
         keep: where large buffers may go instead.
+        are_plain: all of them are known to be; it is not looked for again.
 
     Raises:
         SerializationError: an item cannot be pickled; the message has the path to the culprit.
@@ -99,11 +113,30 @@ def encode_batch(items: Sequence[object], form: int, keep: Keep | None = None) -
     if len(items) == 1 and _is_plain(items[0]):
         if keep is None or _size(items[0]) < APART_BYTES:
             return [frames.ONE_HEADERS[form], pickle.dumps([items[0]], 5)]
-    elif _all_plain(items):
+    elif are_plain or _all_plain(items):
         data = pickle.dumps(list(items), 5)
         if not _too_big(len(data), len(items)):
             return [frames.whole_header(form, len(items)), data]
     return _itemised([_kept(item, form, keep) for item in items], form)
+
+
+def encode_columns(columns: Sequence[Column]) -> list[Frame] | None:
+    """Return the frames of a batch of tuples of arguments, given by argument.
+
+    Args:
+        columns: one for each positional argument, of one length, not 0.
+
+    Returns:
+        None where that cannot be: not everything is plain, or it is too large to travel whole.
+    """
+    for column in columns:
+        if type(column) is not range and not _all_plain(column):
+            return None
+    data = pickle.dumps(columns, 5)
+    count = len(columns[0])
+    if len(data) > max(WHOLE_BYTES, _WHOLE_ITEM_BYTES * count):
+        return None
+    return [frames.whole_header(FORM_COLUMNS, count), data]
 
 
 def pickled(value: object, name: str = "value") -> Pickled:
@@ -243,6 +276,7 @@ class BatchReader:
             raise DeserializationError(message)
         self._frames = parts
         self._whole: list[object] | None = None
+        self._columns: Sequence[Column] | None = None
         if frames.is_one_plain(parts):
             return
         frames.check(parts, self.header.count)
@@ -261,6 +295,8 @@ class BatchReader:
             IndexError: there is none.
             DeserializationError: it cannot be unpickled here.
         """
+        if self.header.form == FORM_COLUMNS:
+            return tuple([column[position] for column in self._plain_columns()])
         if self.header.whole:
             return self._plain_items()[position]
         if not 0 <= position < self.header.count:
@@ -277,7 +313,7 @@ class BatchReader:
         return _unpickled(data, [bytearray(frame) for frame in buffers])
 
     def plain_items(self, start: int, stop: int) -> list[object]:
-        """Return the items `[start, stop)` of a whole batch, which is unpickled once."""
+        """Return the items `[start, stop)` of a whole batch of values, unpickled once."""
         return self._plain_items()[start:stop]
 
     def items(self, start: int, stop: int) -> Iterable[object]:
@@ -286,6 +322,9 @@ class BatchReader:
         Raises:
             DeserializationError: as `[]`.
         """
+        if self.header.form == FORM_COLUMNS:
+            columns = self._plain_columns()
+            return zip(*[column[start:stop] for column in columns], strict=True)
         if self.header.whole:
             return self._plain_items()[start:stop]
         return (self[position] for position in range(start, stop))
@@ -298,6 +337,19 @@ class BatchReader:
                 raise DeserializationError(message)
             self._whole = items
         return self._whole
+
+    def _plain_columns(self) -> Sequence[Column]:
+        if self._columns is None:
+            found = _unpickled(self._frames[1], ())
+            columns = cast("list[Column]", found if type(found) is list else [])
+            count = self.header.count
+            if not columns or any(
+                type(column) not in COLUMN_TYPES or len(column) != count for column in columns
+            ):
+                message = f"a whole batch that has no columns of {count}"
+                raise DeserializationError(message)
+            self._columns = columns
+        return self._columns
 
 
 def too_large(what: str, size_bytes: int, limit_bytes: float) -> RequestSizeError:

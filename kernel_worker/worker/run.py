@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from kernel_worker.worker.output import Output, Pipe
     from kernel_worker.worker.surroundings import Objects, Surroundings
 
-FLUSH_NS = 5_000_000
+FLUSH_NS = 10_000_000
 """Results wait no longer than this, or than the input that runs."""
 _SILENT_NS = 50_000
 """A look at the pipes costs a microsecond or two: after quicker inputs it waits for the flush.
@@ -300,10 +300,10 @@ class Executor:
         self, work: Work, function: Callable[..., Any], reader: payload.BatchReader
     ) -> None:
         lease, header = work.lease, reader.header
-        is_plain = header.whole and header.form == FORM_ARGS
+        is_plain = header.whole and header.form != FORM_CALL
         if is_plain and not self._is_special(lease):
             first = lease.start - lease.first
-            items = iter(reader.plain_items(first, first + lease.stop - lease.start))
+            items = iter(reader.items(first, first + lease.stop - lease.start))
             outcomes = self._plain_outcomes(work, function, items)
         else:
             outcomes = self._each_outcome(work, function, reader)

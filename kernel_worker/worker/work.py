@@ -89,8 +89,10 @@ class Results:
                 frames = payload.dumps(taken[0])
                 if len(frames[1]) < payload.APART_BYTES:
                     return 1, frames
-            keep = self._place
-            return len(taken), payload.encode_batch(taken, FORM_VALUE, keep) if taken else []
+            if not taken:
+                return 0, []
+            encode = payload.encode_batch
+            return len(taken), encode(taken, FORM_VALUE, self._place, are_plain=True)
 
     def _settle(self) -> None:
         count = len(self.values)

@@ -31,14 +31,24 @@ def test_nobody_knows_how_long_the_first_input_takes() -> None:
     [
         (1e-9, 1, MAX_INPUTS),
         (1e-3, 1, 5),
-        (1e-4, 2, 50),
+        (1e-4, 8, 50),
         (1.0, 1, 1),
     ],
 )
 def test_a_lease_is_five_milliseconds_of_work(seconds: float, workers: int, size: int) -> None:
-    call = waiting(100_000)
+    call = waiting(12_000 if size > 5 else 100)
     call.seconds_per_input = seconds
     assert lease_size(call, workers) == size
+
+
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [(100_000, 20), (2_000, 20), (1_000, 15), (400, 6), (320, 5), (100, 5)],
+)
+def test_while_much_waits_it_is_up_to_four_times_that(count: int, size: int) -> None:
+    call = waiting(count)
+    call.seconds_per_input = 1e-3
+    assert lease_size(call, 2) == size
 
 
 def test_of_a_call_whose_failures_are_kept_a_lease_is_one_input() -> None:

@@ -188,12 +188,16 @@ def test_results_that_are_not_plain_and_failures_come_where_they_belong(live: nb
 
 
 def test_inputs_that_are_not_plain_stay_one_batch(add: nb.Function[..., int]) -> None:
-    inputs: list[tuple[Any, ...]] = [(number,) for number in range(20_001)]
-    frames, parts = callee._batched(inputs)
-    assert (len(frames), sum(parts), max(parts)) == (10, 20_001, 5_000)
-    frames, parts = callee._batched([*inputs, ({},)])
-    assert (len(frames), parts) == (2, ())
-    assert callee._batched([]) == ([], ())
+    inputs: list[Any] = [*range(20_001)]
+    for sources in [inputs], [iter(inputs)], [inputs, iter(inputs)]:
+        count, frames, parts = callee._batched(sources)
+        assert (count, len(frames), sum(parts), max(parts)) == (20_001, 10, 20_001, 5_000)
+    inputs.append({})
+    for sources in [inputs], [iter(inputs)]:
+        count, frames, parts = callee._batched(sources)
+        assert (count, len(frames), parts) == (20_002, 2, ())
+    for sources in [[]], [[], [1]], [iter(())]:
+        assert callee._batched(sources) == (0, [], ())
 
 
 def test_an_input_that_a_call_by_id_never_had_is_an_error(add: nb.Function[..., int]) -> None:

@@ -27,3 +27,12 @@ def test_a_part_keeps_its_form() -> None:
     frames = payload.encode_batch([(1,), (2,), (3,)], FORM_ARGS)
     assert payload.BatchReader(cut(frames, 1, 3)).header.form == FORM_ARGS
     assert payload.BatchReader(picked(frames, [0, 2])).header.form == FORM_ARGS
+
+
+def test_a_part_of_columns_is_tuples() -> None:
+    frames = payload.encode_columns([range(4), list("abcd")])
+    assert frames is not None
+    for part in cut(frames, 1, 3), picked(frames, [1, 2]):
+        reader = payload.BatchReader(part)
+        assert (reader.header.form, reader[0], reader[1]) == (FORM_ARGS, (1, "b"), (2, "c"))
+    assert payload.BatchReader(picked(frames, [0, 3]))[1] == (3, "d")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kernel_worker.errors import InvalidError, RequestSizeError, SerializationError
-from kernel_worker.wire import payload
+from kernel_worker.wire import frames, payload
 from notebook_ext import feed as rooms
 from notebook_ext.feed import Feed, Gate, check_sources, length_of
 from tests.waiting import wait_until
@@ -43,6 +43,50 @@ def test_zip_to_the_shortest(wrap: Any) -> None:
     assert feed.error is None
     assert everything(feed) == [(0, "a"), (1, "b"), (2, "c")]
     assert feed.is_empty
+
+
+def test_sequences_travel_by_argument() -> None:
+    feed = made(range(10_000), list("ab") * 5_000, (None,) * 20_000)
+    feed.pull()
+    batches = list(iter(feed.take, None))
+    assert {frames.header(batch[1]).form for batch in batches} == {frames.FORM_COLUMNS}
+    readers = [payload.BatchReader(batch[1]) for batch in batches]
+    found = [item for reader in readers for item in reader.items(0, len(reader))]
+    assert found == list(zip(range(10_000), "ab" * 5_000, (None,) * 10_000, strict=True))
+
+
+def test_of_sequences_what_is_not_plain_travels_by_input() -> None:
+    feed = made([1, 2, [3], 4, 5], range(5))
+    feed.pull()
+    assert everything(feed) == [(1, 0), (2, 1), ([3], 2), (4, 3), (5, 4)]
+
+
+def test_a_list_that_grows_while_it_is_pulled_gives_all() -> None:
+    growing: list[object] = [0, 1]
+    gate = Gate(never)
+    feed = Feed([growing], spread=False, gate=gate, ready=lambda: None)
+    feed._ready = lambda: growing.append(len(growing)) if len(growing) < 100 else None
+    feed.pull()
+    assert everything(feed) == [(at,) for at in range(len(growing))]
+    assert len(growing) > 2
+
+
+def test_who_resumes_goes_on_where_sequences_were_cut() -> None:
+    gate = Gate(never)
+    feed = made(list(range(100)), gate=gate)
+    feed._ready = gate.close
+    feed.pull()
+    begun = everything(feed)
+    assert 0 < len(begun) < 100
+    other = made(*feed.sources)
+    other.take_up(feed)
+    other.pull()
+    assert begun + everything(other) == [(at,) for at in range(100)]
+
+
+def test_a_range_without_a_length() -> None:
+    assert length_of([range(10**30)]) is None
+    assert length_of([range(10**30), [1]]) is None
 
 
 def test_spread() -> None:

@@ -20,7 +20,7 @@ from kernel_worker.errors import (
     SerializationError,
 )
 from kernel_worker.wire import frames, payload
-from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, FORM_VALUE
+from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, FORM_COLUMNS, FORM_VALUE
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 values = st.recursive(
@@ -234,6 +234,44 @@ def test_a_whole_batch_gives_many_items_at_once() -> None:
     reader = payload.BatchReader(payload.encode_batch([1, 2, 3], FORM_VALUE))
     assert reader.plain_items(1, 3) == [2, 3]
     assert list(reader.items(0, 2)) == [1, 2]
+
+
+@given(st.lists(st.tuples(plain, st.tuples(plain)), min_size=1, max_size=5))
+def test_columns_are_tuples_of_arguments(rows: list[tuple[object, ...]]) -> None:
+    first, second = [row[0] for row in rows], tuple(row[1] for row in rows)
+    parts = payload.encode_columns([first, second, range(len(rows))])
+    assert parts is not None
+    assert frames.check(parts, len(rows)).form == FORM_COLUMNS
+    expected = [(*row, at) for at, row in enumerate(rows)]
+    assert items_of(parts) == expected
+    reader = payload.BatchReader(parts)
+    assert list(reader.items(1, len(rows))) == expected[1:]
+    assert list(reader.items(0, 1)) == expected[:1]
+
+
+def test_a_range_is_not_unrolled() -> None:
+    parts = payload.encode_columns([range(3, 10**9)])
+    assert parts is not None
+    assert sum(map(len, parts)) < 100
+    assert payload.BatchReader(parts)[10**8] == (10**8 + 3,)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [[[1, [2]]], [[1, 2], [{}, None]], [[b"a" * 300_000]], [[f"{at:01000}" for at in range(300)]]],
+    ids=["no plain item", "one column that is not plain", "one large item", "large items"],
+)
+def test_what_cannot_travel_whole_is_in_no_columns(columns: list[list[object]]) -> None:
+    assert payload.encode_columns(columns) is None
+
+
+@pytest.mark.parametrize("content", [[], [[1, 2]], [[1, 2, 3], {1, 2, 3}], "abc", [[1], [1, 2, 3]]])
+def test_a_batch_without_its_columns(content: object) -> None:
+    reader = payload.BatchReader([frames.whole_header(FORM_COLUMNS, 3), pickle.dumps(content)])
+    with pytest.raises(DeserializationError, match="no columns of 3"):
+        reader[0]
+    with pytest.raises(DeserializationError, match="no columns of 3"):
+        reader.items(0, 3)
 
 
 def test_items_are_unpickled_when_they_are_asked_for() -> None:
