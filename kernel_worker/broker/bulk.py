@@ -162,7 +162,7 @@ class Exchange:
         connection = _Connection(self, wire, sends, opens)
         if is_dialler:
             connection.write(*self._have())
-        first = connection.read()
+        first, have = connection.read()
         if first.kind != bulk.HAVE:
             raise ProtocolError("it does not say first what it has")
         when_proved()
@@ -170,17 +170,19 @@ class Exchange:
             self.cut()  # only now: who has not proved anything cuts nobody off
             connection.write(*self._have())
         wire.settimeout(None)
+        there = bulk.had(have)
         with self._change:
             if self._is_closed:
                 return
             self._connection = connection
-            for blob in self._sending.connected(bulk.had(first.body)):
+            for blob in self._sending.connected(there):
                 self._arrived(blob)
         self._tell(UP)
         try:
             connection.serve()
         finally:
-            self._tell(DOWN)
+            self._tell(DOWN)  # before the next one, which waits for this end, says that it is up
+            connection.has_ended.set()
 
     def _have(self) -> tuple[int, int, int, bytes]:
         with self._change:
@@ -196,25 +198,37 @@ class Exchange:
                 self._change.wait()
         return None
 
-    def take(self, record: bulk.Record) -> None:
-        """Do what a record says.
+    def place(self, connection: _Connection, head: bulk.Head) -> memoryview | None:
+        """Return where a chunk is to be opened into; None: nobody wants it now.
+
+        Only the one connection on which both ends have proved who they are is given a place: who
+        has not may say any head, and what does not open is written there all the same.
+
+        Raises:
+            ProtocolError: it is not the next one of its blob.
+        """
+        with self._change:
+            return self._receiving.place(head) if self._connection is connection else None
+
+    def take(self, head: bulk.Head) -> None:
+        """Do what a record says that was opened.
 
         Raises:
             ProtocolError: it must not say that.
         """
         with self._change:
-            if record.kind == bulk.DATA:
-                if self._receiving.fill(record.blob, record.number, record.body):
-                    self._sending.say(bulk.ARRIVED, record.blob)
+            if head.kind == bulk.DATA:
+                if self._receiving.filled(head):
+                    self._sending.say(bulk.ARRIVED, head.blob)
                     self._change.notify_all()
-            elif record.kind == bulk.BEGIN:
-                self._receiving.begin(record.blob, record.number)
-            elif record.kind == bulk.ARRIVED:
-                self._arrived(record.blob)
-            elif record.kind == bulk.DROP:
-                self._receiving.drop(record.blob)
+            elif head.kind == bulk.BEGIN:
+                self._receiving.begin(head.blob, head.number)
+            elif head.kind == bulk.ARRIVED:
+                self._arrived(head.blob)
+            elif head.kind == bulk.DROP:
+                self._receiving.drop(head.blob)
             else:
-                raise ProtocolError(f"a record of kind {record.kind}")
+                raise ProtocolError(f"a record of kind {head.kind}")
 
     def lost(self, connection: _Connection) -> None:
         """A connection has ended: nothing more is to be sent by it."""
@@ -243,8 +257,11 @@ class _Connection:
         self._exchange = exchange
         self._wire = wire
         self._sends, self._opens = sends, opens
-        self._buffer = memoryview(bytearray(bulk.CHUNK_BYTES + 64))
-        self._has_ended = threading.Event()
+        self._sealed = memoryview(bytearray(bulk.CHUNK_BYTES + bulk.TAG_BYTES))
+        self._opened = memoryview(bytearray(bulk.CHUNK_BYTES + bulk.SLACK_BYTES))
+        """For what belongs nowhere else."""
+        self.has_ended = threading.Event()
+        """Set by whoever uses it, when nothing more comes of it."""
 
     def serve(self) -> None:
         """Receive until the connection ends, and let the other thread send."""
@@ -252,18 +269,17 @@ class _Connection:
         sender.start()
         try:
             while True:
-                self._exchange.take(self.read())
+                self._exchange.take(self.read()[0])
         finally:
             self._hang_up()
             self._exchange.lost(self)
             sender.join()
-            self._has_ended.set()
 
     def end(self) -> None:
         """Hang up; both threads have ended then."""
         self._hang_up()
         self._exchange.lost(self)
-        self._has_ended.wait(HANDSHAKE_SECONDS)
+        self.has_ended.wait(HANDSHAKE_SECONDS)
 
     def write(self, kind: int, blob: int, number: int, body: Frame) -> None:
         """Send a record."""
@@ -275,15 +291,18 @@ class _Connection:
             if parts:
                 parts[0] = memoryview(parts[0])[sent:]
 
-    def read(self) -> bulk.Record:
-        """Receive a record.
+    def read(self) -> tuple[bulk.Head, bytes]:
+        """Receive a record; return its body too, where it has no place of its own.
 
         Raises:
             ProtocolError: it is none that the other end has just sealed.
         """
-        head = bytes(_filled(self._wire, self._buffer[: bulk.HEAD_BYTES]))
-        sealed = _filled(self._wire, self._buffer[: bulk.body_bytes(head)])
-        return self._opens.open(head, sealed)
+        said = bytes(_filled(self._wire, self._sealed[: bulk.HEAD_BYTES]))
+        head = bulk.head_of(said)
+        sealed = _filled(self._wire, self._sealed[: head.size_bytes + bulk.TAG_BYTES])
+        place = self._exchange.place(self, head) if head.kind == bulk.DATA else None
+        self._opens.open(said, sealed, self._opened if place is None else place)
+        return head, b"" if head.kind == bulk.DATA else bytes(self._opened[: head.size_bytes])
 
     def _send(self) -> None:
         try:

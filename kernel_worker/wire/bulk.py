@@ -13,7 +13,8 @@ head as associated data. Nobody has the keys of another connection, and a counte
 was changed, moved, repeated or left out does not open, and ends the connection.
 
 Guarantees: what is given on is what was sent, all of it. A blob is held once at either end: it is
-cut into chunks as the connection takes them, and what has come is written where it belongs.
+cut into chunks as the connection takes them, and what has come is opened into where it belongs,
+where it counts only once its seal was found whole.
 Not guaranteed: that the sizes of blobs stay hidden.
 """
 
@@ -43,7 +44,9 @@ SECRET_BYTES: Final = 32
 NONCE_BYTES: Final = 32
 MOST_BLOBS: Final = 16_384
 """So many may be under way: an end says in one record what it has."""
-_TAG_BYTES: Final = 16
+TAG_BYTES: Final = 16
+SLACK_BYTES: Final = 15
+"""So much more room than it needs is asked for by what opens a body; nothing is written there."""
 _MAGIC: Final = b"nbx-bulk-1"
 _HEAD: Final = struct.Struct("<IBQQ")
 HEAD_BYTES: Final = _HEAD.size
@@ -108,13 +111,14 @@ def greeted(said: bytes) -> tuple[bytes, bytes]:
     return said[len(_MAGIC) : -NONCE_BYTES], said[-NONCE_BYTES:]
 
 
-class Record(NamedTuple):
-    """One record, opened."""
+class Head(NamedTuple):
+    """What a record says in clear; it is to be believed once the body was opened."""
 
     kind: int
     blob: int
     number: int
-    body: bytes
+    size_bytes: int
+    """Of the body, opened."""
 
 
 class Seal:
@@ -128,28 +132,41 @@ class Seal:
             nonces: the random bytes of who dials, and of who was dialled.
             up: whether this is what the one who dials says.
         """
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  30 ms, and only where there are links
+        from cryptography.hazmat.primitives import ciphers  # noqa: PLC0415  30 ms, and only where there are links
+        from cryptography.hazmat.primitives.ciphers import aead  # noqa: PLC0415
 
         word = b"bulk up " if up else b"bulk down "
-        self._cipher = AESGCM(keyed_digest(secret, word + nonces, 32))
+        key = keyed_digest(secret, word + nonces, 32)
+        self._cipher = aead.AESGCM(key)
+        self._key, self._ciphers = ciphers.algorithms.AES(key), ciphers
         self._count = 0
 
     def seal(self, kind: int, blob: int = 0, number: int = 0, body: Frame = b"") -> list[bytes]:
         """Return a record: its head and its sealed body."""
-        head = _HEAD.pack(len(body) + _TAG_BYTES, kind, blob, number)
+        head = _HEAD.pack(len(body) + TAG_BYTES, kind, blob, number)
         return [head, self._cipher.encrypt(self._nonce(), body, head)]
 
-    def open(self, head: bytes, sealed: Frame) -> Record:
-        """Return the record.
+    def open(self, head: bytes, sealed: memoryview, into: memoryview) -> None:
+        """Open a record's body.
+
+        Args:
+            head: the record's.
+            sealed: the body.
+            into: where it is written to, with `SLACK_BYTES` more than it has.
 
         Raises:
-            ProtocolError: it is not the next one that the other end has sealed.
+            ProtocolError: it is not the next one that the other end has sealed; what was written
+                is of nobody, then.
         """
         from cryptography.exceptions import InvalidTag  # noqa: PLC0415  as above
 
-        _, kind, blob, number = _HEAD.unpack(head)
+        ciphers, tag = self._ciphers, bytes(sealed[-TAG_BYTES:])
+        mode = ciphers.modes.GCM(self._nonce(), tag)
+        opener = ciphers.Cipher(self._key, mode).decryptor()
+        opener.authenticate_additional_data(head)
         try:
-            return Record(kind, blob, number, self._cipher.decrypt(self._nonce(), sealed, head))
+            opener.update_into(sealed[:-TAG_BYTES], into)
+            opener.finalize()
         except InvalidTag:
             message = "a record was changed on its way, is sealed by another key, or not the next"
             raise ProtocolError(message) from None
@@ -159,17 +176,17 @@ class Seal:
         return self._count.to_bytes(12, "little")
 
 
-def body_bytes(head: bytes) -> int:
-    """Return how long the sealed body is that follows a head.
+def head_of(said: bytes) -> Head:
+    """Return what a record's head says.
 
     Raises:
-        ProtocolError: longer than any.
+        ProtocolError: that a body is longer than any.
     """
-    size: int = _HEAD.unpack(head)[0]
-    if not _TAG_BYTES <= size <= CHUNK_BYTES + _TAG_BYTES:
+    size, kind, blob, number = _HEAD.unpack(said)
+    if not TAG_BYTES <= size <= CHUNK_BYTES + TAG_BYTES:
         message = f"a record of {size:,} bytes"
         raise ProtocolError(message)
-    return size
+    return Head(kind, blob, number, size - TAG_BYTES)
 
 
 def had(body: bytes) -> dict[int, int]:
@@ -291,21 +308,27 @@ class Receiving:
         self._filled[blob] = 0
         self._bytes += size_bytes
 
-    def fill(self, blob: int, at: int, chunk: bytes) -> bool:
-        """Write a chunk where it belongs; return whether the blob is whole.
+    def place(self, head: Head) -> memoryview | None:
+        """Return where a chunk is to be opened into, with its slack; None: nobody wants it now.
 
         Raises:
             ProtocolError: it is not the next one.
         """
-        room = self._rooms.get(blob)
+        room = self._rooms.get(head.blob)
         if room is None:
-            return False  # it was dropped just now
-        end = at + len(chunk)
-        if at != self._filled[blob] or end > len(room):
-            message = f"bytes {at:,} to {end:,} of blob {blob} are not the next"
+            return None  # it was dropped just now
+        at, end = head.number, head.number + head.size_bytes
+        if at != self._filled[head.blob] or end > len(room):
+            message = f"bytes {at:,} to {end:,} of blob {head.blob} are not the next"
             raise ProtocolError(message)
-        room[at:end] = chunk
-        self._filled[blob] = end
+        return memoryview(room.obj)[at : end + SLACK_BYTES]
+
+    def filled(self, head: Head) -> bool:
+        """Note that a chunk is in its place; return whether its blob is whole."""
+        room = self._rooms.get(head.blob)
+        if room is None:
+            return False
+        self._filled[head.blob] = end = head.number + head.size_bytes
         return end == len(room)
 
     def get(self, blob: int) -> memoryview:
@@ -330,7 +353,7 @@ class Receiving:
 
 def _room(size_bytes: int) -> memoryview:
     """Return memory that costs nothing until it is written to, and then one fault for 2 MiB."""
-    made = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    made = mmap.mmap(-1, size_bytes + SLACK_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # the system has no large pages
         made.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(made)
+    return memoryview(made)[:size_bytes]

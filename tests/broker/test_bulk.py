@@ -150,6 +150,20 @@ def test_who_proves_nothing_is_refused_and_cuts_nobody_off(
     ends.hears(ends.near, 1)
 
 
+def test_who_proves_nothing_writes_nowhere(
+    ends: Ends, listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What does not open is written all the same: but not where a blob is coming."""
+    size = bulk.CHUNK_BYTES
+    ends.near._receiving.begin(1, size)
+    head = bulk.Seal(SECRET, bytes(64), up=True).seal(bulk.DATA, 1, 0, bytes(size))[0]
+    forged = head + os.urandom(size + bulk.TAG_BYTES)
+    says(bulk.greeting(SESSION, bytes(32)) + forged, listener.port)
+    wait_until(lambda: "changed on its way" in caplog.text, what="it is refused")
+    assert not any(ends.near._receiving._rooms[1])
+    assert ends.near._receiving._filled == {1: 0}
+
+
 def test_many_who_prove_nothing_are_few(
     ends: Ends, listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -39,7 +39,7 @@ class End:
     def hears(self, *news: int | str) -> None:
         for each in news:
             if isinstance(each, int):
-                self.exchange.take(bulk.Record(bulk.ARRIVED, each, 0, b""))
+                self.exchange.take(bulk.Head(bulk.ARRIVED, each, 0, 0))
             else:
                 self.exchange._tell(each)
         self.watches.dispatch()
@@ -77,8 +77,13 @@ def other(end: End) -> Iterator[Callable[[Message], list[bytes]]]:
     def arrive(blob: int) -> None:
         for number, content in end.blobs().items():
             if number == blob:
-                made.exchange._receiving.begin(blob, len(content))
-                made.exchange._receiving.fill(blob, 0, content)
+                receiving = made.exchange._receiving
+                receiving.begin(blob, len(content))
+                head = bulk.Head(bulk.DATA, blob, 0, len(content))
+                place = receiving.place(head)
+                assert place is not None
+                place[: len(content)] = content
+                assert receiving.filled(head)
         end.hears(blob)
 
     unpack.arrive = arrive  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kernel_worker.errors import ProtocolError
 from kernel_worker.wire import bulk
-from kernel_worker.wire.bulk import CHUNK_BYTES, Receiving, Seal, Sending
+from kernel_worker.wire.bulk import CHUNK_BYTES, SLACK_BYTES, Head, Receiving, Seal, Sending
 
 SECRET, NONCES = bytes(range(32)), bytes(64)
 BIG = bytes(CHUNK_BYTES) + b"the rest"
@@ -16,6 +16,23 @@ BIG = bytes(CHUNK_BYTES) + b"the rest"
 
 def pair() -> tuple[Seal, Seal]:
     return Seal(SECRET, NONCES, up=True), Seal(SECRET, NONCES, up=True)
+
+
+def opened(seal: Seal, head: bytes, sealed: bytes) -> bytes:
+    """Return a record's body."""
+    room = memoryview(bytearray(CHUNK_BYTES + SLACK_BYTES))
+    seal.open(head, memoryview(sealed), room)
+    return bytes(room[: bulk.head_of(head).size_bytes])
+
+
+def filled(receiving: Receiving, blob: int, at: int, chunk: bulk.Frame) -> bool:
+    """Put a chunk where it belongs; return whether its blob is whole."""
+    head = Head(bulk.DATA, blob, at, len(chunk))
+    place = receiving.place(head)
+    if place is not None:
+        place[: len(chunk)] = chunk
+        assert len(place) == len(chunk) + SLACK_BYTES
+    return receiving.filled(head)
 
 
 def moved(sending: Sending, receiving: Receiving, most: int = 1000) -> list[int]:
@@ -30,7 +47,7 @@ def moved(sending: Sending, receiving: Receiving, most: int = 1000) -> list[int]
             receiving.begin(blob, number)
         elif kind == bulk.DROP:
             receiving.drop(blob)
-        elif receiving.fill(blob, number, bytes(body)):
+        elif filled(receiving, blob, number, body):
             whole.append(blob)
     return whole
 
@@ -38,9 +55,9 @@ def moved(sending: Sending, receiving: Receiving, most: int = 1000) -> list[int]
 def test_records_are_opened_in_order_by_who_knows_the_secret() -> None:
     seal, opens = pair()
     records = [seal.seal(bulk.DATA, 7, at, b"chunk") for at in range(3)]
-    assert bulk.body_bytes(records[0][0]) == len(records[0][1])
     for at, (head, sealed) in enumerate(records):
-        assert opens.open(head, sealed) == (bulk.DATA, 7, at, b"chunk")
+        assert bulk.head_of(head) == (bulk.DATA, 7, at, len(b"chunk"))
+        assert opened(opens, head, sealed) == b"chunk"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +70,7 @@ def test_another_secret_connection_or_direction_opens_nothing(
 ) -> None:
     record = pair()[0].seal(bulk.HAVE)
     with pytest.raises(ProtocolError, match="changed on its way"):
-        Seal(secret, nonces, up=up).open(*record)
+        opened(Seal(secret, nonces, up=up), *record)
 
 
 def test_what_was_repeated_left_out_or_exchanged_is_refused() -> None:
@@ -62,7 +79,7 @@ def test_what_was_repeated_left_out_or_exchanged_is_refused() -> None:
         records = [seal.seal(bulk.DATA, 1, at, b"chunk") for at in range(2)]
         with pytest.raises(ProtocolError):
             for at in order:
-                opens.open(*records[at])
+                opened(opens, *records[at])
 
 
 @given(st.integers(0, 20 + 16 + 5), st.integers(1, 255))
@@ -72,7 +89,7 @@ def test_any_byte_that_is_changed_is_refused(at: int, change: int) -> None:
     part, at = (head, at) if at < len(head) else (sealed, at - len(head))
     part[at] ^= change
     with pytest.raises(ProtocolError):
-        opens.open(bytes(head), bytes(sealed))
+        opened(opens, bytes(head), bytes(sealed))
 
 
 def test_what_is_no_greeting_head_or_list_is_refused() -> None:
@@ -83,7 +100,7 @@ def test_what_is_no_greeting_head_or_list_is_refused() -> None:
             bulk.greeted(strange)
     for size in (15, CHUNK_BYTES + 17):
         with pytest.raises(ProtocolError, match="a record of"):
-            bulk.body_bytes(size.to_bytes(4, "little") + bytes(bulk.HEAD_BYTES - 4))
+            bulk.head_of(size.to_bytes(4, "little") + bytes(bulk.HEAD_BYTES - 4))
     with pytest.raises(ProtocolError, match="in no known way"):
         bulk.had(b"x")
 
@@ -139,7 +156,7 @@ def test_what_is_not_wanted_is_dropped_there_too() -> None:
     with pytest.raises(ProtocolError, match="is not here"):
         receiving.get(1)
     sending.drop(2)
-    assert not receiving.fill(1, 0, b"late")
+    assert not filled(receiving, 1, 0, b"late")
     assert sending.connected(bulk.had(receiving.have())) == [], "the word for it was lost"
     moved(sending, receiving)
     assert receiving.have() == b""
@@ -162,8 +179,8 @@ def test_what_does_not_fit_is_refused() -> None:
             receiving.begin(blob, size)
     with pytest.raises(ProtocolError, match="is not here"):
         receiving.get(1)
-    for at, chunk in ((1, b"x"), (0, bytes(61))):
+    for at, chunk in ((1, b"x"), (0, bytes(61)), (0, bytes(75))):
         with pytest.raises(ProtocolError, match="not the next"):
-            receiving.fill(1, at, chunk)
+            filled(receiving, 1, at, chunk)
     receiving.drop(1)
     receiving.begin(2, 100)
