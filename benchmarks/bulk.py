@@ -164,11 +164,11 @@ def end(which: str, address: str, keys: str) -> None:
     """Be one end; do what is said."""
     exchange = Exchange(SESSION, SECRET)
     if which == "head":
-        listener = Listener(f"tcp://{address}:{PORT}")
+        listener = Listener(f"tcp://{address}:{PORT}", Path(tempfile.mkdtemp()) / "bulk.sock")
         listener.add(exchange)
         print("listens", flush=True)
     else:
-        Dialler(exchange, address, PORT + 1)
+        Dialler(exchange, (address, PORT + 1))
     await_news(exchange, UP)
     public, secret = json.loads(keys)
     for number, line in enumerate(sys.stdin, 1):

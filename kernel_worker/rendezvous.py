@@ -165,6 +165,11 @@ def socket_path(directory: Path) -> Path:
     return short / "broker.sock"
 
 
+def bulk_path(address: str) -> Path:
+    """Return where the broker of a local address takes large values of hosts that came by ssh."""
+    return Path(address.removeprefix("ipc://")).with_name("bulk.sock")
+
+
 def kernel_path(connection_file: str, worker: str) -> Path:
     """Return where the connection file of a worker is that is a Jupyter kernel too.
 

@@ -3,8 +3,9 @@
 Theory. `kernel_worker.wire.bulk` says what goes over it. Here are the sockets: one thread seals and
 sends, one receives, opens and writes where it belongs; both wait in the system's calls, and hold
 the interpreter for no longer than a chunk takes. What has happened they tell the loop by a
-descriptor. Only the broker listens; a connection that does not prove in time that it knows a
-link's secret is closed, and there are few that have yet to.
+descriptor. Only the broker listens: at a port, and at a socket of its own machine, which is where
+ssh leads. A connection that does not prove in time that it knows a link's secret is closed, and
+there are few that have yet to.
 
 Guarantees: no message waits for a chunk: what is small goes by CURVE. A chunk is taken from a blob
 when the connection takes it, so a slow one costs no memory. A connection that is cut is dialled
@@ -28,6 +29,7 @@ from kernel_worker.wire import bulk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from kernel_worker.wire.bulk import Frame
 
@@ -39,6 +41,10 @@ _FIRST_PAUSE_SECONDS: Final = 0.1
 _MOST_PAUSE_SECONDS: Final = 5.0
 _MEMORY_PART: Final = 2
 """What comes takes no more than this part of the machine's memory."""
+_UNREACHED: Final = (
+    "large values go slowly: %s, where they belong, cannot be reached (%s); have firewalls let it "
+    "through"
+)
 _log = logging.getLogger(__name__)
 
 UP, DOWN = "up", "down"
@@ -336,6 +342,8 @@ def _filled(wire: socket.socket, room: memoryview) -> memoryview:
 def _prepare(wire: socket.socket) -> None:
     """Have the system find out when the other machine is gone; wait a while for who is to prove."""
     wire.settimeout(HANDSHAKE_SECONDS)
+    if wire.family == socket.AF_UNIX:
+        return  # ssh finds out
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, DEAD_SECONDS // 2)
@@ -353,28 +361,32 @@ def place_of(address: str) -> tuple[str, int]:
 class Listener:
     """Where links dial for their bulk connections: there once the first one is."""
 
-    def __init__(self, door: str) -> None:
+    def __init__(self, door: str, path: Path) -> None:
         """Listen beside the door: at the next port where that is free, else at any.
 
         Args:
-            door: the address that CURVE has.
+            door: the address that CURVE has; where it is no port, this has none either.
+            path: of the socket for those who come from this machine.
 
         Raises:
-            OSError: there is no port at all.
+            OSError: there is no port at all, or no such socket.
         """
-        host, port = place_of(door)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            place = (host, port + 1)
-            self._wire = socket.create_server(place, family=family)
-        except (OSError, OverflowError):
-            place = (host, 0)
-            self._wire = socket.create_server(place, family=family)
-        self.port: int = self._wire.getsockname()[1]
+        self._path = path
         self._exchanges: dict[bytes, Exchange] = {}
         self._unproved = threading.BoundedSemaphore(MOST_UNPROVED)
-        _log.info("large values of hosts go by port %d", self.port)
-        threading.Thread(target=self._accept, name="bulk: listens", daemon=True).start()
+        path.unlink(missing_ok=True)
+        self._wires = [socket.socket(socket.AF_UNIX)]
+        self._wires[0].bind(str(path))
+        self._wires[0].listen()
+        self.port = 0
+        if door.startswith("tcp:"):
+            self._wires.append(_port_beside(door))
+            self.port = self._wires[1].getsockname()[1]
+            _log.info("large values of hosts go by port %d", self.port)
+        for wire in self._wires:
+            threading.Thread(
+                target=self._accept, args=(wire,), name="bulk: listens", daemon=True
+            ).start()
 
     def add(self, exchange: Exchange) -> None:
         """Let in who knows the secret of `exchange`."""
@@ -386,16 +398,19 @@ class Listener:
 
     def close(self) -> None:
         """Listen no more."""
-        with contextlib.suppress(OSError):
-            self._wire.shutdown(socket.SHUT_RDWR)
-        self._wire.close()
+        for wire in self._wires:
+            with contextlib.suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
+            wire.close()
+        self._path.unlink(missing_ok=True)
 
-    def _accept(self) -> None:
+    def _accept(self, listens: socket.socket) -> None:
         while True:
             try:
-                wire, (address, *_) = self._wire.accept()
+                wire, place = listens.accept()
+                address = place[0] if place else "this machine, perhaps by ssh,"
             except OSError:
-                if self._wire.fileno() < 0:
+                if listens.fileno() < 0:
                     return
                 threading.Event().wait(_FIRST_PAUSE_SECONDS)  # no descriptor is left, for example
                 continue
@@ -435,13 +450,42 @@ class Listener:
         return exchange, theirs + ours
 
 
+def _port_beside(door: str) -> socket.socket:
+    host, port = place_of(door)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        place = (host, port + 1)
+        return socket.create_server(place, family=family)
+    except (OSError, OverflowError):
+        place = (host, 0)
+        return socket.create_server(place, family=family)
+
+
+def _dialled(place: tuple[str, int] | str) -> socket.socket:
+    if not isinstance(place, str):
+        return socket.create_connection(place, HANDSHAKE_SECONDS)
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.connect(place)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 class Dialler:
     """Dials, again and again, for one exchange."""
 
-    def __init__(self, exchange: Exchange, host: str, port: int) -> None:
-        """Begin to."""
+    def __init__(self, exchange: Exchange, place: tuple[str, int] | str) -> None:
+        """Begin to.
+
+        Args:
+            exchange: whose connections they are.
+            place: host and port, or the path of a socket.
+        """
         self._exchange = exchange
-        self._place = (host, port)
+        self._place = place
+        self._is_noted = False
         threading.Thread(target=self._run, name="bulk: receives", daemon=True).start()
 
     def _run(self) -> None:
@@ -450,22 +494,26 @@ class Dialler:
         while not self._exchange.is_closed:
             is_there = False
             try:
-                with socket.create_connection(self._place, HANDSHAKE_SECONDS) as wire:
+                with _dialled(self._place) as wire:
                     nonces = self._greet(wire)
                     is_there, is_told = True, False
-                    self._exchange.run(wire, nonces, is_dialler=True)
+                    self._exchange.run(wire, nonces, self._note_way, is_dialler=True)
             except (OSError, ProtocolError) as error:
                 if not is_there and not is_told:
                     is_told = True
-                    _log.warning(
-                        "large values go slowly: port %d of %s, where they belong, cannot be "
-                        "reached (%s); have firewalls let it through",
-                        self._place[1],
-                        self._place[0],
-                        error,
-                    )
+                    _log.warning(_UNREACHED, self._named(), error)
             pause = _FIRST_PAUSE_SECONDS if is_there else min(2 * pause, _MOST_PAUSE_SECONDS)
             self._exchange.pause(pause)
+
+    def _note_way(self) -> None:
+        if not self._is_noted:
+            self._is_noted = True
+            _log.info("large values go by %s", self._named())
+
+    def _named(self) -> str:
+        if isinstance(self._place, str):
+            return "the broker's socket for them"
+        return f"port {self._place[1]} of {self._place[0]}"
 
     def _greet(self, wire: socket.socket) -> bytes:
         _prepare(wire)

@@ -128,7 +128,8 @@ class Doors(Sockets):
         self._stop = broker.stop
         self._timers, self._now = broker.timers, broker.now
         self._links = Links(broker, settings, on_unreachable, self.forget)
-        self._freights = Freights(broker.watches, self._timers, self._now)
+        path = rendezvous.bulk_path(broker.connection.address)
+        self._freights = Freights(path, broker.watches, self._timers, self._now)
         self._far: dict[bytes, _Far] = {}
         self._peers: dict[bytes, bytes] = {}
         """By connection."""

@@ -27,6 +27,7 @@ from kernel_worker.wire import bulk, messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
+    from pathlib import Path
 
     from kernel_worker.broker.watches import Timers, Watches
 
@@ -316,14 +317,18 @@ def _marked(message: Sequence[Frame]) -> list[Frame]:
 class Freights:
     """What goes by the links of one broker, and the one place where their outposts dial for it."""
 
-    def __init__(self, watches: Watches, timers: Timers, now: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, watches: Watches, timers: Timers, now: Callable[[], float]
+    ) -> None:
         """Listen nowhere yet.
 
         Args:
+            path: where a socket may be, for who comes by ssh.
             watches: of the loop.
             timers: of the loop.
             now: tells the time, by the clock of these.
         """
+        self._path = path
         self._watches, self._timers, self._now = watches, timers, now
         self._listener: Listener | None = None
         self._exchanges: dict[Freight, Exchange] = {}
@@ -335,9 +340,9 @@ class Freights:
             door: the address of CURVE: what is beside it is listened at from now on.
             forward: sends a message by the link.
         """
-        if self._listener is None and door.startswith("tcp:"):  # beside a socket there is no port
+        if self._listener is None:
             try:
-                self._listener = Listener(door)
+                self._listener = Listener(door, self._path)
             except OSError as error:
                 _log.error("large values of hosts go slowly, no port can be had: %s", error)
         exchange = Exchange(os.urandom(bulk.ID_BYTES), os.urandom(bulk.SECRET_BYTES))

@@ -414,8 +414,11 @@ class Outpost:
         forward, now = self._far.send, time.monotonic
         self._freight = Freight(exchange, forward, self._watches, self._timers, now)
         self._way = way.session
-        if way.port and self._invitation.address.startswith("tcp:"):  # by ssh there is one way
-            Dialler(exchange, place_of(self._invitation.address)[0], way.port)
+        address = self._invitation.address
+        if address.startswith("ipc:"):  # ssh leads there whatever is dialled for
+            Dialler(exchange, address.removeprefix("ipc://"))
+        elif way.port:
+            Dialler(exchange, (place_of(address)[0], way.port))
 
     def _say_nobody_is_there(self) -> None:
         _log.warning(

@@ -47,11 +47,12 @@ MOST_BLOBS: Final = 16_384
 TAG_BYTES: Final = 16
 SLACK_BYTES: Final = 15
 """So much more room than it needs is asked for by what opens a body; nothing is written there."""
-_MAGIC: Final = b"nbx-bulk-1"
+MAGIC: Final = b"nbx-bulk-1"
+"""What whoever dials says first; nothing that ZeroMQ says begins so."""
 _HEAD: Final = struct.Struct("<IBQQ")
 HEAD_BYTES: Final = _HEAD.size
 _ENTRY: Final = struct.Struct("<QQ")
-GREETING_BYTES: Final = len(_MAGIC) + ID_BYTES + NONCE_BYTES
+GREETING_BYTES: Final = len(MAGIC) + ID_BYTES + NONCE_BYTES
 
 HAVE: Final = 0
 """The first record of each end: the blobs of which it has something, and how much."""
@@ -96,7 +97,7 @@ def manifest(frame: Frame) -> Manifest:
 
 def greeting(session: bytes, nonce: bytes) -> bytes:
     """Return what whoever dials says first."""
-    return _MAGIC + session + nonce
+    return MAGIC + session + nonce
 
 
 def greeted(said: bytes) -> tuple[bytes, bytes]:
@@ -105,10 +106,10 @@ def greeted(said: bytes) -> tuple[bytes, bytes]:
     Raises:
         ProtocolError: that is no greeting.
     """
-    if len(said) != GREETING_BYTES or not said.startswith(_MAGIC):
+    if len(said) != GREETING_BYTES or not said.startswith(MAGIC):
         message = "what it says is no greeting"
         raise ProtocolError(message)
-    return said[len(_MAGIC) : -NONCE_BYTES], said[-NONCE_BYTES:]
+    return said[len(MAGIC) : -NONCE_BYTES], said[-NONCE_BYTES:]
 
 
 class Head(NamedTuple):

@@ -92,7 +92,11 @@ def _serve(asked: Request) -> None:
     with contextlib.ExitStack() as stack:
         server, payload = keys.admit(asked.name, asked.public, asked.role)
         stack.callback(_withdraw, keys, asked.name)
-        way = passing.Passing(asked.socket, lambda: passing.dial(running.door))
+
+        def place(is_bulk: bool) -> str:  # noqa: FBT001  as it is asked
+            return f"ipc://{rendezvous.bulk_path(running.address)}" if is_bulk else running.door
+
+        way = passing.Passing(asked.socket, place)
         stack.callback(way.close)
         _say(Answer(server=server, payload=payload, python=platform.python_version()))
         while _broker_ended(running):

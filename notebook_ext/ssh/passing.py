@@ -1,4 +1,8 @@
-"""Connections to a socket that are passed on to another one, as they come."""
+"""Connections to a socket that are passed on to another one, as they come.
+
+Two kinds come by the one socket that ssh forwards: of ZeroMQ, and of large values, which say so
+first (`kernel_worker.wire.bulk`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kernel_worker.wire import bulk
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,18 +24,19 @@ _READ_BYTES: Final = 256 * 1024
 class Passing:
     """A socket of this user alone, and two threads for each connection to it."""
 
-    def __init__(self, path: str, dial: Callable[[], socket.socket]) -> None:
+    def __init__(self, path: str, place: Callable[[bool], str]) -> None:
         """Listen.
 
         Args:
             path: of the socket, which is not there yet.
-            dial: returns the other end of a connection; OSError: nobody is there now.
+            place: returns the address of where a connection leads; it is told whether that is
+                one of large values.
 
         Raises:
             OSError: there can be no such socket.
         """
         self._path = path
-        self._dial = dial
+        self._place = place
         self._listener = socket.socket(socket.AF_UNIX)
         before = os.umask(0o177)
         try:
@@ -48,13 +55,17 @@ class Passing:
         with contextlib.suppress(OSError):  # it is closed
             while True:
                 near, _ = self._listener.accept()
-                try:
-                    far = self._dial()
-                except OSError:
-                    near.close()
-                    continue
-                for ends in ((near, far), (far, near)):
-                    threading.Thread(target=_pass_on, args=ends, daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(near,), daemon=True).start()
+
+    def _pass_on(self, near: socket.socket) -> None:
+        try:
+            first = near.recv(1, socket.MSG_PEEK)
+            far = dial(self._place(first == bulk.MAGIC[:1]))
+        except OSError:  # nobody is there now
+            near.close()
+            return
+        threading.Thread(target=_pass_on, args=(far, near), daemon=True).start()
+        _pass_on(near, far)
 
 
 def dial(address: str) -> socket.socket:

@@ -23,6 +23,7 @@ import pytest
 
 from kernel_worker import rendezvous, settings
 from kernel_worker.keys import Keys
+from kernel_worker.wire import bulk
 from tests import leftovers
 from tests.acceptance.places import Place
 from tests.acceptance.test_elsewhere import COMMAND, Laptop, free_port
@@ -157,6 +158,20 @@ def slowly(x):
     return x
 """
 
+LARGE_BYTES = 8_000_000
+LARGE = f"""
+import os
+import notebook_ext as nb
+app = nb.App()
+
+@app.function(gpu=1)
+def turned(data):
+    return data[::-1]
+
+data = os.urandom({LARGE_BYTES})
+print(turned.remote(data) == data[::-1])
+"""
+
 WAYS = [
     "stand-in",
     pytest.param("sshd", marks=pytest.mark.skipif(SSHD is None, reason="no sshd is installed")),
@@ -240,6 +255,22 @@ def test_a_machine_joins_by_ssh_and_takes_the_way_along_when_it_is_killed(
             return done.stdout
 
         wait_until(lambda: "ho-box-" in status(), 30, what="it has joined")
+        way = "large values go by the broker's socket"
+        wait_until(lambda: way in (tmp_path / "log").read_text(), what=way)
+        there = subprocess.run(
+            [sys.executable, "-c", LARGE],
+            env=os.environ | machine.place.variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert there.stdout == "True\n", there.stderr
+        by_bulk, by_zmq = (
+            sum(int(each.read_text()) for each in tmp_path.glob(f"passed-{first}-*"))
+            for first in (bulk.MAGIC[0], 0xFF)
+        )
+        assert by_bulk > 2 * LARGE_BYTES, "there and back"
+        assert 0 < by_zmq < LARGE_BYTES
         host.kill()
         host.wait()
     wait_until(lambda: not machine.keys(), what="its key is listed no more")

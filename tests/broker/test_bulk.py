@@ -7,6 +7,7 @@ import os
 import select
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +32,7 @@ class Ends:
         self.dials(port)
 
     def dials(self, port: int) -> None:
-        Dialler(self.far, "127.0.0.1", port)
+        Dialler(self.far, ("127.0.0.1", port))
 
     def hears(self, exchange: Exchange, news: News) -> None:
         """Wait for news, and what came before it."""
@@ -47,8 +48,8 @@ class Ends:
 
 
 @pytest.fixture
-def listener() -> Iterator[Listener]:
-    made = Listener("tcp://127.0.0.1:0")
+def listener(tmp_path: Path) -> Iterator[Listener]:
+    made = Listener("tcp://127.0.0.1:0", tmp_path / "bulk.sock")
     yield made
     made.close()
 
@@ -192,22 +193,49 @@ def test_a_port_that_cannot_be_reached_is_told_once(
     port = listener.port
     listener.close()
     exchange = Exchange(SESSION, SECRET)
-    Dialler(exchange, "127.0.0.1", port)
+    Dialler(exchange, ("127.0.0.1", port))
     wait_until(lambda: "have firewalls let it through" in caplog.text, what="it is told")
     exchange.close()
     assert exchange.is_closed
     assert caplog.text.count("firewalls") == 1
 
 
-def test_the_port_is_the_next_one_where_that_is_free(listener: Listener) -> None:
-    other = Listener(f"tcp://127.0.0.1:{listener.port - 1}")
+def test_who_comes_from_this_machine_comes_by_a_socket(tmp_path: Path) -> None:
+    path = tmp_path / "bulk.sock"
+    path.touch()  # of a broker that was killed
+    made = Listener("ipc:///nowhere/door.sock", path)
+    assert made.port == 0
+    near, far = Exchange(SESSION, SECRET), Exchange(SESSION, SECRET)
+    made.add(near)
+    Dialler(far, str(path))
+    for each in (near, far):
+        wait_until(lambda: UP in each.news(), what="it is up")  # noqa: B023
+    far.send(1, BIG)
+    wait_until(lambda: 1 in far.news(), what="it is there")
+    assert near.received(1) == BIG
+    for end in (near, far, made):
+        end.close()
+    assert not path.exists()
+
+
+def test_a_socket_that_is_not_there_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = Exchange(SESSION, SECRET)
+    Dialler(exchange, str(tmp_path / "bulk.sock"))
+    wait_until(lambda: "the broker's socket for them" in caplog.text, what="it is told")
+    exchange.close()
+
+
+def test_the_port_is_the_next_one_where_that_is_free(listener: Listener, tmp_path: Path) -> None:
+    other = Listener(f"tcp://127.0.0.1:{listener.port - 1}", tmp_path / "other.sock")
     other.close()
     assert other.port != listener.port
 
     def is_next() -> bool:
         with socket.create_server(("127.0.0.1", 0)) as door:
             port: int = door.getsockname()[1]
-            made = Listener(f"tcp://127.0.0.1:{port}")
+            made = Listener(f"tcp://127.0.0.1:{port}", tmp_path / "next.sock")
             made.close()
             return made.port == port + 1
 

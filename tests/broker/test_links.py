@@ -162,7 +162,7 @@ def test_a_revoked_host_is_cut_off_from_bulk_too(
     assert repr(way) == f"BulkWay({way.port}, …)"
     assert way.__rich_repr__() == [("port", way.port)]
     exchange = Exchange(way.session, way.secret)
-    Dialler(exchange, "127.0.0.1", way.port)
+    Dialler(exchange, ("127.0.0.1", way.port))
     wait_until(lambda: UP in exchange.news(), what="it is let in")
     keys, client = Keys(journal_path(broker.settings).parent), Client(broker)
     keys.revoke("box")
