@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ DEVICE = re.compile(r"(\d+)(?::([A-Za-z0-9][A-Za-z0-9-]*))?")
 _ADDRESS = re.compile(r"tcp://(\*|[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 DEFAULT_PORT = 9465
 _MOST_PORTS = 65_535
+SHARED = (Path("/run/lock"), Path("/dev/shm"))  # noqa: S108  see `host.devices`
+"""Directories in which every user of a machine may have files, the better one first."""
 _CHOICES = {"progress": ("auto", "widget", "text", "off"), "log_format": ("text", "json")}
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -63,6 +66,8 @@ class Settings:
 
     By index; one that is believed to be there, and not looked for, as text: `"0:H200"`.
     """
+    device_locks: Path = SHARED[0]
+    """Where all brokers of this machine see which devices others use: a directory of its users."""
     client_grace_seconds: float = 600.0
     """How long a silent client's attached calls are kept."""
     broker_grace_seconds: float = 30.0
@@ -156,7 +161,17 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Path]:
             else Path(f"/tmp/notebook-ext-{os.getuid()}")  # noqa: S108  0700, checked at use
         ),
         "data_dir": (Path(state) if state else home / ".local" / "state") / "notebook-ext",
+        "device_locks": next(filter(_is_for_all, SHARED), SHARED[-1]),
     }
+
+
+def _is_for_all(directory: Path) -> bool:
+    """Whether everybody may make files there; the same for everybody who asks."""
+    try:
+        mode = directory.stat().st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_IWOTH and mode & stat.S_ISVTX)
 
 
 # ---- the three sources ----------------------------------------------------------------------
@@ -348,6 +363,7 @@ _CHECKS: dict[str, Callable[[str, object, str], object]] = {
     "connect_timeout_seconds": _seconds,
     "max_workers": _count,
     "gpus": _devices,
+    "device_locks": _directory,
     "client_grace_seconds": _seconds,
     "broker_grace_seconds": _seconds,
     "host_lease_seconds": _some_seconds,

@@ -26,6 +26,7 @@ from kernel_worker import rendezvous
 from kernel_worker.errors import ConnectionError  # noqa: A004  ours
 from kernel_worker.model import FunctionKey, app_of, is_deployed
 from notebook_ext import inquiry
+from notebook_ext.widgets.device_use import of_host
 from notebook_ext.widgets.line import BAR_CELLS, bar
 from notebook_ext.widgets.pace import format_rate, format_seconds
 from notebook_ext.widgets.status import NO_BROKER, next_moment
@@ -176,7 +177,6 @@ def _hosts(status: Status, cells: int) -> Table:
     table = _table("Hosts", *names)
     for host in status.hosts:
         resources = host.resources
-        devices = Counter(device.kind for device in resources.devices)
         table.add_row(
             f"{host.host} ({host.state})" if host.state else host.host,
             f"{resources.cpu:g}",
@@ -184,7 +184,7 @@ def _hosts(status: Status, cells: int) -> Table:
             *_bar(host.cpu_used, resources.cpu, cells),
             f"{resources.memory_mib / 1024:.1f} GiB",
             _resident(status, host),
-            ", ".join(f"{count} {kind}" for kind, count in devices.items()) or "-",
+            of_host(host) or "-",
         )
     return table
 

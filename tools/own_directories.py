@@ -23,6 +23,7 @@ def variables(base: Path) -> dict[str, str]:
     return {
         "NOTEBOOK_EXT_RUNTIME_DIR": f"{base}/r",
         "NOTEBOOK_EXT_DATA_DIR": f"{base}/d",
+        "NOTEBOOK_EXT_DEVICE_LOCKS": f"{base}/locks",
         "IPYTHONDIR": f"{base}/ipython",
         "JUPYTER_CONFIG_DIR": f"{jupyter}/config",
         "JUPYTER_DATA_DIR": f"{jupyter}/data",

@@ -217,7 +217,7 @@ class Answers:
         peer = self._broker.peers.hosts.get(view.host)
         machine, pid = (peer.machine, peer.pid) if peer is not None else ("", 0)
         return messages.HostStatus(
-            view.host, machine, pid, view.resources, view.cpu_used, view.state
+            view.host, machine, pid, view.resources, view.cpu_used, view.state, view.held
         )
 
 

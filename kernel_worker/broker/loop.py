@@ -445,7 +445,7 @@ class Broker:
             case events.WorkerDelayed(worker=worker):
                 self.handle(translated)
                 self._building(worker, frames)
-            case events.WorkerStartFailed():
+            case events.WorkerStartFailed() | events.DevicesHeld():
                 self.handle(translated, frames)
                 self._forget_worker(translated)
             case _:
@@ -501,7 +501,9 @@ class Broker:
         self.handle(event)
         self._forget_worker(event)
 
-    def _forget_worker(self, event: events.WorkerExited | events.WorkerStartFailed) -> None:
+    def _forget_worker(
+        self, event: events.WorkerExited | events.WorkerStartFailed | events.DevicesHeld
+    ) -> None:
         worker = self.peers.workers.get(event.worker)
         # One whose start failed when it held a lease already is forgotten when it has exited.
         if worker is not None and not self.scheduler.knows_worker(worker.id):

@@ -172,6 +172,8 @@ class Translator:
             ProtocolError: It is no message for a host agent to send.
         """
         match message:
+            case messages.DevicesHeld(devices=devices, worker=worker):
+                return events.DevicesHeld(host.id, devices, worker)
             case messages.WorkerStarted(worker=worker, pid=pid, start=start):
                 event: events.Event = events.WorkerStarted(worker, pid, start)
             case messages.StartDelayed(worker=worker):

@@ -88,6 +88,15 @@ class HostDraining(_Event):
     host: HostId
 
 
+class DevicesHeld(_Event):
+    """All devices of a host that other brokers of its machine use, as far as is known."""
+
+    host: HostId
+    devices: tuple[int, ...]
+    worker: WorkerId = WorkerId("")
+    """One that was not started because of that."""
+
+
 class HostsOffered(_Event):
     """A provider could bring hosts such as these."""
 
@@ -356,6 +365,7 @@ Event = (
     | WorkerDelayed
     | WorkerReady
     | WorkerStartFailed
+    | DevicesHeld
     | WorkerExited
     | WorkerBlocked
     | WorkerResumed

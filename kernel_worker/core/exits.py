@@ -76,6 +76,17 @@ def worker_start_failed(state: State, event: events.WorkerStartFailed) -> None:
     end_pool_waiting(state, pool, message, has_payload=True)
 
 
+def devices_held(state: State, event: events.DevicesHeld) -> None:
+    """Note which devices cannot be had for now; the worker that is not started is no failure."""
+    host = state.hosts.get(event.host)
+    if host is None:
+        return
+    host.held = frozenset(event.devices)
+    worker = state.workers.get(event.worker)
+    if worker is not None and worker.host is host and not worker.leases:
+        state.remove_worker(worker)
+
+
 def worker_exited(state: State, event: events.WorkerExited) -> None:
     """Deal with everything that a worker held, now that it is reaped."""
     worker = state.workers.get(event.worker)

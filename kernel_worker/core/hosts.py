@@ -35,6 +35,8 @@ class Host:
     """Nothing was heard of it for longer than its lease."""
     is_draining: bool = False
     """It is about to leave: what runs there may end."""
+    held: frozenset[int] = frozenset()
+    """Devices that other brokers of its machine use: for now they are not to be had."""
 
     @property
     def state(self) -> str:
@@ -65,22 +67,37 @@ class Host:
 
     def could_ever_fit(self, wanted: Resources) -> bool:
         """Whether a worker fits an empty host."""
-        return self.resources.cpu + EPSILON >= wanted.cpu and self.place(wanted, ()) is not None
+        return self.resources.cpu + EPSILON >= wanted.cpu and self.could_fit(wanted, ())
+
+    def could_fit(self, wanted: Resources, holders: Iterable[Worker]) -> bool:
+        """Whether a worker fits beside `holders` once nobody else has a device."""
+        return self._place(wanted, holders, frozenset()) is not None
 
     def place(self, wanted: Resources, holders: Iterable[Worker]) -> tuple[int, ...] | None:
         """Return the devices for a new worker beside `holders`, or None if it does not fit."""
-        held = list(holders)
-        memory = sum(w.pool.spec.resources.memory_mib for w in held) + wanted.memory_mib
+        return self._place(wanted, holders, self.held)
+
+    def _place(
+        self, wanted: Resources, holders: Iterable[Worker], held: frozenset[int]
+    ) -> tuple[int, ...] | None:
+        beside = list(holders)
+        memory = sum(w.pool.spec.resources.memory_mib for w in beside) + wanted.memory_mib
         if wanted.memory_mib and memory > self.resources.memory_mib:
             return None
-        return self._devices_for(wanted, held)
+        return self._devices_for(wanted, beside, held)
 
-    def _devices_for(self, wanted: Resources, holders: list[Worker]) -> tuple[int, ...] | None:
+    def _devices_for(
+        self, wanted: Resources, holders: list[Worker], held: frozenset[int]
+    ) -> tuple[int, ...] | None:
         if wanted.gpu <= 0:
             return ()
         used = self._device_use(holders)
         kind = wanted.gpu_kind.lower()
-        fitting = [d.index for d in self.resources.devices if kind in d.kind.lower()]
+        fitting = [
+            device.index
+            for device in self.resources.devices
+            if kind in device.kind.lower() and device.index not in held
+        ]
         if wanted.gpu >= 1:
             count = math.ceil(wanted.gpu - EPSILON)
             free = [index for index in fitting if used.get(index, 0.0) <= EPSILON]

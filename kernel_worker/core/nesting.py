@@ -85,7 +85,7 @@ def impossible_chain(state: State, pool: Pool, parent: ParentInput | None) -> st
         return ""  # where one of its inputs waits, another one may run
     for host in state.hosts_for(pool):
         holders = [worker for worker in ancestors if worker.host is host]
-        if host.place(wanted, holders) is not None:
+        if host.could_fit(wanted, holders):
             return ""
     chain = " -> ".join([w.pool.spec.name for w in reversed(ancestors)] + [pool.spec.name])
     what = f"{wanted.gpu:g} GPU" if wanted.gpu else f"{wanted.memory_mib} MiB of memory"

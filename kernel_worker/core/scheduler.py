@@ -244,6 +244,9 @@ class Scheduler:
             case events.WorkerStartFailed():
                 exits.worker_start_failed(state, event)
                 scaling.resources_freed(state)
+            case events.DevicesHeld():
+                exits.devices_held(state, event)
+                scaling.resources_freed(state)
             case events.WorkerExited():
                 exits.worker_exited(state, event)
                 scaling.resources_freed(state)

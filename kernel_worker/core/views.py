@@ -12,6 +12,7 @@ from kernel_worker.model import app_of
 
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Call
+    from kernel_worker.core.hosts import Host
     from kernel_worker.core.pools import Pool, Worker
     from kernel_worker.core.state import State
     from kernel_worker.model import (
@@ -86,6 +87,8 @@ class HostView:
     cpu_used: float
     state: str = ""
     """`silent`, `draining`, or empty."""
+    held: tuple[int, ...] = ()
+    """Devices that other brokers of its machine use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ def status(state: State) -> StatusView:
     """Return everything that there is."""
     return StatusView(
         clients=len(state.clients - state.nested_clients),
-        hosts=[HostView(h.id, h.resources, h.cpu_used, h.state) for h in state.hosts.values()],
+        hosts=[_host_view(host) for host in state.hosts.values()],
         pools=[_pool_view(state, pool) for pool in state.pools.values()],
         workers=[_worker_view(worker) for worker in state.workers.values()],
         calls=[call_view(call) for call in state.calls.values()],
@@ -246,8 +249,11 @@ def _why_no_worker(state: State, pool: Pool) -> str:
         held = worker.pool.spec.resources
         if worker.devices if wanted.gpu else held.memory_mib:
             holders[worker.pool.spec.name] = holders.get(worker.pool.spec.name, 0) + 1
-    listed = ", ".join(f"pool {name} has {count}" for name, count in sorted(holders.items()))
-    return f"no free {what}: {listed}" if listed else f"no free {what}"
+    listed = [f"pool {name} has {count}" for name, count in sorted(holders.items())]
+    if wanted.gpu:
+        others = sum(len(host.held) for host in hosts)
+        listed += [f"other brokers of the same machine have {others}"] if others else []
+    return f"no free {what}: {', '.join(listed)}" if listed else f"no free {what}"
 
 
 def _who_runs(state: State) -> str:
@@ -264,6 +270,10 @@ def _who_runs(state: State) -> str:
 
 def _running_inputs(pool: Pool) -> int:
     return sum(call.running for call in pool.calls.values())
+
+
+def _host_view(host: Host) -> HostView:
+    return HostView(host.id, host.resources, host.cpu_used, host.state, tuple(sorted(host.held)))
 
 
 def _worker_view(worker: Worker) -> WorkerView:

@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         machine_id(),
         grace_seconds,
         partial(images.folder_of, configured),
+        configured.device_locks,
     )
     agent.is_far = options.far
     if configured.check_packages:

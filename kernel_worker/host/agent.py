@@ -10,12 +10,12 @@ Time limits are exact without a wake-up per input: the progress page says when t
 was started, so the next moment at which a worker can be over its limit is known; an idle worker is
 looked at once per limit. Memory is looked at (`memory`) only of workers that have a limit.
 
-Guarantees: each `StartWorker` is answered by `WorkerStarted` or `StartFailed`, each `WorkerStarted`
-is followed by one `WorkerExited`; when the agent is told to end, every process below it is killed
-and reaped; when it is itself killed, the kernel kills them (`worker.lifeline`). When the broker
-dies, workers live on until the next one is there, which is told of them (`survival`), but no longer
-than `broker_grace_seconds`; an agent that has no worker ends at once, unless it starts the next one
-itself (`succession`).
+Guarantees: each `StartWorker` is answered by `WorkerStarted`, `StartFailed` or `DevicesHeld`, each
+`WorkerStarted` is followed by one `WorkerExited`; when the agent is told to end, every process
+below it is killed and reaped; when it is itself killed, the kernel kills them (`worker.lifeline`).
+When the broker dies, workers live on until the next one is there, which is told of them
+(`survival`), but no longer than `broker_grace_seconds`; an agent that has no worker ends at once,
+unless it starts the next one itself (`succession`).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from kernel_worker.errors import (
 from kernel_worker.host import log, memory, orphans, survival, workers
 from kernel_worker.host.connection import Connection
 from kernel_worker.host.contents import Contents
+from kernel_worker.host.devices import LOOK_SECONDS, Devices
 from kernel_worker.host.images import Build, Images, own_where_missing
 from kernel_worker.host.succession import Succession
 from kernel_worker.host.templates import Failed, State, Template, Templates
@@ -89,10 +90,11 @@ class Agent:
         machine: str,
         grace_seconds: float,
         find_images: Callable[[], Path],
+        device_locks: Path,
     ) -> None:
         """Serve the broker at `address`; `lifeline` is the pipe whose write end only we hold.
 
-        `find_images` returns where images lie.
+        `find_images` returns where images lie; `device_locks` is as of the settings.
         """
         self._host = host
         self._address = address
@@ -106,6 +108,8 @@ class Agent:
         self._timers = Timers()
         self._seals = Seals(connection_file)
         self._contents = Contents(self._seals)
+        self._devices = Devices(device_locks)
+        self._looks_at_devices = False
         self._workers: dict[WorkerId, Worker] = {}
         self._pids: dict[int, Worker | Template | Build] = {}
         self.is_far = False
@@ -276,7 +280,13 @@ class Agent:
         if why := self._contents.claim(spec):
             error = DeserializationError(f"{spec.name}: {why}")
             self._refuse(asked.worker, spec, Failed(str(error), _captured(error)))
-            return
+        elif self._devices.take(asked.devices):
+            self._plan(asked)
+        else:
+            self._tell_devices(asked.worker)
+
+    def _plan(self, asked: messages.StartWorker) -> None:
+        spec = asked.spec
         if self.is_far:
             opened = self._contents.opened
             theirs = opened[spec.environment]
@@ -286,6 +296,7 @@ class Agent:
         try:
             template = self._template_of(spec)
         except Error as error:  # there is no place for its image
+            self._devices.give_back(asked.devices)
             self._refuse(asked.worker, spec, Failed(str(error), _captured(error)))
             return
         self._workers[asked.worker] = worker = Worker(asked, template)
@@ -333,6 +344,7 @@ class Agent:
 
     def _fork(self, worker: Worker, template: Template, load: local.Load | None) -> None:
         objects: list[int] = []
+        locks = self._devices.files(worker.asked.devices)
         if load is not None:
             contents = self.templates.contents_of(load, worker.spec, self._contents.opened)
             objects = [local.anonymous_file(content, "object") for content in contents]
@@ -348,10 +360,11 @@ class Agent:
                 worker.asked.devices,
                 load,
                 self._contents.came_sealed(worker.spec),
+                len(locks),
             )
 
         try:
-            files = worker.files() + objects
+            files = worker.files() + locks + objects
             started, lost = partial(self._started, worker), partial(self._lost, worker)
             self.templates.fork(template, message, files, started, lost)
         except ConnectionError:
@@ -422,11 +435,28 @@ class Agent:
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.id, None)
+        self._devices.give_back(worker.asked.devices)
         worker.template.users -= 1
         worker.close()
         self.templates.trim()
         if worker.spec.pool not in self._specs:
             self._drop_objects()
+
+    # ---- devices ----------------------------------------------------------------------------
+
+    def _tell_devices(self, worker: WorkerId) -> None:
+        """Say what others have, because of which `worker` is not started, and look at it anew."""
+        self._tell(messages.DevicesHeld(tuple(sorted(self._devices.held)), worker))
+        if not self._looks_at_devices:
+            self._looks_at_devices = True
+            self._timers.at(time.monotonic() + LOOK_SECONDS, self._look_at_devices)
+
+    def _look_at_devices(self) -> None:
+        if self._devices.look():
+            self._tell(messages.DevicesHeld(tuple(sorted(self._devices.held))))
+        self._looks_at_devices = bool(self._devices.held)
+        if self._looks_at_devices:
+            self._timers.at(time.monotonic() + LOOK_SECONDS, self._look_at_devices)
 
     # ---- stopping ---------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class ForkWorker(_Local, tag="fork_worker"):
     """Fork a worker.
 
     Files: the progress page, the read and write ends of its stdout pipe, those of its stderr pipe,
-    its control socket; then what `load` says.
+    its control socket; `locks` files that it has as long as it lives; then what `load` says.
     """
 
     request: int
@@ -78,6 +78,8 @@ class ForkWorker(_Local, tag="fork_worker"):
     """The worker loads the function itself; None: its template did."""
     seals: bool = False
     """Its function came sealed: so goes what is said of it."""
+    locks: int = 0
+    """How many of the files lock its devices."""
 
 
 class Forked(_Local, tag="forked"):

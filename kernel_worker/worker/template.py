@@ -162,7 +162,7 @@ class Template:
         run(template)
 
     def _be_worker(self, message: local.ForkWorker, files: list[int]) -> NoReturn:
-        own, rest = main.Files(*files[:6]), files[6:]
+        own, rest = main.Files(*files[:6]), files[6 + message.locks :]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
         def binding() -> Binding | Instance:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from kernel_worker.model import FunctionKey, app_of
+from notebook_ext.widgets.device_use import of_host
 from notebook_ext.widgets.status import matters
 
 if TYPE_CHECKING:
@@ -153,14 +154,13 @@ def _broker(status: Status) -> dict[str, Any]:
 
 
 def _host(host: HostStatus, workers: int) -> dict[str, Any]:
-    kinds = Counter(device.kind for device in host.resources.devices)
     return {
         "id": host.host,
         "state": host.state,
         "cores": host.resources.cpu,
         "used": host.cpu_used,
         "memory": f"{host.resources.memory_mib / 1024:.0f} GiB",
-        "devices": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        "devices": of_host(host),
         "workers": workers,
     }
 

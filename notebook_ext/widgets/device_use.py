@@ -7,6 +7,7 @@ those that were only declared, it is known which they are.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from kernel_worker import gpus, rendezvous
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from kernel_worker.wire.messages import HostStatus, WorkerStatus
 
 AGE_SECONDS: Final = 2.0
+
+
+def of_host(host: HostStatus) -> str:
+    """Return the devices of a host, and which of them other brokers use; empty where none are."""
+    kinds = Counter(device.kind for device in host.resources.devices)
+    text = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    held = ", ".join(map(str, host.held))
+    return f"{text} (other brokers use {held})" if held else text
 
 
 class DeviceUses:

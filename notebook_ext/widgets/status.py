@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import html
 import time
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from notebook_ext.widgets.device_use import DeviceUses
+from notebook_ext.widgets.device_use import DeviceUses, of_host
 from notebook_ext.widgets.pace import format_seconds
 
 if TYPE_CHECKING:
@@ -151,8 +150,7 @@ def matters(pool: PoolStatus) -> bool:
 
 def _host(host: HostStatus) -> tuple[str, ...]:
     resources = host.resources
-    kinds = Counter(device.kind for device in resources.devices)
-    devices = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    devices = of_host(host)
     gib = resources.memory_mib / 1024
     name = f"{host.host} ({host.state})" if host.state else host.host
     return (name, f"{resources.cpu:g}", f"{host.cpu_used:g}", f"{gib:.0f} GiB", devices or "-")

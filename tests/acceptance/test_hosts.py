@@ -81,6 +81,7 @@ class Box:
                 "HOME": str(self.home),
                 "NOTEBOOK_EXT_RUNTIME_DIR": str(self.runtime_dir),
                 "NOTEBOOK_EXT_DATA_DIR": str(self.home / "data"),
+                "NOTEBOOK_EXT_DEVICE_LOCKS": str(self.home / "locks"),
             }
             | dict(self._variables),
             stdout=self.log,

@@ -159,6 +159,7 @@ def sound(worker: str, pool: PoolId) -> list[Said]:
         (messages.Resumed(parent), []),
         (messages.Credit(call, 0, 1, 100), []),
         (messages.WorkerStarted(ta, 4711, "forked"), []),
+        (messages.DevicesHeld((0,), ta), []),
         (messages.StartDelayed(ta), [b"building\n"]),
         (messages.StartFailed(ta, "it would not"), [b"an exception"]),
         (messages.WorkerExited(ta, "killed by SIGKILL", lease, 0), []),

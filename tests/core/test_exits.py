@@ -221,6 +221,31 @@ def test_a_host_that_is_too_small_is_no_other_one() -> None:
     assert end.message == f"{NOWHERE}{HOST} has no x"
 
 
+def test_a_device_that_others_have_is_no_failure_and_is_waited_for() -> None:
+    simulation = Simulation(make_resources(2, gpus=1), start=1e9)
+    pool = simulation.define(make_spec(resources=Resources(gpu=1)))
+    floor = make_spec("kept", resources=Resources(gpu=1), settings=PoolSettings(min_containers=1))
+    call = simulation.submit(pool, 1)
+    for _ in range(5):
+        (worker,) = simulation.core.status().workers
+        simulation.feed(events.DevicesHeld(HOST, (0,), worker.worker))
+        status = simulation.core.status()
+        assert (status.workers, status.hosts[0].held) == ([], (0,))
+        reason = "no free GPU: other brokers of the same machine have 1"
+        assert status.pools[0].waiting_for == reason
+        assert simulation.outcomes(call) == {}
+        simulation.feed(events.DevicesHeld(HOST, ()))
+    (worker,) = simulation.core.status().workers
+    simulation.feed(events.DevicesHeld(HostId("ho-gone"), (0,), worker.worker))
+    assert simulation.core.status().workers, "its host has not said that"
+    simulation.feed(events.DevicesHeld(HOST, (0,), worker.worker))
+    simulation.feed(events.CallCancelled(CLIENT, call))
+    simulation.define(floor)
+    assert not simulation.core.status().workers
+    simulation.feed(events.DevicesHeld(HOST, ()))
+    assert simulation.core.status().workers, "a floor is kept as soon as it can be"
+
+
 def test_a_start_that_takes_too_long_is_killed() -> None:
     simulation = Simulation(start=1e9)
     pool = simulation.define(make_spec())

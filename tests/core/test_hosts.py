@@ -27,6 +27,17 @@ def test_whole_devices_are_exclusive_and_fractions_are_packed() -> None:
     assert host.device_use() == {1: 0.5}
 
 
+def test_what_others_of_the_machine_have_is_not_to_be_had_for_now() -> None:
+    host = Host(HostId("ho"), make_resources(gpus=2))
+    host.held = frozenset({0})
+    assert host.place(Resources(gpu=1), ()) == (1,)
+    assert host.place(Resources(gpu=0.5), ()) == (1,)
+    assert host.place(Resources(gpu=2), ()) is None
+    assert host.could_ever_fit(Resources(gpu=2))
+    assert host.could_fit(Resources(gpu=2), ())
+    assert not host.could_fit(Resources(gpu=2), [holding(host, Resources(gpu=1), (1,))])
+
+
 def test_memory_is_reserved_and_cpu_is_not() -> None:
     host = Host(HostId("ho"), make_resources(2, 1000))
     assert host.place(Resources(memory_mib=600), [holding(host, Resources(memory_mib=500))]) is None

@@ -329,6 +329,22 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(
         pick=picks,
+        host=st.integers(0, 1),
+        held=st.sets(st.integers(0, 1)),
+        refuses=st.booleans(),
+    )
+    def hear_of_devices(self, pick: int, host: int, held: set[int], refuses: bool) -> None:
+        worker = WorkerId("")
+        if self.starting and refuses:
+            worker = list(self.starting)[pick % len(self.starting)]
+            if self.host_of[worker] != HOSTS[host]:
+                worker = WorkerId("")
+            else:
+                self.gone(worker)
+        self.feed(events.DevicesHeld(HOSTS[host], tuple(held), worker))
+
+    @rule(
+        pick=picks,
         started=st.booleans(),
         timed_out=st.booleans(),
         over=st.sampled_from([0, 0, 512]),
@@ -662,6 +678,8 @@ class AnyHistory(RuleBasedStateMachine):
     def behave(self) -> None:
         self.now += 1.0
         self.feed(events.TimePassed())
+        for host in HOSTS:
+            self.feed(events.DevicesHeld(host, ()))
         for worker in list(self.leaving):
             self.end_worker(worker, started=True)
         for worker in list(self.starting):

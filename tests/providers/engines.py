@@ -60,7 +60,14 @@ def dask(home: Path) -> Iterator[Engine]:
         )
     ]
     worker = [BIN / "dask", "worker", address, "--nthreads", "2", "--no-dashboard", "--no-nanny"]
-    processes += [_start([*worker, "--resources", "GPU=1"], log, quiet) for _ in range(2)]
+    processes += [
+        _start(
+            [*worker, "--resources", "GPU=1"],
+            log,
+            quiet | {"NOTEBOOK_EXT_DEVICE_LOCKS": str(home / f"locks{count}")},
+        )
+        for count in range(2)
+    ]
     try:
         wait_until(lambda: _answers(port), 60, "the scheduler listens")
         wait_until(
@@ -116,7 +123,9 @@ def ray(home: Path) -> Iterator[Engine]:
             )
             if count < 3:  # one after the other: a node asks the head's
                 more = ["--address", f"127.0.0.1:{port}", "--num-cpus", "2", "--num-gpus", "1"]
-                processes.append(_start([*start, *more, *ports()], log, variables))
+                # Its devices are its own, though it is a process of this machine.
+                own = variables | {"NOTEBOOK_EXT_DEVICE_LOCKS": str(home / f"locks{count}")}
+                processes.append(_start([*start, *more, *ports()], log, own))
         yield Engine("ray://auto", variables)
     finally:
         _end(processes)

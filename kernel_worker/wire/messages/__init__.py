@@ -63,6 +63,7 @@ from kernel_worker.wire.messages.hosts import (
     AttachKernel,
     ConsoleInput,
     ConsoleWord,
+    DevicesHeld,
     Draining,
     Interrupt,
     KeepBroker,
@@ -149,6 +150,7 @@ __all__ = [
     "Demand",
     "Deploy",
     "DeploymentInfo",
+    "DevicesHeld",
     "Done",
     "Draining",
     "DropObjects",
@@ -242,6 +244,7 @@ ToBroker = (
     | WorkerStarted
     | StartDelayed
     | StartFailed
+    | DevicesHeld
     | WorkerExited
     | Done
     | Yielded

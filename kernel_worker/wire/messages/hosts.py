@@ -111,6 +111,14 @@ class StartFailed(Tagged, tag="start_failed"):
     """What the host has in the place of a package that the function needs: another one may do."""
 
 
+class DevicesHeld(Tagged, tag="devices_held"):
+    """All devices of the host that other brokers of that machine use, as far as is known there."""
+
+    devices: tuple[int, ...]
+    worker: WorkerId = WorkerId("")
+    """One that is not started, as it was to have one of them."""
+
+
 class StartDelayed(Tagged, tag="start_delayed"):
     """What the worker starts in is being built, and no time limit runs: one frame, what that says.
 

@@ -118,6 +118,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     cpu_used: float
     state: str = ""
     """`silent`, `draining`, or empty."""
+    held: tuple[int, ...] = ()
+    """Devices that other brokers of its machine use."""
 
 
 class Shortage(msgspec.Struct, frozen=True):

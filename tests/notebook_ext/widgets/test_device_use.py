@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from kernel_worker import gpus, rendezvous
-from notebook_ext.widgets.device_use import DeviceUses
+from kernel_worker.model import Device, HostResources
+from notebook_ext.widgets.device_use import DeviceUses, of_host
 from tests import driver
 from tests.notebook_ext.widgets.boards import status, worker
 
@@ -30,3 +31,12 @@ def test_of_other_machines_it_is_known_which_they_are(monkeypatch: pytest.Monkey
     uses = DeviceUses()
     uses.begin([HERE, THERE], [far, without])
     assert (uses.text(far), uses.text(without)) == ("GPU 0", "")
+
+
+def test_of_a_host_it_is_told_which_ones_others_use() -> None:
+    resources = HostResources(2.0, 1000, (Device(0, "H200"), Device(1, "H200"), Device(2, "A100")))
+    host = msgspec.structs.replace(HERE, resources=resources)
+    assert of_host(host) == "2 H200, 1 A100"
+    held = msgspec.structs.replace(host, held=(0, 2))
+    assert of_host(held) == "2 H200, 1 A100 (other brokers use 0, 2)"
+    assert of_host(msgspec.structs.replace(host, resources=HostResources(2.0, 1000))) == ""
