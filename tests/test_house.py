@@ -29,9 +29,7 @@ SHOWN_BY = {
         "kernel_worker/worker: cell_session cell_shell cells "
         "· notebook_ext/magics: arrival cell_function running sessions"
     ),
-    "acceptance/test_providers.py": (
-        "kernel_worker/providers: agent asking · notebook_ext: providing"
-    ),
+    "acceptance/test_providers.py": ("kernel_worker/providers: asking · notebook_ext: providing"),
     "providers/test_conformance.py": "kernel_worker/providers: dask local node provider ray",
     "acceptance/test_elsewhere.py": "notebook_ext: connecting",
     "acceptance/test_ssh.py": "notebook_ext/ssh: far_end passing tunnel",

@@ -3,13 +3,15 @@
 It holds nothing that is not said again: what the engine runs, the engine tells, and what is wanted
 the broker. So it may be killed at any time. Hosts go on without it, and the next agent finds them.
 
-When the broker has been away for `ORPHANED_SECONDS`, as after `notebook-ext broker stop`, and when
-it is told to end, it gives all hosts back and ends.
+When the broker has not answered for `ORPHANED_SECONDS`, as after `notebook-ext broker stop`, and
+when it is told to end, it gives all hosts back and ends. An engine that does not answer is waited
+for, as long as it takes: the broker is told what there was, so that what waits goes on waiting.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from kernel_worker.model import HostResources
     from kernel_worker.providers.asking import Asking
     from kernel_worker.providers.provider import Provider, Sight
+    from kernel_worker.wire import messages
 
 TICK_SECONDS: Final = 0.5
 SHAPES_SECONDS: Final = 10.0
@@ -43,7 +46,10 @@ class Agent:
         self._told_to_end = False
         self._shapes: Sequence[HostResources] = ()
         self._shapes_at = -SHAPES_SECONDS
-        self._answered_at = time.monotonic()
+        self._unanswered_since = math.inf
+        """Since when the broker has not answered what it was asked."""
+        self._releases: dict[str, float] = {}
+        """What the engine has yet to be told: names, each with its grace."""
         self._problem = ""
 
     def end(self) -> None:
@@ -58,7 +64,7 @@ class Agent:
             except Error as error:
                 self._note_problem(f"{type(error).__name__}: {error}")
             time.sleep(TICK_SECONDS)
-            if time.monotonic() - self._answered_at > ORPHANED_SECONDS:
+            if time.monotonic() - self._unanswered_since > ORPHANED_SECONDS:
                 _log.warning("no broker for %g s: all hosts are given back", ORPHANED_SECONDS)
                 break
         self.give_all_back()
@@ -66,22 +72,35 @@ class Agent:
     def _turn(self) -> None:
         now = time.monotonic()
         if now - self._shapes_at >= SHAPES_SECONDS:
-            self._shapes, self._shapes_at = self._provider.shapes(), now
-        note = "; ".join(filter(None, [self._fleet.note(), self._problem]))
-        demand = self._asking.provide(self._fleet.offers(self._shapes), note)
+            self._shapes_at = now
+            try:
+                self._shapes = self._provider.shapes()
+            except Error as error:
+                self._note_problem(f"{type(error).__name__}: {error}")
+        demand = self._ask(now)
         if demand is None:
             return
-        self._answered_at = time.monotonic()
         sights = self._provider.look()
         steps = self._fleet.step(demand, sights, self._shapes, now)
         for line in steps.said:
             _log.info("%s", line)
-        for name, grace_seconds in steps.release:
-            self._provider.release(name, grace_seconds)
+        self._releases.update(steps.release)
+        for name in list(self._releases):
+            self._provider.release(name, self._releases[name])
+            del self._releases[name]
         for spec in steps.request:
             _log.info("%s is requested: %d CPUs, %d GPUs", spec.name, spec.cpus, spec.gpus)
             self._provider.request(spec)
         self._problem = ""
+
+    def _ask(self, now: float) -> messages.Demand | None:
+        """Ask the broker what is wanted, and note whether it answers."""
+        self._unanswered_since = min(self._unanswered_since, now)
+        note = "; ".join(filter(None, [self._fleet.note(), self._problem]))
+        demand = self._asking.provide(self._fleet.offers(self._shapes), note)
+        if demand is not None:
+            self._unanswered_since = math.inf
+        return demand
 
     def _note_problem(self, problem: str) -> None:
         if problem != self._problem:
