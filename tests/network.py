@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 from typing import Self
+
+from tests.waiting import wait_until
 
 SUBNET = "10.213.7"
 
@@ -50,13 +54,27 @@ class Network:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take everything away."""
+        """Take everything away, whatever still runs there."""
+        for name in self._spaces:
+            self._kill(name)
         for space in (self._switch, *self._spaces.values()):
             _run("ip", "netns", "del", space)
 
     def on(self, name: str) -> list[str]:
-        """Return what a command begins with that runs on a machine."""
-        return ["ip", "netns", "exec", self._spaces[name]]
+        """Return what a command begins with that runs on a machine, which has its own name."""
+        named = 'echo "$0" >/proc/sys/kernel/hostname; exec "$@"'
+        return [
+            "ip",
+            "netns",
+            "exec",
+            self._spaces[name],
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            named,
+            name,
+        ]
 
     def cut(self, name: str) -> None:
         """Pull a machine's cable: nothing is heard, and nobody is told."""
@@ -66,10 +84,29 @@ class Network:
         """Put it back."""
         _run("ip", "-n", self._switch, "link", "set", name, "up")
 
+    def power_off(self, name: str) -> None:
+        """Kill all that runs on a machine, of which nobody hears; `heal` lets it boot again."""
+        self.cut(name)
+        self._kill(name)
+
+    def pids(self, name: str) -> list[int]:
+        """Return the processes of a machine: those that were started on it, and all of theirs."""
+        return [int(word) for word in _run("ip", "netns", "pids", self._spaces[name]).split()]
+
+    def _kill(self, name: str) -> None:
+        def nothing_runs() -> bool:
+            left = self.pids(name)
+            for pid in left:  # again and again: they may have started more
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not left
+
+        wait_until(nothing_runs, 20, f"nothing runs on {name}")
+
 
 def _name(what: str) -> str:
     return f"nbx-{secrets.token_hex(2)}-{what}"
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

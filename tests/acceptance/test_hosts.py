@@ -6,14 +6,13 @@ connection file alone; functions that ask for a device run there, since only the
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +23,6 @@ from tests import leftovers
 from tests.acceptance.places import Place
 from tests.acceptance.test_elsewhere import COMMAND, HEAD, Laptop, Site
 from tests.acceptance.test_package_versions import installed
-from tests.network import Network, why_not
 from tests.relay import Relay
 from tests.waiting import PATIENCE, wait_until
 
@@ -57,12 +55,10 @@ class Box:
         name: str,
         gpus: str = "0:H200",
         address: str = "",
-        on: Sequence[str] = (),
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Start it; `on` is what the command begins with, `variables` what is set there."""
+        """Start it; `variables` are set there."""
         home.mkdir()
-        self._on = on
         self._variables = variables
         self.name = name
         self.home = home
@@ -75,7 +71,7 @@ class Box:
 
     def starts(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*self._on, *COMMAND, "host", "start", *self._options],
+            [*COMMAND, "host", "start", *self._options],
             env=os.environ
             | {
                 "HOME": str(self.home),
@@ -114,7 +110,6 @@ class BrokerSite(Site):
     """The broker's machine, whose hosts have a short lease."""
 
     lease_seconds = 3
-    network: Network | None = None
 
 
 @pytest.fixture
@@ -127,21 +122,9 @@ def site(own_place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> It
         "NOTEBOOK_EXT_HOST_LEASE": str(made.lease_seconds),
         "NOTEBOOK_EXT_HOST_FENCE": str(4 * made.lease_seconds),
     }
-    with contextlib.ExitStack() as stack:
-        if "lab" in request.fixturenames:
-            network = stack.enter_context(Network("head", "one", "two"))
-            made.network, made.on = network, network.on("head")
-            made.address = f"tcp://{network.addresses['head']}:9465"
-        made.types("broker", "start", "--listen", made.address)
-        yield made
-        made.types("broker", "stop")
-
-
-@pytest.fixture
-def lab(site: BrokerSite) -> Network:
-    """Give machines that have nothing in common but a switch, and the disk."""
-    assert site.network is not None
-    return site.network
+    made.types("broker", "start", "--listen", made.address)
+    yield made
+    made.types("broker", "stop")
 
 
 @pytest.fixture
@@ -173,7 +156,7 @@ def notebook(site: BrokerSite, tmp_path: Path) -> Laptop:
     home = tmp_path / "here"
     home.mkdir()
     made = Laptop(home, None)
-    made.variables, made.on = site.variables, site.on
+    made.variables = site.variables
     return made
 
 
@@ -471,50 +454,6 @@ print(json.dumps(wait.spawn().get()))
         said, wrong = process.communicate(timeout=60 * PATIENCE)
     assert json.loads(said) == "box", wrong
     assert mark.read_text() == "ran "
-
-
-@pytest.mark.large
-@pytest.mark.skipif(bool(why_not()), reason=f"no lab of namespaces: {why_not()}")
-def test_a_cable_is_pulled_and_a_machine_loses_power(
-    site: BrokerSite, lab: Network, boxes: Callable[..., Box], notebook: Laptop
-) -> None:
-    both = {name: boxes(name, on=lab.on(name)) for name in ("one", "two")}
-    with starts(
-        notebook,
-        """
-@app.function(gpu=1)
-def work(seconds):
-    time.sleep(seconds)
-    return where()
-
-for line in sys.stdin:
-    call = work.spawn(3)
-    pause(lambda: any(w.state == "busy" and w.pid for w in inquiry.status().workers))
-    busy = next(w for w in inquiry.status().workers if w.state == "busy")
-    print(json.dumps([busy.host.split("-")[1], busy.pid]), flush=True)
-    print(json.dumps(call.get()), flush=True)
-""",
-    ) as process:
-        for fault in ("cable", "power"):
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            name, pid = json.loads(process.stdout.readline())
-            began = time.monotonic()
-            lab.cut(name)
-            if fault == "power":
-                both[name].signals(signal.SIGKILL)
-            ran_on = json.loads(process.stdout.readline())
-            took = time.monotonic() - began
-            print(f"{fault}: {took:.1f} s from the cut to the result of 3 s, lease 3 s")  # noqa: T201
-            assert ran_on != name
-            assert took < 8 * PATIENCE
-            lab.heal(name)
-            if fault == "cable":
-                wait_until(lambda: "(silent)" not in site.types("status"), 30, what="it is back")
-                wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the zombie has ended")  # noqa: B023
-        process.communicate(timeout=30 * PATIENCE)
 
 
 def test_a_function_runs_on_the_host_that_has_its_packages(
