@@ -144,10 +144,8 @@ def _memory_and_devices_are_not_oversubscribed(state: State) -> str:
 
 
 def _who_was_refused_has_another_host(state: State) -> str:
-    for pool in state.pools.values():
-        if pool.refusals and not state.has_host_for(pool):
-            return f"{pool.id} was refused by {', '.join(pool.refusals)}, and there is no other"
-    return ""
+    pools = state.pools.values()
+    return ", ".join(p.id for p in pools if p.refusals and not state.has_host_for(p))
 
 
 def _conditions_are_true(state: State) -> str:

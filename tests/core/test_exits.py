@@ -239,7 +239,7 @@ def test_a_device_that_others_have_is_no_failure_and_is_waited_for() -> None:
     simulation.feed(events.DevicesHeld(HostId("ho-gone"), (0,), worker.worker))
     assert simulation.core.status().workers, "its host has not said that"
     simulation.feed(events.DevicesHeld(HOST, (0,), worker.worker))
-    simulation.feed(events.CallCancelled(CLIENT, call))
+    simulation.feed(events.CallCancelled(call, terminate=False))
     simulation.define(floor)
     assert not simulation.core.status().workers
     simulation.feed(events.DevicesHeld(HOST, ()))
