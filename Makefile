@@ -73,8 +73,8 @@ rest: setup
 large: setup ## the tests' largest sizes, for some minutes
 	$(VENV_PYTHON) -m pytest -m 'large and not engine'
 
-providers: setup ## the provider conformance suite on real Ray clusters and Dask schedulers, in minutes
-	$(VENV_PYTHON) -m pip install --quiet --editable ".[ray,dask]"
+providers: setup ## the provider conformance suite on real Ray, Dask and Slurm clusters, in minutes
+	$(VENV_PYTHON) -m pip install --quiet --editable ".[ray,dask,slurm]"
 	$(VENV_PYTHON) -m pytest -m engine tests/providers tests/acceptance/test_providers.py tests/acceptance/test_faults.py
 
 suites: setup ## CPython's, cloudpickle's, dask's, joblib's and scikit-learn's own tests on our workers

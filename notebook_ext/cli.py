@@ -270,6 +270,11 @@ def provider() -> None:
 @click.option("--cpus", type=click.IntRange(1), help="Cores of a host, at most.")
 @click.option("--gpus", help="GPUs of a host, at most: 2, or H200:2.")
 @click.option("--memory", type=click.IntRange(1), help="MiB to reserve for a host.")
+@click.option("--account", help="Of Slurm: who pays.")
+@click.option("--walltime", help="Of Slurm: how long a host may last: 90, 1-12:00:00 (4 h).")
+@click.option("--scheduler-options", help="Of Slurm: more options of sbatch.")
+@click.option("--worker-init", help="Of Slurm: lines of the shell before a host starts.")
+@click.option("--python", help="Of Slurm: the interpreter there.")
 @click.option(
     "--listen", metavar="tcp://ADDRESS[:PORT]", help="Where hosts find the broker, if none runs."
 )
@@ -282,7 +287,9 @@ def provider_start(
     hosts: str | None,
     **options: object,
 ) -> None:
-    """Have hosts come from TARGET while there is work for them: ray://auto, dask://HOST:8786.
+    """Have hosts come from TARGET while there is work for them.
+
+    TARGET is ray://auto, ray://HOST:10001, dask://HOST:8786 or slurm://PARTITION.
 
     It returns when the cluster has answered. On a machine of the cluster, in the Python of the
     cluster, give --connect and --hosts, the files of `notebook-ext broker invite` with and without

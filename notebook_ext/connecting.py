@@ -35,6 +35,11 @@ def connect(
     cpus: int | None = None,
     gpus: int | str | None = None,
     memory: int | None = None,
+    account: str | None = None,
+    walltime: int | str | None = None,
+    scheduler_options: str | None = None,
+    worker_init: str | None = None,
+    python: str | None = None,
     listen: str | None = None,
 ) -> str:
     """Have calls go to another broker, or let machines of a cluster run them.
@@ -44,10 +49,10 @@ def connect(
     reaches without asking for a password; it is started there if none runs. Behind that may stand
     where `notebook-ext` is there: `ssh://box/opt/venv/bin/notebook-ext`.
 
-    A cluster, `ray://auto`, `ray://HOST:10001` or `dask://HOST:8786`, gives this machine's broker
-    hosts while there is more to do than fits those that it has, and gets them back when nothing has
-    used them for a while; `notebook-ext provider stop` ends that. The notebook is the same,
-    whatever it is connected to.
+    A cluster, `ray://auto`, `ray://HOST:10001`, `dask://HOST:8786` or, where Slurm's commands are,
+    `slurm://PARTITION`, gives this machine's broker hosts while there is more to do than fits those
+    that it has, and gets them back when nothing has used them for a while; `notebook-ext provider
+    stop` ends that. The notebook is the same, whatever it is connected to.
 
     Args:
         target: what to connect to.
@@ -57,6 +62,11 @@ def connect(
         cpus: how many cores a host has at most; as many as a machine of the cluster, unless given.
         gpus: likewise, a number, or such as `"H200:2"` where the cluster does not say what it has.
         memory: what the cluster is to reserve for a host, in MiB.
+        account: of Slurm: who pays.
+        walltime: of Slurm: how long a host may last, in minutes or such as `"1-12:00:00"` (4 h).
+        scheduler_options: of Slurm: more options of `sbatch`, as `"--qos=high --constraint=a100"`.
+        worker_init: of Slurm: lines of the shell before a host starts, as `"module load cuda"`.
+        python: of Slurm: the interpreter there; this one's path, unless given.
         listen: where the hosts find the broker, `tcp://ADDRESS:PORT`; a free port of this machine,
             unless given.
 
@@ -67,7 +77,7 @@ def connect(
         InvalidError: the target or an option is not allowed; a connection file is none, or others
             can read it; calls are open on a broker that has to be started anew.
         AuthError: its key is not let in, or ssh is not.
-        NotFoundError: there is no ssh here, or no notebook-ext there.
+        NotFoundError: there is no ssh here, no notebook-ext there, or no such partition.
         ConnectionError: nobody answers there.
         VersionError: the cluster, or notebook-ext there, has other versions; the message says what
             to do.
@@ -79,6 +89,11 @@ def connect(
         "cpus": cpus,
         "gpus": gpus,
         "memory": memory,
+        "account": account,
+        "walltime": walltime,
+        "scheduler_options": scheduler_options,
+        "worker_init": worker_init,
+        "python": python,
     }
     word = os.fspath(target)
     if "://" in word and not word.startswith(SSH):

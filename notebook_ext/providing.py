@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kernel_worker import directories, rendezvous, settings
 from kernel_worker.errors import ConnectionError, InvalidError  # noqa: A004  ours
+from kernel_worker.providers import slurm_commands
 from kernel_worker.providers.target import parse
 from notebook_ext import exception, inquiry, inviting, process
 from notebook_ext.config import afresh
@@ -119,6 +120,8 @@ def _seen_as(cluster: Target) -> str:
     if cluster.engine == "local":
         return "127.0.0.1"
     address = cluster.address
+    if cluster.engine == "slurm":
+        address = slurm_commands.address(address)
     if address in {"", "auto"}:
         address = os.environ.get("RAY_ADDRESS", "")
     host = address.rpartition(":")[0].strip("[]") if ":" in address else address

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from kernel_worker.rendezvous import Connection
     from kernel_worker.settings import Settings
 
-_PROVIDERS = {"local": "LocalProvider", "ray": "RayProvider", "dask": "DaskProvider"}
+_PROVIDERS = {
+    "local": "LocalProvider",
+    "ray": "RayProvider",
+    "dask": "DaskProvider",
+    "slurm": "SlurmProvider",
+}
 _log = logging.getLogger(__name__)
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 GIVE_UP_SECONDS: Final = 600.0
 """After so long without its broker a host leaves: nobody is there to give it back."""
 _SHOWN_BYTES: Final = 2_000
+_ENGINES_OWN: Final = ("RAY_", "DASK_", "SLURM_", "JPY_PARENT_PID")
+"""Libraries take a process with them for one that the engine has started for them."""
 
 
 def command(spec: HostSpec, file: Path, devices: Sequence[str]) -> list[str]:
@@ -55,7 +57,7 @@ def environment() -> dict[str, str]:
     found = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("RAY_", "DASK_", "JPY_PARENT_PID"))
+        if name == "SLURM_CONF" or not name.startswith(_ENGINES_OWN)
     }
     found.pop("CUDA_VISIBLE_DEVICES", None)  # the host has its devices by their indices
     if not root.endswith(("site-packages", "dist-packages")):

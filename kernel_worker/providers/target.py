@@ -3,10 +3,12 @@
     ray://auto?max_hosts=4          the Ray of this machine
     ray://head.example:10001        by its client server
     dask://scheduler.example:8786   a scheduler
+    slurm://gpu?account=physics     a partition of the Slurm cluster whose commands are here
     local://?cpus=2&gpus=H200:2     processes of this machine
 
 Options of any target, in the address or by name: `max_hosts`, `min_hosts`, `idle` (seconds until a
-host that nothing uses is given back), `cpus`, `gpus` and `memory` (MiB) of a host at most.
+host that nothing uses is given back), `cpus`, `gpus` and `memory` (MiB) of a host at most. Those of
+a batch system alone: `account`, `walltime`, `scheduler_options`, `worker_init`, `python`.
 """
 
 from __future__ import annotations
@@ -22,9 +24,13 @@ from kernel_worker.errors import InvalidError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ENGINES: Final = ("local", "ray", "dask")
-_EXAMPLES: Final = "ray://auto, ray://HOST:10001, dask://HOST:8786 and local://"
+ENGINES: Final = ("local", "ray", "dask", "slurm")
+_EXAMPLES: Final = "ray://auto, ray://HOST:10001, dask://HOST:8786, slurm://PARTITION and local://"
 _GPUS: Final = re.compile(r"(?:(?P<kind>[A-Za-z0-9][A-Za-z0-9-]*):)?(?P<count>[0-9]{1,3})")
+_WALLTIME: Final = re.compile(
+    r"(?P<whole>[0-9]{1,6})"
+    r"|((?P<days>[0-9]{1,3})-)?(?P<hours>[0-9]{1,4}):(?P<minutes>[0-5][0-9]):[0-5][0-9]"
+)
 _PLACE: Final = re.compile(r"(auto|[A-Za-z0-9_.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\]:[0-9]{1,5})?")
 
 
@@ -33,7 +39,7 @@ class Target(msgspec.Struct, frozen=True):
 
     engine: str
     address: str
-    """`HOST:PORT`, `auto`, or empty."""
+    """`HOST:PORT`, `auto`, a partition, or empty."""
     max_hosts: int = 8
     min_hosts: int = 0
     idle_seconds: float = 60.0
@@ -44,6 +50,16 @@ class Target(msgspec.Struct, frozen=True):
     gpu_kind: str = ""
     memory_mib: int = 0
     """That the engine is to reserve for a host; 0: it is not asked to."""
+    account: str = ""
+    """Who pays; empty: as the batch system does by itself."""
+    walltime_minutes: int = 240
+    """How long a host may last."""
+    scheduler_options: str = ""
+    """More options of `sbatch`, as they are on its command line or in a script of it."""
+    worker_init: str = ""
+    """Lines of the shell that run on the machine before the host is started."""
+    python: str = ""
+    """The interpreter there; empty: the path of the agent's."""
 
     @property
     def name(self) -> str:
@@ -86,8 +102,19 @@ def _with_options(target: Target, said: Mapping[str, object], text: str) -> Targ
                 if not found:
                     raise _bad(text, name, value, "a number such as 2, or H200:2")
                 values |= {"gpus": int(found["count"]), "gpu_kind": found["kind"] or ""}
+            case "walltime" if target.engine in _BATCH:
+                values["walltime_minutes"] = _minutes(text, value)
+            case "account" if target.engine in _BATCH:
+                if not re.fullmatch(r"[A-Za-z0-9_.@+-]+", str(value)):
+                    raise _bad(text, name, value, "the name of an account")
+                values[name] = str(value)
+            case "scheduler_options" | "worker_init" | "python" if target.engine in _BATCH:
+                values[name] = str(value)
             case _:
-                raise InvalidError(f"{text}: there is no option {name!r}; allowed are {_OPTIONS}")
+                raise InvalidError(
+                    f"{text}: there is no option {name!r}; allowed are {_OPTIONS}"
+                    + (f", {_BATCH_OPTIONS}" if target.engine in _BATCH else "")
+                )
     made = msgspec.structs.replace(target, **values)
     if made.min_hosts > made.max_hosts:
         raise _bad(text, "min_hosts", made.min_hosts, f"at most max_hosts, {made.max_hosts}")
@@ -95,6 +122,26 @@ def _with_options(target: Target, said: Mapping[str, object], text: str) -> Targ
 
 
 _OPTIONS: Final = "max_hosts, min_hosts, idle, cpus, gpus, memory"
+_BATCH: Final = ("slurm",)
+_BATCH_OPTIONS: Final = "account, walltime, scheduler_options, worker_init, python"
+
+
+def _minutes(text: str, value: object) -> int:
+    found = _WALLTIME.fullmatch(str(value))
+    minutes = 0
+    if found and found["whole"]:
+        minutes = int(found["whole"])
+    elif found:
+        hours = 24 * int(found["days"] or 0) + int(found["hours"])
+        minutes = 60 * hours + int(found["minutes"])
+    if minutes < _LEAST_MINUTES:
+        allowed = f"from {_LEAST_MINUTES} minutes on: 90, 01:30:00 or 1-12:00:00"
+        raise _bad(text, "walltime", value, allowed)
+    return minutes
+
+
+_LEAST_MINUTES: Final = 5
+"""A host is asked to leave one or two before that."""
 
 
 def _whole(text: str, name: str, value: object, least: int) -> int:

@@ -119,6 +119,7 @@ def remote_connect(line: str) -> None:
         %remote_connect ray://auto         # the Ray cluster that this machine is a part of
         %remote_connect ray://head:10001?max_hosts=4
         %remote_connect dask://scheduler:8786
+        %remote_connect slurm://gpu?account=physics&walltime=90
 
     Nobody needs it on one machine: the first call connects by itself. On the other machine,
     `notebook-ext broker invite NAME` makes a connection file; by ssh the broker there is found, or

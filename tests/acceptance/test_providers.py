@@ -1,7 +1,7 @@
 """From laptop to cluster: the same script, whose functions run on hosts that an engine places.
 
-Devices are declared, and only the engine's hosts have any: what asks for one runs there. On Ray and
-Dask it is `make providers`.
+Devices are declared, and only the engine's hosts have any: what asks for one runs there. On Ray,
+Dask and Slurm it is `make providers`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from tests.acceptance.places import Place
 from tests.acceptance.test_elsewhere import Laptop, Site
-from tests.providers.engines import ENGINES, Engine
+from tests.providers.engines import ENGINES, Engine, skip_without
 from tests.waiting import PATIENCE, wait_until
 
 ON = [
@@ -57,8 +57,7 @@ def never(): ...
 def engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
-    if request.param != "local":
-        pytest.importorskip("distributed" if request.param == "dask" else request.param)
+    skip_without(request.param)
     with ENGINES[request.param](tmp_path_factory.mktemp("engine")) as made:
         yield made
 

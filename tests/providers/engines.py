@@ -1,7 +1,7 @@
 """Engines for the conformance suite: each has 2 GPUs, which are declared, on 2 machines or on one.
 
-The real thing: `ray start` on three nodes, a Dask scheduler with two workers, started as anybody
-would, ended with all that they started. `local` is this machine.
+The real thing: `ray start` on three nodes, a Dask scheduler with two workers, Slurm's daemons for
+two machines, started as anybody would, ended with all that they started. `local` is this machine.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import pytest
 
 from kernel_worker.providers.target import Target, parse
 from tests.waiting import PATIENCE, wait_until
@@ -133,7 +137,86 @@ def ray(home: Path) -> Iterator[Engine]:
         shutil.rmtree(short, ignore_errors=True)
 
 
-ENGINES = {"local": local, "ray": ray, "dask": dask}
+@contextmanager
+def slurm(home: Path) -> Iterator[Engine]:
+    """Two machines: one of 3 CPUs with both GPUs, one of a CPU; munge lets them know each other."""
+    for name in (0, 1):
+        os.mknod(home / f"nvidia{name}", 0o600 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null is
+    conf, runtime = home / "slurm.conf", os.environ["NOTEBOOK_EXT_RUNTIME_DIR"]
+    ports = [free_port() for _ in range(3)]
+    conf.write_text(_SLURM_CONF.format(home=home, host=os.uname().nodename, ports=ports))
+    (home / "gres.conf").write_text(f"NodeName=n1 Name=gpu Type=h200 File={home}/nvidia[0-1]\n")
+    (home / "cgroup.conf").write_text("CgroupPlugin=autodetect\n")
+    (home / "state").mkdir()
+    (home / "munge.key").write_bytes(os.urandom(128))
+    (home / "munge.key").chmod(0o400)
+    files = [f"--{name}-file={home}/munge.{name}" for name in ("key", "pid", "seed", "log")]
+    variables = {"SLURM_CONF": str(conf)}
+    worker_init = quote(f"export NOTEBOOK_EXT_RUNTIME_DIR={runtime}")
+    log = (home / "slurm.log").open("wb")
+    munge = ["munged", "--foreground", "--force", f"--socket={home}/munge.socket", *files]
+    processes = [_start(munge, log, {})]
+    try:
+        wait_until((home / "munge.socket").exists, 20, "munge listens")
+        processes.append(_start(["slurmctld", "-D"], log, variables))
+        processes += [_start(["slurmd", "-D", "-N", node], log, variables) for node in _NODES]
+        wait_until(lambda: _slurm(variables, "sinfo", "-h", "-o%T") == "idle", 60, "both are idle")
+        yield Engine(f"slurm://gpu?worker_init={worker_init}", variables)
+        _slurm(variables, "scancel", "--user=root")
+        wait_until(lambda: not _slurm(variables, "squeue", "-h"), 60, "no job is left")
+    finally:
+        _end(processes)
+        log.close()
+
+
+_NODES = ("n1", "n2")
+_SLURM_CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+SlurmUser=root
+SlurmdUser=root
+AuthInfo=socket={home}/munge.socket
+StateSaveLocation={home}/state
+SlurmdSpoolDir={home}/%n
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/%n.pid
+SlurmctldLogFile={home}/slurmctld.log
+SlurmdLogFile={home}/%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+ReturnToService=2
+MailProg=/bin/true
+GresTypes=gpu
+NodeName=DEFAULT RealMemory=500
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=3 Gres=gpu:h200:2
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
+PartitionName=gpu Nodes=ALL Default=YES
+"""
+
+ENGINES = {"local": local, "ray": ray, "dask": dask, "slurm": slurm}
+
+
+def skip_without(engine: str) -> None:
+    """Skip a test whose engine is not installed here."""
+    if engine == "slurm":
+        pytest.importorskip("parsl")
+        missing = [name for name in ("slurmctld", "slurmd", "munged") if not shutil.which(name)]
+        if missing or os.geteuid():
+            pytest.skip(f"Slurm needs {', '.join(missing) or 'root'}")
+    elif engine != "local":
+        pytest.importorskip({"dask": "distributed"}.get(engine, engine))
+
+
+def _slurm(variables: dict[str, str], *words: str) -> str:
+    done = subprocess.run(
+        words, check=False, capture_output=True, text=True, env=os.environ | variables
+    )
+    return done.stdout.strip() or done.stderr.strip()
 
 
 def _start(command: list[Any], log: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]:

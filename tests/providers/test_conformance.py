@@ -1,13 +1,14 @@
 """What every provider does, on the engine itself: one suite, `local` in every run.
 
 Hosts are real ones; the broker that they dial is not there, since what an engine does with a host
-does not depend on that. `make providers` runs it on Ray and on Dask.
+does not depend on that. `make providers` runs it on Ray, on Dask and on Slurm.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -24,16 +25,23 @@ from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ou
 from kernel_worker.keys import Invitation, Keys
 from kernel_worker.model import PROTOCOL_MAJOR
 from kernel_worker.providers.provider import Cause, HostSpec, Phase, Provider, Sight
-from tests.providers.engines import ENGINES, Engine, free_port
+from tests.providers.engines import ENGINES, Engine, free_port, skip_without
 from tests.waiting import wait_until
 
-CLASSES = {"local": "LocalProvider", "ray": "RayProvider", "dask": "DaskProvider"}
+CLASSES = {
+    "local": "LocalProvider",
+    "ray": "RayProvider",
+    "dask": "DaskProvider",
+    "slurm": "SlurmProvider",
+}
 ON = [
     pytest.param(
         name, marks=[] if name == "local" else [pytest.mark.engine, pytest.mark.timeout(300)]
     )
     for name in ENGINES
 ]
+COUPLED = {"ray", "dask"}
+"""Those whose library has to be the cluster's."""
 LIMIT_SECONDS = 60
 
 
@@ -42,8 +50,7 @@ def engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
     """Give an engine that has 4 CPUs and 2 GPUs to give."""
-    if request.param != "local":
-        pytest.importorskip("distributed" if request.param == "dask" else request.param)
+    skip_without(request.param)
     with ExitStack() as stack:
         made = stack.enter_context(ENGINES[request.param](tmp_path_factory.mktemp("engine")))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -151,7 +158,7 @@ def test_hosts_are_placed_when_there_is_a_device_and_each_has_its_own(agent: Age
     agent.provider.request(one)
     sight = agent.awaits(three, Phase.PENDING)
     assert sight.detail, "it says what it waits for"
-    assert len(agent.pids(one)) == 1
+    assert len(wait_until(lambda: agent.pids(one), LIMIT_SECONDS, "it has a process")) == 1
     assert not agent.pids(three)
     agent.awaits_end(one, 5.0)
     freed = agent.awaits(three, Phase.RUNNING)
@@ -226,7 +233,7 @@ time.sleep(600)
     agent.awaits_end(spec, 5.0)
 
 
-@pytest.mark.parametrize("engine", ON[1:], indirect=True)
+@pytest.mark.parametrize("engine", [on for on in ON if {*on.values} & COUPLED], indirect=True)
 def test_other_versions_are_refused_with_a_remedy(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +251,12 @@ def test_that_nobody_answers_is_said_with_the_address(
 ) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("RAY_ADDRESS", nowhere)
-    address = "ray://auto" if engine.address.startswith("ray") else f"dask://{nowhere}"
-    monkeypatch.setattr(engine, "address", address)
+    conf = engine.variables.get("SLURM_CONF")
+    if conf is not None:
+        other = re.sub(r"(?<=SlurmctldPort=)\d+", str(free_port()), Path(conf).read_text())
+        (tmp_path / "slurm.conf").write_text(other)
+        monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    elif engine.address.startswith("dask"):
+        monkeypatch.setattr(engine, "address", f"dask://{nowhere}")
     with pytest.raises(ConnectionError, match="answers at"):
         Agent(engine, tmp_path)

@@ -17,6 +17,18 @@ def test_an_address_says_engine_place_and_options_and_what_is_given_is_stronger(
     assert parse("local://", {"min_hosts": "8"}).min_hosts == 8
 
 
+def test_a_batch_system_has_options_of_its_own() -> None:
+    found = parse(
+        "slurm://gpu?account=physics&walltime=90",
+        {"worker_init": "module load cuda", "python": "python3", "scheduler_options": "--nice"},
+    )
+    said = ("physics", 90, "--nice", "module load cuda", "python3")
+    assert found == Target("slurm", "gpu", 8, 0, 60.0, 0, -1, "", 0, *said)
+    assert parse("slurm://") == Target("slurm", "")
+    for text, minutes in (("01:30:59", 90), ("1-02:03:00", 1563), ("100:00:00", 6000), (5, 5)):
+        assert parse("slurm://gpu", {"walltime": text}).walltime_minutes == minutes
+
+
 def test_the_name_is_the_same_for_the_same_engine() -> None:
     assert parse("dask://10.0.0.1:8786?max_hosts=1").name == "dask-10.0.0.1-8786"
     assert parse("ray://").name == "ray"
@@ -35,6 +47,12 @@ def test_the_name_is_the_same_for_the_same_engine() -> None:
         ("ray://auto", {"idle": -1}, "a whole number from 0 on"),
         ("ray://auto", {"gpus": "two"}, "a number such as 2, or H200:2"),
         ("ray://auto", {"min_hosts": 9}, "at most max_hosts, 8"),
+        ("ray://auto", {"account": "physics"}, "no option 'account'; allowed are max_hosts"),
+        ("slurm://gpu", {"hosts": 9}, "memory, account, walltime, scheduler_options, worker_init"),
+        ("slurm://gpu", {"walltime": "1:00"}, "from 5 minutes on: 90, 01:30:00 or 1-12:00:00"),
+        ("slurm://gpu", {"walltime": "00:04:59"}, "from 5 minutes on"),
+        ("slurm://gpu", {"walltime": True}, "from 5 minutes on"),
+        ("slurm://gpu", {"account": "a b"}, "the name of an account"),
     ],
 )
 def test_what_is_not_allowed_is_named_with_what_is(

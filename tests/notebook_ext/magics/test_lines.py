@@ -110,7 +110,7 @@ def test_without_a_broker_it_says_so_and_starts_none(
         ("%remote_debug x", "x is no id of a call (fc-…), and no variable holds one"),
         ("%remote_debug fc-1 fc-2", "takes one call"),
         ("%remote_connect", "takes `local`, a connection file, ssh://HOST or a cluster"),
-        ("%remote_connect slurm://head", "is no cluster; allowed are ray://auto"),
+        ("%remote_connect pbs://head", "is no cluster; allowed are ray://auto"),
         ("%remote_connect ray://auto?hosts=1", "no option 'hosts'; allowed are max_hosts"),
         ("%remote_connect /nowhere.json", "connection file /nowhere.json: No such file"),
         ("%remote_sessions --end nope", "there are: none"),
