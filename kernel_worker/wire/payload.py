@@ -4,9 +4,10 @@ Theory. A batch is pickled in one piece only if every item is exactly an int, fl
 bool, None or a tuple of these: then nobody can tell that items share a pickle, and a million ints
 cost a fraction of a second. Arguments that lie in sequences stay in these, one for each argument,
 and a `range` is not even unrolled. Anything else is pickled item by item, so that no item sees
-another one's change and a bad one does not fail its neighbours. `pickle` (protocol 5, large buffers
-out of band) is tried first; `cloudpickle` where that fails, or where the bytes name `__main__`: the other
-side's `__main__` is another module, so what lives there has to travel by value.
+another one's change and a bad one does not fail its neighbours. `pickle` (protocol 5, large
+buffers out of band) is tried first; `cloudpickle` where that fails, or where the bytes name
+`__main__`: the other side's `__main__` is another module, so what lives there has to travel by
+value.
 
 Guarantees: a value that cannot travel raises `SerializationError` with the path to the culprit
 before anything of it is sent; each access to an item unpickles anew, and its buffers are its own
