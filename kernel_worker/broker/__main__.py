@@ -58,7 +58,6 @@ def main() -> int:
 
 def _serve(starter: _Starter, *, with_agent: bool) -> int:
     from kernel_worker import keys, rendezvous, settings  # noqa: PLC0415  after the fork
-    from kernel_worker.journal.thread import Journal  # noqa: PLC0415
 
     configured = settings.load(start="/")
     if configured.log_format == "json":
@@ -72,28 +71,34 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
         _log.info("another broker lives in %s", directory)
         starter.tell(rendezvous.READY)
         return 0
+    path, agent = str(directory / "connection.json"), None
     if with_agent:
         _check_devices(configured)
+        from kernel_worker.broker.agent import begin_early  # noqa: PLC0415  only with one
+
+        agent = begin_early(path)
+    from kernel_worker.journal.thread import Journal  # noqa: PLC0415  while the agent loads
+
     place = rendezvous.prepare_journal(configured)
     journal = Journal(place, configured.result_ttl_seconds)
     from kernel_worker.broker.loop import Broker  # noqa: PLC0415  while the journal opens
 
-    path = rendezvous.socket_path(directory)
-    path.unlink(missing_ok=True)
+    socket = rendezvous.socket_path(directory)
+    socket.unlink(missing_ok=True)
     former = rendezvous.killed(directory)
     connection = rendezvous.Connection(
-        address=f"ipc://{path}",
+        address=f"ipc://{socket}",
         pid=os.getpid(),
         incarnation=os.urandom(4).hex(),
         machine=rendezvous.machine_id(),
-        path=str(directory / "connection.json"),
+        path=path,
         door=former.door if former is not None else "",
         links=former.links if former is not None else (),
         leases_from=_leases_from(former),
         payload_key=str(keys.payload_key_of(place.parent)),
     )
     try:
-        broker = Broker(configured, connection, journal, with_agent=with_agent)
+        broker = Broker(configured, connection, journal, with_agent=with_agent, early_agent=agent)
         _allow_files()  # behind what goes by the limit that we were started with
         rendezvous.publish(broker.connection)
         _log.info(
@@ -103,7 +108,7 @@ def _serve(starter: _Starter, *, with_agent: bool) -> int:
         starter.tell(rendezvous.READY)
         broker.run()
     finally:
-        path.unlink(missing_ok=True)
+        socket.unlink(missing_ok=True)
         os.close(lock)
     return 0
 

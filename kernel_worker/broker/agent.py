@@ -1,6 +1,7 @@
 """The host agent of the broker's own machine: started with the broker, kept alive, ended with it.
 
-An agent that dies is started again, later each time it dies young. One that is there already, since
+The first one begins before its broker can be dialled, so that both load side by side. An agent that
+dies is started again, later each time it dies young. One that is there already, since
 it has outlived another broker, is taken over: it is no child of this process, but it is watched and
 ended like one.
 """
@@ -44,6 +45,7 @@ class LocalAgent:
         clock: Callable[[], float],
         options: Sequence[str] = (),
         on_death: Callable[[], None] = lambda: None,
+        early: subprocess.Popen[bytes] | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -54,10 +56,11 @@ class LocalAgent:
             clock: the one that `timers` goes by.
             options: further ones of its command line.
             on_death: called when it has died by itself.
+            early: the first one, which waits to be told that its broker is there.
         """
-        command = [sys.executable, "-P", "-m", "kernel_worker.host"]
         self._connection_file = connection_file
-        self._command = [*command, "--connection", connection_file, *options]
+        self._command = [*_command(connection_file), *options]
+        self._early = early
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
         """What the agent and its workers may have open: as who started the broker, not as that."""
         self._on_death = on_death
@@ -75,8 +78,11 @@ class LocalAgent:
         """Start the process, unless one is there; it is watched from now on."""
         self._started_at = self._clock()
         self.pid = rendezvous.living_agent(self._connection_file)
+        early, self._early = self._early, None
+        if early is not None:
+            _tell(early, goes_on=not self.pid)
         if not self.pid:
-            self._child = subprocess.Popen(
+            self._child = early or subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, cwd="/", start_new_session=True
             )
             self.pid = self._child.pid
@@ -110,6 +116,35 @@ class LocalAgent:
         )
         self._timers.set("agent", now + self._delay_seconds, self.start)
         self._delay_seconds = min(2 * self._delay_seconds, _MAX_DELAY_SECONDS)
+
+
+def begin_early(connection_file: str) -> subprocess.Popen[bytes] | None:
+    """Start an agent that loads what it needs while its broker does, and waits for that then.
+
+    It ends where the broker ends before it says so.
+
+    Returns:
+        None where an agent lives that has outlived another broker.
+    """
+    if rendezvous.living_agent(connection_file):
+        return None
+    command = [*_command(connection_file), "--early"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, cwd="/", start_new_session=True)
+
+
+def _command(connection_file: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "kernel_worker.host", "--connection", connection_file]
+
+
+def _tell(early: subprocess.Popen[bytes], *, goes_on: bool) -> None:
+    """Tell an agent that was started early that its broker is there, or that it is not needed."""
+    assert early.stdin is not None  # noqa: S101  see `begin_early`
+    with contextlib.suppress(BrokenPipeError):  # it has died meanwhile, as its watch will notice
+        if goes_on:
+            early.stdin.write(b"\n")
+        early.stdin.close()
+    if not goes_on:
+        early.wait()
 
 
 def end(pid: int, patience_seconds: float) -> bool:

@@ -65,6 +65,7 @@ from kernel_worker.records import CallSubmitted
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Mapping, Sequence
 
     from kernel_worker.broker.calls import OpenCall
@@ -95,6 +96,7 @@ class Broker:
         journal: Journal,
         *,
         with_agent: bool = True,
+        early_agent: subprocess.Popen[bytes] | None = None,
     ) -> None:
         """Bind the socket and take over what the journal holds.
 
@@ -103,6 +105,7 @@ class Broker:
             connection: Who this broker is; its address is bound.
             journal: An open journal.
             with_agent: Whether to start a host agent for this machine.
+            early_agent: One that waits to be told that it can be dialled.
         """
         self.connection = msgspec.structs.replace(connection, links=())
         self._former_links = connection.links
@@ -153,9 +156,10 @@ class Broker:
         self._performer = Performer(
             self.peers, self.objects, self.calls, self.send, self._on_finished
         )
-        self._agent = (
-            LocalAgent(connection.path, self.watches, self.timers, self.now) if with_agent else None
-        )
+        self._agent: LocalAgent | None = None
+        if with_agent:
+            known = connection.path, self.watches, self.timers, self.now
+            self._agent = LocalAgent(*known, early=early_agent)
         self.sweeping = Sweeping(
             Path(connection.path).parent,
             self.timers,

@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     with contextlib.suppress(PermissionError):
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if options.early and not _told():
+        return 0
     try:
         connection = read_connection(options.connection)
         if connection is None:
@@ -69,6 +71,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _told() -> bool:
+    """Load what workers need, then wait; return whether the broker is there now."""
+    templates.load()
+    word = os.read(0, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return bool(word)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kernel_worker.host", description=__doc__)
     limit = os.environ.get("NOTEBOOK_EXT_MAX_WORKERS", "")
@@ -85,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
         help="auto, none, or indices such as 0,2",
     )
     parser.add_argument("--name", default="", help="a part of the host's id, for people")
+    parser.add_argument(
+        "--early",
+        action="store_true",
+        help="begin when a byte on stdin says so",
+    )
     parser.add_argument("--far", action="store_true", help="the broker is on another machine")
     return parser
 

@@ -31,6 +31,7 @@ from kernel_worker.wire import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import ModuleType
 
     from kernel_worker.host.images import Here, Images
     from kernel_worker.model import Digest, Environment, FunctionSpec, PoolId
@@ -423,12 +424,17 @@ class Templates:
 _BASE_SECONDS = 60.0
 
 
+def load() -> ModuleType:
+    """Load the program of templates, and what it needs, into this process."""
+    return importlib.import_module(_PROGRAM)
+
+
 def fork_base(alive: int, alive_write: int) -> Template:
     """Fork the base template from this process, which must not have threads yet.
 
     It is that of this interpreter and these variables, and it is there in some milliseconds.
     """
-    program = importlib.import_module(_PROGRAM)
+    program = load()
     template = Template("base", None)
     gc.collect()
     gc.freeze()  # what the collector does not touch stays shared

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_worker.broker.agent import LocalAgent, end
+from kernel_worker.broker.agent import LocalAgent, begin_early, end
 from kernel_worker.broker.watches import Timers, Watches
 
 SLEEPER = "import signal; signal.pause()"
@@ -108,6 +108,66 @@ def test_one_that_has_outlived_another_broker_is_watched_and_ended_like_its_own(
         assert agent.pid == there.pid
         agent.stop()
         assert there.wait(20) == -signal.SIGTERM
+
+
+WAITS = "import sys; sys.exit(7 if sys.stdin.buffer.read() else 0)"
+
+
+def early(code: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def test_one_that_was_started_early_is_told_and_is_the_first(watches: Watches) -> None:
+    timers, begun = Timers(), early(WAITS)
+    agent = LocalAgent("/nowhere", watches, timers, lambda: 100.0, early=begun)
+    agent._command = [sys.executable, "-c", SLEEPER]
+    agent.start()
+    assert agent.pid == begun.pid
+    assert select.select([watches], [], [], 20)[0]
+    watches.dispatch()
+    assert begun.returncode == 7, "it was told"
+    due = timers.next_deadline()
+    assert due is not None
+    timers.run(due)
+    assert agent.pid not in {0, begun.pid}
+    agent.stop()
+
+
+def test_one_that_was_started_early_and_has_died_is_started_again(watches: Watches) -> None:
+    timers, begun = Timers(), early("")
+    begun.wait()
+    agent = LocalAgent("/nowhere", watches, timers, lambda: 100.0, early=begun)
+    agent.start()
+    assert agent.pid == 0
+    assert timers.next_deadline() == pytest.approx(100.1)
+    agent.stop()
+
+
+def test_one_that_was_started_early_ends_where_another_lives(
+    watches: Watches, tmp_path: Path
+) -> None:
+    connection = str(tmp_path / "connection.json")
+    begun = early(WAITS)
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCKED, connection], stdout=subprocess.PIPE
+    ) as there:
+        assert there.stdout is not None
+        there.stdout.readline()
+        assert begin_early(connection) is None
+        agent = LocalAgent(connection, watches, Timers(), lambda: 100.0, early=begun)
+        agent.start()
+        assert (agent.pid, begun.returncode) == (there.pid, 0)
+        agent.stop()
+
+
+def test_one_that_was_started_early_ends_with_a_broker_that_never_was(tmp_path: Path) -> None:
+    begun = begin_early(str(tmp_path / "connection.json"))
+    assert begun is not None
+    assert begun.stdin is not None
+    begun.stdin.close()
+    assert begun.wait(20) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_does_not_end_when_it_is_asked_is_killed() -> None:
