@@ -39,12 +39,14 @@ def begun(kernel: PlainKernel, source: str, word: str = "started") -> Cell:
     return cell
 
 
-def until_printed(kernel: PlainKernel, cell: Cell, word: str, seconds: float = 20.0) -> None:
-    """Wait until the cell has shown `word` on stdout, whether it runs or has ended."""
+def until_printed(
+    kernel: PlainKernel, cell: Cell, word: str, seconds: float = 20.0, stream: str = "stdout"
+) -> None:
+    """Wait until the cell has shown `word`, whether it runs or has ended."""
 
     def seen() -> bool:
-        while word not in cell.stdout and kernel.listen(0.02):
+        while word not in getattr(cell, stream) and kernel.listen(0.02):
             pass
-        return word in cell.stdout
+        return word in getattr(cell, stream)
 
     wait_until(seen, seconds, f"{word!r} below the cell, which shows {cell}")

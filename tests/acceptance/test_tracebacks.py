@@ -33,6 +33,13 @@ def third_cell(start_kernel: KernelStarter, tmp_path: Path) -> PlainKernel:
     return kernel
 
 
+@pytest.fixture(scope="module")
+def later_cell(notebook: PlainKernel) -> PlainKernel:
+    """Return one kernel for the others, whose second cell is the same."""
+    typed(notebook, CELL_2)
+    return notebook
+
+
 def test_a_remote_traceback_shows_the_cells_lines_and_none_of_our_frames(
     third_cell: PlainKernel,
 ) -> None:
@@ -57,10 +64,10 @@ def test_a_remote_traceback_shows_the_cells_lines_and_none_of_our_frames(
         "await calls_helper.remote.aio(7)",
     ],
 )
-def test_the_original_type_is_caught_by_its_class(third_cell: PlainKernel, call: str) -> None:
-    cell = typed(third_cell, f"try:\n    {call}\nexcept MyError as error:\n    print(error)")
+def test_the_original_type_is_caught_by_its_class(later_cell: PlainKernel, call: str) -> None:
+    cell = typed(later_cell, f"try:\n    {call}\nexcept MyError as error:\n    print(error)")
     assert cell.stdout == "no 7\n"
-    error = third_cell.run(call).error
+    error = later_cell.run(call).error
     assert error is not None
     assert "Cell In[2], line 5" in error.traceback
     assert "notebook_ext" not in error.traceback
@@ -69,8 +76,8 @@ def test_the_original_type_is_caught_by_its_class(third_cell: PlainKernel, call:
 @pytest.mark.parametrize(
     "call", ["calls_helper.remote([lock])", "list(calls_helper.map([[lock], [1]]))"]
 )
-def test_what_cannot_travel_is_named_by_its_path(third_cell: PlainKernel, call: str) -> None:
-    error = third_cell.run(f"import threading\nlock = threading.Lock()\n{call}").error
+def test_what_cannot_travel_is_named_by_its_path(later_cell: PlainKernel, call: str) -> None:
+    error = later_cell.run(f"import threading\nlock = threading.Lock()\n{call}").error
     assert error is not None
     assert error.name == "SerializationError"
     assert "args[0][0]" in error.value
@@ -98,9 +105,9 @@ def test_an_error_of_ours_shows_the_cell_alone(third_cell: PlainKernel, call: st
     assert error.traceback.rstrip().endswith(error.value)
 
 
-def test_arguments_that_do_not_fit_show_the_definition(third_cell: PlainKernel) -> None:
+def test_arguments_that_do_not_fit_show_the_definition(later_cell: PlainKernel) -> None:
     for call in ("calls_helper.remote(1, 2)", "list(calls_helper.map([1], [2]))"):
-        error = third_cell.run(call).error
+        error = later_cell.run(call).error
         assert error is not None
         assert error.name == "TypeError"
         assert "Cell In[2], line 7" in error.traceback
@@ -108,8 +115,8 @@ def test_arguments_that_do_not_fit_show_the_definition(third_cell: PlainKernel) 
         assert "notebook_ext" not in error.traceback
 
 
-def test_an_iterable_that_raises_shows_its_own_frames(third_cell: PlainKernel) -> None:
-    error = third_cell.run("list(calls_helper.map(1 // x for x in [0]))").error
+def test_an_iterable_that_raises_shows_its_own_frames(later_cell: PlainKernel) -> None:
+    error = later_cell.run("list(calls_helper.map(1 // x for x in [0]))").error
     assert error is not None
     assert error.name == "ZeroDivisionError"
     assert "notebook_ext" not in error.traceback

@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.cells import begun, typed, until_printed, value
 from tests.acceptance.conftest import HEAD, ScriptRunner
 from tests.acceptance.places import Place
-from tests.plain_kernel import Cell, PlainKernel
+from tests.plain_kernel import PlainKernel
 from tests.waiting import PATIENCE, wait_until
 
 WAYS = {
@@ -36,23 +36,13 @@ WAYS = {
 }
 
 
-def listened(kernel: PlainKernel, cell: Cell, stream: str, text: str) -> None:
-    """Wait until `text` is below the cell, also after it has ended."""
-
-    def seen() -> bool:
-        kernel.listen(0.02)
-        return text in getattr(cell, stream)
-
-    wait_until(seen, 10, f"{text!r} in {cell}")
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_of_writing_is_seen_in_the_calling_cell(notebook: PlainKernel, way: str) -> None:
     """Line: `print`, `sys.stderr`, C-level writes, child processes, `logging` and `warnings`."""
     body, stream = WAYS[way]
     typed(notebook, f"@app.function()\ndef says():\n    {body}\nsays.local")
     cell = typed(notebook, "says.remote()")
-    listened(notebook, cell, stream, "said")
+    until_printed(notebook, cell, "said", stream=stream)
 
 
 def test_every_way_of_writing_is_seen_in_a_script(run_script: ScriptRunner) -> None:
@@ -99,7 +89,7 @@ def test_output_lands_in_its_own_cell_also_after_that_has_ended(
     other = begun(notebook, "print('other', flush=True)", word="other")
     gate.touch()
     until_printed(notebook, spawning, "last words")
-    listened(notebook, spawning, "stderr", "an error")
+    until_printed(notebook, spawning, "an error", stream="stderr")
     notebook.finish(other)
     assert other.stdout == "other\n"
     assert other.stderr == ""
@@ -150,10 +140,11 @@ def test_progress_bars_of_a_worker_are_seen_as_they_grow(notebook: PlainKernel) 
         """,
     )
     cell = typed(notebook, "bar.remote()")
-    listened(notebook, cell, "stderr", "100%\n")
+    until_printed(notebook, cell, "100%\n", stream="stderr")
     assert cell.stderr == "\r20%\r40%\r60%\r80%\r100%\n"
 
 
+@pytest.mark.clock
 def test_lines_of_many_workers_stay_whole_and_in_order(
     notebook: PlainKernel, tmp_path: Path
 ) -> None:
@@ -207,6 +198,7 @@ def floods(x, count):
 """
 
 
+@pytest.mark.clock
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.large)])
 def test_a_flood_of_lines_leaves_the_notebook_responsive(notebook: PlainKernel, count: int) -> None:
@@ -225,7 +217,7 @@ def test_a_flood_of_lines_leaves_the_notebook_responsive(notebook: PlainKernel, 
             break
         notebook.listen(0.05)
     assert value(notebook, "flood.get()") == count
-    listened(notebook, flooding, "stderr", "lines of floods were not shown")
+    until_printed(notebook, flooding, "lines of floods were not shown", stream="stderr")
     assert flooding.stdout.splitlines() == [f"line {n} of 1" for n in range(10_000)]
     notice, total = flooding.stderr.splitlines()
     assert notice.startswith("notebook_ext: floods has written 10,000 lines; the rest is not shown")
@@ -240,10 +232,10 @@ def test_a_flood_before_the_outcome_says_so_before_the_next_line(notebook: Plain
     typed(notebook, FLOOD)
     cell = typed(notebook, "floods.remote(2, 15_000)")
     assert cell.stdout.count("\n") == 10_000
-    listened(notebook, cell, "stderr", "5,000 lines of floods were not shown.")
+    until_printed(notebook, cell, "5,000 lines of floods were not shown.", stream="stderr")
     mapped = typed(notebook, "list(floods.map([3, 4], kwargs={'count': 8_000}))")
     assert mapped.stdout.count("\n") == 10_000
-    listened(notebook, mapped, "stderr", "6,000 lines of floods were not shown.")
+    until_printed(notebook, mapped, "6,000 lines of floods were not shown.", stream="stderr")
 
 
 DISPLAYS = """

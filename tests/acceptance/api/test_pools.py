@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
 from kernel_worker.host.resources import available_memory_mib
-from tests.acceptance.cells import typed, value
+from tests.acceptance.cells import typed, until_printed, value
 from tests.acceptance.conftest import HEAD, ScriptRunner
 from tests.plain_kernel import PlainKernel
 from tests.waiting import PATIENCE, wait_until
@@ -145,6 +146,7 @@ def test_an_allocation_that_no_limit_allows_is_an_ordinary_memory_error(
     assert value(notebook, "asks.remote(1000)") == 1000
 
 
+@pytest.mark.clock
 def test_one_hundred_functions_called_in_turn_share_two_cores(run_script: ScriptRunner) -> None:
     """Idle workers take no CPU: none of 100 functions waits for another one's window."""
     script = f"""
@@ -199,12 +201,12 @@ def test_many_spawned_calls_are_gathered(notebook: PlainKernel, count: int) -> N
 
 WAITS = """
 @app.function(max_containers=1)
-def holds(seconds):
-    import time
-    time.sleep(seconds)
-    return seconds
+def holds(gate):
+    import os, time
+    while not os.path.exists(gate):
+        time.sleep(0.01)
 import time
-first = holds.spawn(3.5)
+first = holds.spawn({gate!r})
 while holds.get_current_stats().num_running_inputs != 1:
     time.sleep(0.01)
 """
@@ -213,21 +215,32 @@ while holds.get_current_stats().num_running_inputs != 1:
 @pytest.mark.parametrize(
     "call",
     [
-        "holds.remote(0)",
-        "await holds.remote.aio(0)",
-        "nb.config.progress = 'off'; list(holds.map([0]))",
-        "holds.spawn(0).get()",
-        "nb.gather(holds.spawn(0))",
-        "await holds.spawn(0)",
+        "holds.remote('/')",
+        "await holds.remote.aio('/')",
+        "nb.config.progress = 'off'; list(holds.map(['/']))",
+        "holds.spawn('/').get()",
+        "nb.gather(holds.spawn('/'))",
+        "await holds.spawn('/')",
     ],
 )
-def test_a_call_that_has_waited_two_seconds_says_for_what(notebook: PlainKernel, call: str) -> None:
+def test_a_call_that_has_waited_two_seconds_says_for_what(
+    notebook: PlainKernel, tmp_path: Path, call: str
+) -> None:
     """A call that has waited for 2 s says what it waits for."""
-    typed(notebook, WAITS)
-    cell = typed(notebook, call)
-    assert "waits: max_containers: pool holds runs 1 of 1" in cell.stderr
+    typed(notebook, WAITS.format(gate=str(tmp_path / "gate")))
+    cell = notebook.begin(call)
+    try:
+        until_printed(
+            notebook, cell, "waits: max_containers: pool holds runs 1 of 1", stream="stderr"
+        )
+        assert not cell.finished
+    finally:
+        (tmp_path / "gate").touch()
+    notebook.finish(cell)
+    assert cell.error is None, cell.error.traceback
 
 
+@pytest.mark.clock
 def test_functions_that_run_at_once_share_the_cores_fairly(run_script: ScriptRunner) -> None:
     """Several functions on two cores: each gets its share, whoever came first."""
     script = f"""
@@ -249,6 +262,7 @@ nb.gather(*calls)
     assert run_script(script, {"NOTEBOOK_EXT_MAX_WORKERS": "2"}) == "True\n"
 
 
+@pytest.mark.clock
 def test_an_idle_worker_makes_room_for_another_function(notebook: PlainKernel) -> None:
     """`memory`: an idle worker's reservation never keeps another function waiting."""
     typed(
