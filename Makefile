@@ -17,8 +17,11 @@ CHANCE := tests/core/test_invariants.py::TestAnyHistory \
   tests/core/test_granting.py::test_equal_inputs_keep_both_workers_busy
 COMPUTING := tests/test_capture.py
 PATIENT := tests/notebooks tests/documentation tests/suites
+# What pyproject leaves out, which an `-m` replaces.
+USUAL := not chaos and not fuzz and not large and not engine
+ELSEWHERE := $(patsubst %,--ignore=%,$(COVERED) $(COMPUTING) $(PATIENT))
 
-.PHONY: help setup quick demo lab test lint format pytest chance notebooks pages standards rest providers suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
+.PHONY: help setup quick demo lab test lint format pytest chance notebooks pages standards conformance acceptance browser rooms clock engines providers suites chaos fuzz large coverage docs screenshot bench bench-quick wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,17 +32,20 @@ setup: ## make .venv with everything in it (quick when nothing has changed)
 quick:
 	@tools/setup.sh --quick
 
+engines: setup
+	@tools/setup.sh --engines
+
 demo: quick ## run notebooks/quickstart.ipynb here, in the terminal
 	@$(VENV_PYTHON) -m tools.run_notebook notebooks/quickstart.ipynb
 
 lab: quick ## open the quickstart in JupyterLab
 	@$(VENV_PYTHON) -m jupyterlab notebooks/quickstart.ipynb
 
-# What computes shares the cores, then what mostly waits; `rest` is alone: its tests watch the clock.
-test: setup ## everything that CI checks
+# What computes shares the cores, then what mostly waits, the longest first; `clock` runs alone.
+test: setup engines ## everything that CI checks
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target coverage lint chance
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target notebooks pages standards
-	@$(MAKE) --no-print-directory rest
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target acceptance rooms browser notebooks pages conformance standards
+	@$(MAKE) --no-print-directory clock
 
 lint: setup ## ruff, mypy and the import contracts
 	$(BIN)/ruff check
@@ -67,13 +73,26 @@ pages: setup
 standards: setup
 	$(VENV_PYTHON) -m pytest tests/suites
 
-rest: setup
-	$(VENV_PYTHON) -m pytest $(patsubst %,--ignore=%,$(COVERED) $(COMPUTING) $(PATIENT))
+conformance: setup
+	$(VENV_PYTHON) -m pytest -m engine -k "ray or dask" tests/providers/test_conformance.py
+
+acceptance: setup
+	$(VENV_PYTHON) -m pytest -m "not clock and $(USUAL)" tests/acceptance
+
+browser: setup
+	$(VENV_PYTHON) -m pytest -m "not clock and $(USUAL)" tests/browser
+
+rooms: setup
+	$(VENV_PYTHON) -m pytest -m "not clock and $(USUAL)" \
+	  --ignore=tests/acceptance --ignore=tests/browser $(ELSEWHERE)
+
+clock: setup
+	$(VENV_PYTHON) -m pytest -m "clock and $(USUAL)" $(ELSEWHERE)
 
 large: setup ## the tests' largest sizes, for some minutes
 	$(VENV_PYTHON) -m pytest -m 'large and not engine'
 
-providers: setup ## the provider conformance suite on real Ray, Dask and Slurm clusters, in minutes
+providers: setup ## what needs real Ray, Dask and Slurm clusters, in minutes
 	$(VENV_PYTHON) -m pip install --quiet --editable ".[ray,dask,slurm]"
 	$(VENV_PYTHON) -m pytest -m engine tests/providers tests/acceptance/test_providers.py tests/acceptance/test_faults.py
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.plain_kernel import PlainKernel
+from tests.acceptance.places import Place
+from tests.conftest import KernelStarter
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -168,18 +169,60 @@ def test_the_gallery_shows_every_notebook_in_a_small_picture() -> None:
         assert picture.stat().st_size < 150_000, picture
 
 
-def test_the_blocks_of_the_readme_run(kernel: PlainKernel) -> None:
+def test_the_blocks_of_the_readme_run(start_kernel: KernelStarter, tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 3
-    for block in blocks:
-        error = kernel.run(block).error
-        assert error is None, f"{block}\n{error.traceback}"
+    place = Place(tmp_path / "p")  # what it deploys is nobody else's
+    try:
+        kernel = start_kernel(variables=place.variables)
+        for block in blocks:
+            error = kernel.run(block).error
+            assert error is None, f"{block}\n{error.traceback}"
+    finally:
+        place.end()
 
 
 def test_ci_runs_make_test_and_nothing_else() -> None:
     lines = (ROOT / ".ci/run").read_text().splitlines()
     commands = [line for line in lines if line and not line.startswith("#")]
     assert commands == ["set -eu", 'cd "$(dirname "$0")/.."', "exec make test"]
+
+
+SOON = re.compile(
+    r"(?:monotonic|perf_counter)\(\) - \w+ <"
+    r"|(?:seconds|took|slowest|asked|pressed\(.*\)|\(times\)) < "
+)
+"""How a test says that something was soon over."""
+
+BESIDE = {
+    "core",
+    "wire",
+    "suites",
+    "documentation",
+    "notebooks",
+    "test_capture.py",
+    "test_house.py",
+}
+"""What `make test` runs beside something else whatever it measures."""
+
+
+def test_what_watches_the_clock_is_marked_so_and_runs_alone() -> None:
+    watching, marked = set(), set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                name = f"{path.relative_to(ROOT / 'tests')}::{node.name}"
+                if SOON.search(ast.get_source_segment(text, node) or ""):
+                    watching.add(name)
+                decorators = "".join(map(ast.unparse, node.decorator_list))
+                if "pytestmark = pytest.mark.clock" in text or "mark.clock" in decorators:
+                    marked.add(name)
+    tests = {
+        name for name in watching if "::test_" in name and re.split("/|::", name)[0] not in BESIDE
+    }
+    assert len(tests) > 20
+    assert sorted(tests - marked) == []
 
 
 API_TESTS = ROOT / "tests/acceptance/api"

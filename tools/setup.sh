@@ -3,6 +3,7 @@
 #
 #   tools/setup.sh            what `make setup` runs; returns at once when nothing has changed
 #   tools/setup.sh --quick    the same, but where no Chromium was found before, seek none again
+#   tools/setup.sh --engines  also Ray and Dask, whose tests are left out where they are not to be had
 #
 # It writes inside the clone only (pip keeps its usual cache, system packages are asked for below).
 # Interrupted, it starts again where that is safe: the stamp is written last.
@@ -141,6 +142,16 @@ fi
 # As pip does with what it copies: no process need compile what it imports, whatever
 # PYTHONDONTWRITEBYTECODE says.
 "$venv/bin/python" -m compileall -q kernel_worker notebook_ext
+
+if [ "${1:-}" = --engines ] && [ "$(cat "$stamp.engines" 2>/dev/null)" != "$(wanted)" ]; then
+    if "$venv/bin/python" -m pip install --quiet --editable ".[ray,dask]" >"$venv/engines.log" 2>&1
+    then
+        wanted >"$stamp.engines"
+    else
+        tail -n 3 "$venv/engines.log" >&2
+        say "Ray and Dask are not to be had: their tests are left out ($venv/engines.log)" >&2
+    fi
+fi
 
 if known_chromium || { [ "${1:-}" = --quick ] && [ -f "$venv/playwright.log" ]; }; then exit 0; fi
 if remember_chromium || install_chromium; then

@@ -21,6 +21,8 @@ from tests.core.simulation import Simulation, make_spec
 from tests.counting import counted
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.clock
+
 LINE_CALLS = 75
 BROKER_CALLS = 100
 MAPPED_INPUT_CALLS = 1.9

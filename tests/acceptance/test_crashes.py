@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.cells import typed, value
 from tests.plain_kernel import PlainKernel
 from tests.waiting import PATIENCE
@@ -65,6 +67,7 @@ def test_a_map_survives_kill_9_of_a_worker_and_reruns_only_what_it_had_started(
     assert len(again) < 100
 
 
+@pytest.mark.clock
 def test_the_pool_is_whole_again_within_a_second(notebook: PlainKernel, tmp_path: Path) -> None:
     _define_logged(notebook, tmp_path / "log")
     seconds = value(

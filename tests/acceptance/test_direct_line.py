@@ -208,6 +208,7 @@ def test_a_call_that_takes_too_long_times_out(lined: PlainKernel) -> None:
     assert cell.error.name == "FunctionTimeoutError"
 
 
+@pytest.mark.clock
 def test_the_stop_button_ends_what_runs_and_the_next_call_works(lined: PlainKernel) -> None:
     cell = begun(lined, "warm()\ndoes.remote('nap')")
     pressed = time.monotonic()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.cells import typed, value
 from tests.plain_kernel import PlainKernel
 from tests.waiting import PATIENCE, wait_until
 
 
+@pytest.mark.clock
 def test_an_attempt_over_its_time_limit_ends_and_the_worker_serves_on(
     notebook: PlainKernel,
 ) -> None:

@@ -344,6 +344,7 @@ def results(lab: Lab, begun: dict[str, str], but: str = "") -> float:
     return last
 
 
+@pytest.mark.clock
 def test_a_cable_is_pulled_and_put_back(lab: Lab) -> None:
     cut, begun = lab.in_flight()
     began = time.monotonic()
@@ -358,6 +359,7 @@ def test_a_cable_is_pulled_and_put_back(lab: Lab) -> None:
             assert outcome.machine == cut, outcome
 
 
+@pytest.mark.clock
 def test_a_machine_loses_its_power(lab: Lab) -> None:
     cut, begun = lab.in_flight()
     began = time.monotonic()
@@ -372,6 +374,7 @@ def test_a_machine_loses_its_power(lab: Lab) -> None:
             assert "its host is gone" in lab.notebook.outcome(label).error
 
 
+@pytest.mark.clock
 def test_the_notebooks_machine_is_cut_off(lab: Lab) -> None:
     _, begun = lab.in_flight()
     lab.network.cut("desk")
@@ -395,6 +398,7 @@ def test_the_notebooks_machine_is_cut_off_for_longer_than_a_fence(lab: Lab) -> N
     assert not lab.notebook.outcome(labels[1]).error
 
 
+@pytest.mark.clock
 @pytest.mark.engine
 def test_the_engines_head_loses_its_power(lab: Lab) -> None:
     """What runs goes on, for a while; when the head is there again, so are hosts."""

@@ -172,6 +172,7 @@ def runs(notebook: Laptop, code: str) -> object:
     return json.loads(said.splitlines()[-1])
 
 
+@pytest.mark.clock
 def test_functions_run_on_another_machine_as_they_do_on_this_one(
     relay: Relay, boxes: Callable[..., Box], notebook: Laptop
 ) -> None:
@@ -318,6 +319,7 @@ print(json.dumps([len({pid for pid, *_ in found}), sorted({tuple(rest) for _, *r
     assert relay.passed_bytes - before < 2_000_000, "what is large goes by the second port"
 
 
+@pytest.mark.clock
 @pytest.mark.large
 @pytest.mark.parametrize("site", [1, 3], indirect=True, ids="lease {} s".format)
 def test_a_host_that_is_cut_off_and_one_that_leaves(

@@ -132,6 +132,7 @@ def test_seed_examples_work_in_a_script_with_an_event_loop(run_script: ScriptRun
     assert shown == "".join(seed.printed + "\n" for seed in SEEDS)
 
 
+@pytest.mark.clock
 def test_two_warm_floors_keep_no_third_function_from_running(notebook: PlainKernel) -> None:
     typed(
         notebook,

@@ -61,6 +61,7 @@ def stats(page: WidgetPage, model: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.clock
 def test_a_map_is_paused_goes_on_and_is_cancelled_from_its_progress(
     notebook: PlainKernel,
 ) -> None:

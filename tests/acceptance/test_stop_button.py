@@ -23,6 +23,7 @@ WAITING = {
 }
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("how", WAITING)
 def test_the_stop_button_is_back_within_a_second_and_the_workers_serve_on(
     notebook: PlainKernel, tmp_path: Path, how: str

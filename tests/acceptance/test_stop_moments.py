@@ -24,6 +24,8 @@ from tests.acceptance.cells import begun, typed, value
 from tests.plain_kernel import PlainKernel
 from tests.waiting import PATIENCE, wait_until
 
+pytestmark = pytest.mark.clock
+
 LOOPS = {
     "endless map": "list(same.map(iter(int, 1)))",
     "remote": "while True: same.remote(1)",

@@ -115,6 +115,7 @@ def test_the_agent_is_heard_and_what_others_say_is_kept(
     assert heard <= {b"cl-1", b"xx", b"yy", b"ho-2"}
 
 
+@pytest.mark.clock
 def test_an_agent_that_ends_is_waited_for_no_longer(
     place: Place, short_dir: Path, agent: Agent
 ) -> None:

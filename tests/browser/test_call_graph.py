@@ -145,6 +145,7 @@ def test_what_is_told_anew_is_drawn_anew(open_notebook: NotebookOpener) -> None:
     expect(canvas).to_have_attribute("data-boxes", "2")
 
 
+@pytest.mark.clock
 @pytest.mark.timeout(400)
 def test_five_thousand_calls_are_drawn_in_a_fifth_of_a_second_and_more_are_folded(
     open_notebook: NotebookOpener,

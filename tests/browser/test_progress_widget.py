@@ -59,6 +59,7 @@ def violations(notebook: NotebookPage) -> list[Any]:
     ]
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("front_end", ["lab", "notebook"])
 def test_its_buttons_act_while_the_cell_runs(open_notebook: NotebookOpener, front_end: str) -> None:
     notebook = open_notebook(DEFINED, LONG, front_end=front_end)
@@ -83,6 +84,7 @@ def test_its_buttons_act_while_the_cell_runs(open_notebook: NotebookOpener, fron
     assert notebook.evaluate("score.remote(3)") == 3
 
 
+@pytest.mark.clock
 def test_a_page_that_is_reloaded_in_the_middle_has_its_widget_again(
     open_notebook: NotebookOpener,
 ) -> None:

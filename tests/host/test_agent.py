@@ -57,6 +57,7 @@ def test_a_worker_is_a_process_of_its_own_session(broker: Broker) -> None:
     assert os.getsid(worker.pid) == worker.pid
 
 
+@pytest.mark.clock
 def test_a_second_worker_and_a_redefinition_are_quick(broker: Broker) -> None:
     broker.start_worker(define(PID))
     start = time.monotonic()

@@ -268,6 +268,7 @@ def test_arguments_of_a_spawned_call_are_as_they_were(live: nb.App) -> None:
     assert call.get() == 1
 
 
+@pytest.mark.clock
 def test_a_warm_call_is_quick(add: nb.Function[..., int]) -> None:
     add.remote(1)
     began = time.monotonic()

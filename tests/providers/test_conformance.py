@@ -1,7 +1,7 @@
-"""What every provider does, on the engine itself: one suite, `local` in every run.
+"""What every provider does, on the engine itself: one suite, for each of them.
 
 Hosts are real ones; the broker that they dial is not there, since what an engine does with a host
-does not depend on that. `make providers` runs it on Ray, on Dask and on Slurm.
+does not depend on that. `make test` runs it here, on Ray and on Dask, `make providers` on Slurm.
 """
 
 from __future__ import annotations

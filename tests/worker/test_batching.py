@@ -296,6 +296,7 @@ def test_output_is_live(broker: Broker, tmp_path: Path) -> None:
     broker.outcomes(lease, 1)
 
 
+@pytest.mark.clock
 def test_each_input_is_charged_its_share_of_the_time(broker: Broker) -> None:
     worker = start(broker, "import time\ndef f(xs):\n    time.sleep(0.4)\n    return xs\n")
     began = time.monotonic()

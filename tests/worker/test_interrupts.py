@@ -26,6 +26,7 @@ def interrupt(worker: Worker, lease: int, index: int) -> float:
     return time.monotonic()
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("way", WAYS)
 def test_what_blocks_is_interrupted_and_the_worker_goes_on(broker: Broker, way: str) -> None:
     worker = broker.start_worker(
@@ -159,6 +160,7 @@ def test_what_ignores_its_cancellation_is_killed_after_the_grace(broker: Broker)
     assert "cancelled" in exited.cause
 
 
+@pytest.mark.clock
 def test_an_input_over_its_timeout_is_interrupted(broker: Broker) -> None:
     worker = broker.start_worker(
         define("""

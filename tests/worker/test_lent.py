@@ -170,6 +170,7 @@ def test_failures_and_large_values_come_by_the_broker_and_the_line_goes_on(clien
     assert client.given_back() == 5
 
 
+@pytest.mark.clock
 def test_what_takes_long_is_handed_over_while_it_runs(client: Client) -> None:
     client.borrow("first")
     client.call(1)

@@ -436,6 +436,7 @@ def test_threads_of_numeric_libraries_are_raised_to_the_workers_share(broker: Br
     assert set(many.call()) == {2}
 
 
+@pytest.mark.clock
 def test_time_of_a_warm_call(broker: Broker) -> None:
     worker = broker.start_worker(define(SQUARE))
     times = []

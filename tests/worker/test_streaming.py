@@ -154,6 +154,7 @@ def test_what_is_asked_of_it_while_it_waits_is_served_afterwards(broker: Broker)
     assert worker.exited().cause == "stopped"
 
 
+@pytest.mark.clock
 def test_the_time_that_it_waits_does_not_count_as_running(broker: Broker) -> None:
     worker = broker.start_worker(define(COUNTS["sync"]), timeout_seconds=0.5)
     lease = stream(worker, 6, limits=FOUR)

@@ -14,6 +14,8 @@ from tests.acceptance.conftest import ScriptRunner
 from tests.plain_kernel import PlainKernel
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.clock
+
 DEFINED = """
 import asyncio, os, time
 

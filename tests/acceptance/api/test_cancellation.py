@@ -257,6 +257,7 @@ def test_children_of_a_cancelled_input_are_cancelled(defined: Lines, tmp_path: P
     assert found == ("CallCancelledError", sorted(marks), [("top", "TERMINATED", down)])
 
 
+@pytest.mark.clock
 def test_terminate_containers_kills_and_other_inputs_run_again_elsewhere(
     defined: Lines, tmp_path: Path
 ) -> None:
@@ -290,6 +291,7 @@ def test_terminate_containers_kills_and_other_inputs_run_again_elsewhere(
     assert found == ("CallCancelledError", "other", True, 2, True)
 
 
+@pytest.mark.clock
 def test_cancelling_what_waits_for_a_retry(defined: Lines) -> None:
     """Says "inputs not started never start": a retry that is delayed is none that starts."""
     found = value(

@@ -72,6 +72,7 @@ def test_a_timeout_is_retried_where_retries_are_set(lines: Lines, tmp_path: Path
     assert lines.value("os.path.getsize(log)") == 3
 
 
+@pytest.mark.clock
 def test_a_worker_that_does_not_stop_is_killed_5_s_after_the_timeout(
     cells: Lines, tmp_path: Path
 ) -> None:

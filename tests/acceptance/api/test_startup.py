@@ -62,6 +62,7 @@ def test_an_import_that_fails_shows_its_traceback_and_recovers_when_it_is_mended
     assert value(kernel_with, "uses.remote()") == 42
 
 
+@pytest.mark.clock
 def test_a_start_that_takes_too_long_ends_as_a_timeout(
     kernel_with: PlainKernel, tmp_path: Path
 ) -> None:

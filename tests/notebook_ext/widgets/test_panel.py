@@ -56,6 +56,7 @@ class Board(Shown):
         return sorted(row["state"] for row in self.rows("workers").values())
 
 
+@pytest.mark.clock
 def test_a_pool_is_set_and_its_workers_are_stopped_while_a_cell_blocks(
     notebook: PlainKernel, tmp_path: Path
 ) -> None:

@@ -113,6 +113,7 @@ def test_settle_returns_when_the_last_state_is_drawn(ticker: Ticker, screen: Scr
     assert screen.views[0].finished.is_set()
 
 
+@pytest.mark.clock
 def test_settle_costs_nothing_where_nothing_is_shown(ticker: Ticker) -> None:
     began = time.perf_counter()
     ticker.settle(10)
