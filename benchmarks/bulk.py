@@ -1,17 +1,20 @@
 """`python -m benchmarks.bulk`: what goes between machines, out of network namespaces where root is.
 
-One blob of 1 GB over the sealed connection, each way, beside CURVE in the same run (a part of it:
-that takes a minute a GB); the processes share nothing but the network. Then a broker with hosts on
-other machines: a map of no-ops there as a part of the same on the broker's own machine, and an
-argument of 1 GB to four hosts, with what the broker's memory grew by meanwhile. As JSON, and
-printed beside the goals.
+Blobs of 1 GB over the sealed connection, each way in turn, beside CURVE in the same run (a part of
+it); the processes share nothing but the network. Whoever receives writes into memory that is new to
+it: how fast that alone is there is measured before each blob. Then a broker with hosts on other
+machines: a map of no-ops there as a part of the same on the broker's own machine, and an argument
+of 1 GB to four hosts, with what the broker's memory grew by meanwhile. As JSON, and printed beside
+the goals.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import json
+import math
 import os
 import select
 import statistics
@@ -28,11 +31,14 @@ import zmq
 
 from benchmarks.processes import ROOT, become_subreaper, sweep
 from kernel_worker.broker.bulk import UP, Dialler, Exchange, Listener
+from kernel_worker.wire import bulk
 from tests.network import Network, why_not
 
 MB: Final = 1_000_000
 PORT: Final = 9465
-CURVE_MB: Final = 256
+CURVE_MB: Final = 128
+PATIENCE_SECONDS: Final = 300
+"""An end that takes longer says where it hangs, and ends."""
 GOALS: Final = {
     "sealed, to the host, GB/s": 0.5,
     "sealed, from the host, GB/s": 0.5,
@@ -135,58 +141,84 @@ def tell(process: subprocess.Popen[str], line: str) -> None:
 SESSION, SECRET = bytes(16), bytes(32)
 
 
-def wire(machines: Machines, size_mb: int, figures: dict[str, list[float]]) -> None:
+def wire(machines: Machines, size_mb: int, rounds: int, figures: dict[str, list[float]]) -> None:
     """Measure the two connections alone."""
     keys = json.dumps([key.decode() for key in zmq.curve_keypair()])
     words = ["-m", "benchmarks.bulk", "--end"]
-    head = started(machines.on("head"), *words, "head", machines.address, keys)
-    with head:
-        said(head)
+    with contextlib.ExitStack() as stack:
+        head = stack.enter_context(
+            started(machines.on("head"), *words, "head", machines.address, keys)
+        )
+        port = said(head)
         place = machines.on("box0")
-        box = started(place, *words, "box", machines.address, keys)
-        with box:
+        box = stack.enter_context(started(place, *words, f"box:{port}", machines.address, keys))
+        for _ in range(rounds):
             for sender, receiver, way in ((head, box, "to"), (box, head, "from")):
                 tell(receiver, f"receive {size_mb}")
                 tell(sender, f"send {size_mb}")
-                seconds = float(said(sender))
-                figures.setdefault(f"sealed, {way} the host, GB/s", []).append(
-                    size_mb / 1000 / seconds
-                )
-                said(receiver)
-            tell(head, f"curve {CURVE_MB}")
-            tell(box, f"curve {CURVE_MB}")
-            figures.setdefault("CURVE, MB/s", []).append(CURVE_MB / float(said(head)))
-            for each in (head, box):
-                tell(each, "end 0")
+                sent, received = (json.loads(said(each)) for each in (sender, receiver))
+                name, gb = f"sealed, {way} the host", size_mb / 1000
+                for key, value in (
+                    (f"{name}, GB/s", gb / sent["seconds"]),
+                    (f"{name}: CPU of who sends, s/GB", sent["cpu_seconds"] / gb),
+                    (f"{name}: CPU of who receives, s/GB", received["cpu_seconds"] / gb),
+                    ("memory that is new there, GB/s", received["new_memory"]),
+                ):
+                    figures.setdefault(key, []).append(value)
+        for each in (head, box):
+            tell(each, f"curve {CURVE_MB}")
+        figures.setdefault("CURVE, MB/s", []).append(CURVE_MB / float(said(head)))
+        for each in (head, box):
+            tell(each, "end 0")
 
 
 def end(which: str, address: str, keys: str) -> None:
     """Be one end; do what is said."""
+    faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
+    which, _, port = which.partition(":")
     exchange = Exchange(SESSION, SECRET)
     if which == "head":
-        listener = Listener(f"tcp://{address}:{PORT}", Path(tempfile.mkdtemp()) / "bulk.sock")
+        with tempfile.TemporaryDirectory() as directory:  # nobody dials that one
+            listener = Listener(f"tcp://{address}:{PORT}", Path(directory) / "bulk.sock")
         listener.add(exchange)
-        print("listens", flush=True)
+        print(listener.port, flush=True)
     else:
-        Dialler(exchange, (address, PORT + 1))
+        Dialler(exchange, (address, int(port)))
     await_news(exchange, UP)
     public, secret = json.loads(keys)
     for number, line in enumerate(sys.stdin, 1):
         what, size = line.split()
+        began, cpu_began = time.perf_counter(), time.process_time()
         if what == "send":
             blob = os.urandom(MB) * int(size)
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             exchange.send(number, blob)
             await_news(exchange, number)
-            print(time.perf_counter() - began, flush=True)
+            told: dict[str, float] = {"seconds": time.perf_counter() - began}
         elif what == "receive":
-            blob_of = whole(exchange, int(size) * MB)
-            print("whole", flush=True)
-            exchange.let_go(blob_of)
+            told = {"new_memory": new_memory(int(size))}
+            cpu_began = time.process_time()
+            exchange.let_go(whole(exchange, int(size) * MB))
         elif what == "curve":
             curve(which, address, (public.encode(), secret.encode()), int(size))
+            continue
         else:
             return
+        told["cpu_seconds"] = time.process_time() - cpu_began
+        print(json.dumps(told), flush=True)
+
+
+def new_memory(size_mb: int) -> float:
+    """Return how many GB/s a process writes into memory that is as new as a blob's."""
+    receiving, piece = bulk.Receiving(math.inf), bytes(MB)
+    receiving.begin(1, size_mb * MB)
+    began = time.perf_counter()
+    for at in range(0, size_mb * MB, MB):
+        head = bulk.Head(bulk.DATA, 1, at, MB)
+        if (place := receiving.place(head)) is not None:
+            place[:MB] = piece
+        receiving.filled(head)
+    return size_mb / 1000 / (time.perf_counter() - began)
 
 
 def await_news(exchange: Exchange, news: int | str) -> None:
@@ -372,8 +404,7 @@ def main() -> None:
             machines = Machines(stack)
             print(machines.why_not or "five machines out of namespaces")
             if options.only in {None, "wire"}:
-                for _ in range(options.rounds):
-                    wire(machines, options.size, figures)
+                wire(machines, options.size, options.rounds, figures)
             if options.only in {None, "map"}:
                 maps(machines, options.rounds, figures)
             if options.only in {None, "argument"}:
