@@ -13,6 +13,7 @@ as with 10; 2 bytes an input that waits.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -22,14 +23,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 import zmq
 
 from benchmarks.processes import ROOT, become_subreaper, isolated_environment, sweep
 from kernel_worker import rendezvous, settings
+from kernel_worker.far import Far
+from kernel_worker.keys import Invitation, Keys
 from kernel_worker.model import (
     CallId,
     Digest,
@@ -43,6 +47,9 @@ from kernel_worker.model import (
 )
 from kernel_worker.wire import frames, messages, payload
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 LIMIT_RATIO = 1.5
 LIMIT_BYTES = 2.0
 MAP_BATCH, WAITING_BATCH = 8, 10_000
@@ -50,6 +57,8 @@ MAP_BATCH, WAITING_BATCH = 8, 10_000
 LEASE_SECONDS = 1.0
 """So long each lease is said to have taken."""
 PATIENCE_SECONDS = 300.0
+LINKS_SECONDS = 0.005
+"""So often it is looked what links have heard."""
 WARM_INPUTS = 2
 """For each worker, before the clock."""
 FILES_A_WORKER, OTHER_FILES = 2, 100
@@ -91,8 +100,41 @@ class Socket:
         self._socket.close()
 
 
+class Link:
+    """Another machine: its host and its workers speak by one connection, with keys."""
+
+    def __init__(self, context: zmq.Context[Any], invitation: Invitation, cpu: int) -> None:
+        to = rendezvous.Connection(invitation.address, 0, "", "", "", keys=invitation)
+        self.host = f"ho-{invitation.name}-0"
+        self._cpu = cpu
+        self._far = Far(context, to, messages.Hello("link", f"li-{invitation.name}"))
+        self.descriptors = [
+            int(source.getsockopt(zmq.FD)) for source in (self._far.socket, self._far.monitor)
+        ]
+
+    def say(self, peer: str, message: messages.ToBroker, payload_frames: Any = ()) -> None:
+        """Say what somebody says there."""
+        self._far.send([peer.encode(), messages.encode(message), *payload_frames])
+
+    def heard(self) -> Iterator[tuple[str, bytes]]:
+        """Yield who is told what."""
+        list(self._far.changes())
+        with contextlib.suppress(zmq.Again):
+            while True:
+                said = self._far.taken(self._far.socket.recv_multipart(zmq.NOBLOCK))
+                if len(said) == 1:
+                    resources = HostResources(float(self._cpu), 1 << 20)
+                    self.say(self.host, messages.Hello("host", self.host, resources=resources))
+                elif said:
+                    yield bytes(said[0]).decode(), said[1]
+
+    def close(self) -> None:
+        """Hang up."""
+        self._far.close(0)
+
+
 class Load:
-    """A client, a host and its workers, at one broker."""
+    """A client, hosts and their workers, at one broker."""
 
     def __init__(self, address: str, machine: str) -> None:
         self._address = address
@@ -105,6 +147,7 @@ class Load:
         """Who has said something: that may have taken the sign that there is something to hear."""
         self.client = self._dial("cl-scale")
         self._host: Socket | None = None
+        self._links: list[Link] = []
         self.workers = 0
         self.leases = 0
         self.results = 0
@@ -114,6 +157,12 @@ class Load:
         """Be a host of so many cores."""
         self._host = self._dial("ho-scale")
         self._hello(self._host, "host", resources=HostResources(float(cpu), 1 << 20))
+
+    def add_link(self, invitation: Invitation, cpu: int) -> None:
+        """Be a machine of so many cores elsewhere."""
+        self._links.append(link := Link(self._context, invitation, cpu))
+        for descriptor in link.descriptors:
+            self._epoll.register(descriptor, select.EPOLLIN)
 
     def define(self, pool: str, most: int, least: int = 0) -> None:
         """Make a function known whose pool has at least and at most so many workers."""
@@ -168,6 +217,8 @@ class Load:
         """Hang up everywhere."""
         for socket in self._by_descriptor.values():
             socket.close()
+        for link in self._links:
+            link.close()
         self._epoll.close()
         self._context.term()
 
@@ -186,8 +237,14 @@ class Load:
     def _turn(self, seconds: float) -> None:
         while self._spoken:
             self._hear_out(self._spoken.pop())
-        for descriptor, _ in self._epoll.poll(seconds):
-            self._hear_out(self._by_descriptor[descriptor])
+        for descriptor, _ in self._epoll.poll(
+            min(seconds, LINKS_SECONDS) if self._links else seconds
+        ):
+            if descriptor in self._by_descriptor:
+                self._hear_out(self._by_descriptor[descriptor])
+        for link in self._links:
+            for peer, header in link.heard():
+                self._take_there(link, peer, header)
 
     def _hear_out(self, socket: Socket) -> None:
         while (parts := socket.heard()) is not None:
@@ -207,15 +264,28 @@ class Load:
                 self._hello(self._dial(message.worker), "worker")
                 self.workers += 1
         else:
-            message = messages.decode_at_worker(parts[0])
-            if isinstance(message, messages.Lease):
-                self.leases += 1
-                count = message.stop - message.start
-                answer = ANSWER if count == 1 else _answer(count)
-                seconds = LEASE_SECONDS * count
-                socket.say(messages.Done(message.lease, message.start, count, seconds), answer)
-            elif isinstance(message, messages.Refused):
-                raise RuntimeError(message.reason)
+            self._work(parts[0], socket.say)
+
+    def _take_there(self, link: Link, peer: str, header: bytes) -> None:
+        if peer == link.host:
+            message = messages.decode_at_host(header)
+            if isinstance(message, messages.StartWorker):
+                link.say(peer, messages.WorkerStarted(message.worker, os.getpid(), "forked"))
+                link.say(message.worker, messages.Hello("worker", message.worker))
+                self.workers += 1
+        else:
+            self._work(header, partial(link.say, peer))
+
+    def _work(self, header: bytes, say: Callable[..., None]) -> None:
+        message = messages.decode_at_worker(header)
+        if isinstance(message, messages.Lease):
+            self.leases += 1
+            count = message.stop - message.start
+            answer = ANSWER if count == 1 else _answer(count)
+            seconds = LEASE_SECONDS * count
+            say(messages.Done(message.lease, message.start, count, seconds), answer)
+        elif isinstance(message, messages.Refused):
+            raise RuntimeError(message.reason)  # noqa: TRY004  the broker has said so
 
 
 def _answer(count: int) -> list[Any]:
@@ -225,10 +295,18 @@ def _answer(count: int) -> list[Any]:
 class AloneBroker:
     """A broker without a host agent, in a directory of its own."""
 
-    def __init__(self, files: int = 0) -> None:
-        """Start it; `files`: how many it may have open, if that is not what we may."""
+    def __init__(self, files: int = 0, *, listens: bool = False) -> None:
+        """Start it.
+
+        Args:
+            files: how many it may have open, if that is not what we may.
+            listens: for other machines; nothing asks for their leases here, which are long.
+        """
         self._directory = Path(tempfile.mkdtemp(prefix="nbx-"))
         environment = isolated_environment(self._directory)
+        if listens:
+            environment["NOTEBOOK_EXT_LISTEN"] = "tcp://127.0.0.1:0"
+            environment["NOTEBOOK_EXT_HOST_LEASE"] = str(PATIENCE_SECONDS)
         configured = settings.load(environ=environment, start="/")
         answer, ready = os.pipe()
         command = [sys.executable, "-m", "kernel_worker.broker", "--no-host", "--ready-fd"]
@@ -247,10 +325,15 @@ class AloneBroker:
         found = rendezvous.find(configured)
         if found is None:
             raise RuntimeError((self._directory / "log").read_text())
-        self.address, self.machine = found.address, found.machine
+        self.address, self.machine, self._door = found.address, found.machine, found.door
+        self._keys = Keys(rendezvous.journal_path(configured).parent)
         self._process = psutil.Process(found.pid)
         if files:
             resource.prlimit(found.pid, resource.RLIMIT_NOFILE, (files, files))
+
+    def invite(self, name: str) -> Invitation:
+        """Return what a machine needs that is to be a host."""
+        return self._keys.invite(name, self._door, "host")
 
     @property
     def cpu_seconds(self) -> float:
@@ -297,18 +380,27 @@ def allow_files(workers: int) -> None:
         sys.exit(f"{workers} connections need {wanted} open files here: {error}")
 
 
-def dispatch(workers: int, leases: int, files: int = 0) -> dict[str, float]:
+def dispatch(workers: int, leases: int, files: int = 0, links: int = 0) -> dict[str, float]:
     """Return what a lease costs a broker that has so many workers.
+
+    Args:
+        workers: how many there are.
+        leases: how many inputs they are given.
+        files: how many the broker may have open; 0: what we may.
+        links: on how many other machines they are, by TCP; 0: on the broker's.
 
     Raises:
         RuntimeError: something gave way; the message says what was there, and the broker's log.
     """
     allow_files(workers)
-    broker = AloneBroker(files)
+    broker = AloneBroker(files, listens=links > 0)
     load = Load(broker.address, broker.machine)
     try:
         began = time.monotonic()
-        load.add_host(workers)
+        for at in range(links):
+            load.add_link(broker.invite(f"machine{at}"), -(-workers // links))
+        if not links:
+            load.add_host(workers)
         load.define("po-scale", workers, workers)
         load.submit("fc-warm", "po-scale", WARM_INPUTS * workers)
         load.run_until(workers=workers, results=WARM_INPUTS * workers)
@@ -320,6 +412,7 @@ def dispatch(workers: int, leases: int, files: int = 0) -> dict[str, float]:
         given = load.leases - leases_before
         return {
             "workers": workers,
+            "other_machines": links,
             "ready_seconds": there,
             "leases": given,
             "inputs_a_lease": leases / given,
@@ -372,13 +465,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[10, 100, 1_000])
     parser.add_argument("--leases", type=int, default=20_000)
     parser.add_argument("--inputs", type=int, default=10_000_000, help="that wait; 0: leave out")
+    parser.add_argument(
+        "--links", type=int, default=0, help="workers are on so many machines, by TCP"
+    )
     parser.add_argument("--files", type=int, default=0, help="that the broker may have open")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "scale.json")
     options = parser.parse_args()
     become_subreaper()
     found: dict[str, Any] = {"dispatch": [], "pending": None}
     for workers in options.workers:
-        row = dispatch(workers, options.leases, options.files)
+        row = dispatch(workers, options.leases, options.files, options.links)
         found["dispatch"].append(row)
         print("  ".join(f"{name.replace('_', ' ')} {value:,.2f}" for name, value in row.items()))
     waiting = found["pending"] = pending(options.inputs) if options.inputs else {}

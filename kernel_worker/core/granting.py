@@ -173,13 +173,18 @@ def _prefetch(state: State) -> None:
         return
     for worker in list(pool.busy.values()):
         call = state.next_in_turn(pool)
-        if call is None or pool.backlog < len(pool.busy):
-            return
+        if call is None or not _is_short(call) or pool.backlog < len(pool.busy):
+            return  # and no other worker is looked at: there may be thousands
         if len(worker.leases) != 1 or worker.draining or worker.resumed:
             continue
         held = next(iter(worker.leases.values())).call
         if not (held.streams or held.keeps_failed or held.lends):  # it may wait, or be parked
             _grant_ahead(state, pool, worker, call)
+
+
+def _is_short(call: Call) -> bool:
+    seconds = call.seconds_per_input
+    return seconds is not None and seconds < PREFETCH_SECONDS
 
 
 def _grant_ahead(state: State, pool: Pool, worker: Worker, call: Call) -> None:

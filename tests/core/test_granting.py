@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kernel_worker.core import effects, events, granting
 from kernel_worker.model import PoolSettings, Resources
 from tests.core.simulation import Simulation, make_resources, make_spec
+from tests.counting import counted
 
 
 def test_a_million_no_ops_are_few_leases() -> None:
@@ -103,6 +106,28 @@ def test_short_leases_are_granted_ahead() -> None:
     simulation.submit(pool, 10_000)
     simulation.run(1.0)
     assert any(len(w.leases) == 2 for w in simulation.workers.values())
+
+
+def test_an_answer_costs_the_same_however_many_workers_are_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    costs = []
+    for workers in (4, 200):
+        simulation = Simulation(make_resources(workers), checked=False)
+        simulation.submit(simulation.define(make_spec(), 1.0), 10 * workers)
+        simulation.run(2.5)
+        before, calls = simulation.effects["GrantLease"], 0
+
+        def handle(*event: Any, handle: Any = simulation.core.handle) -> list[effects.Effect]:
+            nonlocal calls
+            found: list[effects.Effect] = []
+            calls += counted(lambda: found.extend(handle(*event)))
+            return found
+
+        monkeypatch.setattr(simulation.core, "handle", handle)
+        simulation.run(1.0)
+        costs.append(calls / (simulation.effects["GrantLease"] - before))
+    assert costs[1] < 1.2 * costs[0]
 
 
 def test_nothing_is_granted_ahead_where_a_worker_may_be_parked() -> None:
