@@ -35,7 +35,7 @@ from kernel_worker.providers.job import comment, read_comment
 from kernel_worker.providers.provider import Cause, HostSpec, Phase, Sight
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from kernel_worker.model import HostResources
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 2.0
 END_SECONDS: Final = 15.0
 """How long a host may take to kill what it runs, before its job is cancelled."""
-_COMMAND_SECONDS: Final = 60
 _PENDING: Final = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD"}
 )
@@ -98,6 +97,9 @@ class SlurmProvider:
         self._kills: dict[str, list[tuple[float, str]]] = {}
         """What is done next to hosts that were asked to end, each with the time."""
         self._looked_at = -LOOK_SECONDS
+        self._is_unsure = False
+        """Slurm was asked to take a job, and may have done so without an answer."""
+        self._shapes: tuple[HostResources, ...] = ()
         there = slurm_commands.jobs(prefix)
         if not self.shapes():
             raise NotFoundError(
@@ -105,53 +107,58 @@ class SlurmProvider:
                 "by `sinfo --summarize` which there are"
             )
         logging.getLogger("parsl").setLevel(logging.CRITICAL)  # what it logs, it raises too
-        self._jobs: Any = ParslSlurm(
-            partition=target.address or None,
-            account=target.account or None,
-            walltime=f"{target.walltime_minutes // 60}:{target.walltime_minutes % 60:02}:00",
-            scheduler_options="\n".join([*_OPTIONS, *_directives(target.scheduler_options)]),
-            worker_init=f"{_CLEAN}{target.worker_init}",
-            cmd_timeout=_COMMAND_SECONDS,
-            exclusive=False,
-            launcher=SimpleLauncher(),
-        )
+        with _answering():
+            self._jobs: Any = ParslSlurm(
+                partition=target.address or None,
+                account=target.account or None,
+                walltime=f"{target.walltime_minutes // 60}:{target.walltime_minutes % 60:02}:00",
+                scheduler_options="\n".join([*_OPTIONS, *_directives(target.scheduler_options)]),
+                worker_init=f"{_CLEAN}{target.worker_init}",
+                cmd_timeout=slurm_commands.LIMIT_SECONDS,
+                exclusive=False,
+                launcher=SimpleLauncher(),
+            )
         self._options = self._jobs.scheduler_options
-        for job in there:
-            if job.state in _PENDING | _RUNNING:
-                self._adopt(job)
+        self._adopt(there)
 
     def shapes(self) -> tuple[HostResources, ...]:
         """Return what the partition's machines have."""
-        return slurm_commands.machines(self._target.address)
+        self._shapes = slurm_commands.machines(self._target.address)
+        return self._shapes
 
     def request(self, spec: HostSpec) -> None:
         """Submit a job, unless there is one."""
         if spec.name in self._known or spec.name in self._refused:
             return
-        shapes = self.shapes()
-        if not any(_fits(spec, shape) for shape in shapes):
+        if not any(_fits(spec, shape) for shape in self._shapes):
             why = f"no machine has {spec.cpus} CPUs and {spec.gpus} GPUs"
             self._refused[spec.name] = Sight(spec, Phase.GONE, Cause.UNSCHEDULABLE, why)
             return
+        was_unsure, self._is_unsure = self._is_unsure, True
         try:
-            number = self._submit(spec, shapes)
+            with _answering():
+                number = self._submit(spec)
         except SubmitException as error:
             said = " ".join((error.stderr or str(error)).split())
             if any(word in said.lower() for word in _TRANSIENT):
-                raise ConnectionError(f"Slurm did not take a job: {said[:300]}") from error
+                raise ConnectionError(
+                    f"Slurm has not said that it took a job: {said[:300]}"
+                ) from error
             self._refused[spec.name] = Sight(spec, Phase.GONE, Cause.FAILED, said[:300])
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ConnectionError(f"sbatch did not work: {error}") from error
         else:
             self._known[spec.name] = _Known(number, spec)
             self._looked_at = -LOOK_SECONDS
+        self._is_unsure = was_unsure
 
     def look(self) -> Mapping[str, Sight]:
         """Return how each host stands."""
         now = time.monotonic()
         is_due = any(when <= now for steps in self._kills.values() for when, _ in steps)
-        if self._known and (is_due or now - self._looked_at >= LOOK_SECONDS):
-            jobs = {job.number: job for job in slurm_commands.jobs(self._prefix)}
+        is_due = is_due or now - self._looked_at >= LOOK_SECONDS
+        if (self._known or self._is_unsure) and is_due:
+            there = slurm_commands.jobs(self._prefix)
+            self._adopt(there)
+            jobs = {job.number: job for job in there}
             for known in self._known.values():
                 if known.sight.phase is not Phase.GONE:
                     self._note(known, jobs.get(known.number))
@@ -186,18 +193,23 @@ class SlurmProvider:
 
     # ---- one host ---------------------------------------------------------------------------
 
-    def _adopt(self, job: Job) -> None:
-        with contextlib.suppress(ValueError):  # a comment that somebody has changed
-            spec, _ = read_comment(job.comment)
-            self._known[spec.name] = _Known(job.number, spec)
-            self._jobs.resources[job.number] = {
-                "job_id": job.number,
-                "status": JobStatus(JobState.PENDING),
-                "job_stdout_path": None,
-                "job_stderr_path": None,
-            }
+    def _adopt(self, jobs: list[Job]) -> None:
+        """Take over what a former agent has submitted, or this one without hearing the answer."""
+        known = {each.number for each in self._known.values()}
+        for job in jobs:
+            if job.number in known or job.state not in _PENDING | _RUNNING:
+                continue
+            with contextlib.suppress(ValueError):  # a comment that somebody has changed
+                spec, _ = read_comment(job.comment)
+                self._known[spec.name] = _Known(job.number, spec)
+                self._jobs.resources[job.number] = {
+                    "job_id": job.number,
+                    "status": JobStatus(JobState.PENDING),
+                    "job_stdout_path": None,
+                    "job_stderr_path": None,
+                }
 
-    def _submit(self, spec: HostSpec, shapes: tuple[HostResources, ...]) -> str:
+    def _submit(self, spec: HostSpec) -> str:
         words = _SCRIPT.format(
             python=self._target.python or shlex.quote(sys.executable),
             comment=comment(spec),
@@ -207,7 +219,7 @@ class SlurmProvider:
         if spec.memory_mib:
             options.append(f"#SBATCH --mem={spec.memory_mib}M")
         if spec.gpus:
-            options.append(f"#SBATCH --gres=gpu:{_kind(spec, shapes)}{spec.gpus}")
+            options.append(f"#SBATCH --gres=gpu:{_kind(spec, self._shapes)}{spec.gpus}")
         self._jobs.cores_per_node = spec.cpus
         self._jobs.scheduler_options = "\n".join([*options, self._options, ""])
         with tempfile.TemporaryDirectory(prefix="notebook-ext-job-") as directory:
@@ -218,7 +230,8 @@ class SlurmProvider:
     def _note(self, known: _Known, job: Job | None) -> None:
         spec, sight = known.spec, known.sight
         if job is None:
-            (status,) = self._jobs.status([known.number])
+            with _answering():
+                (status,) = self._jobs.status([known.number])
             how = f"Slurm lists its job no more; the last that is known is {status.state.name}"
             known.sight = Sight(spec, Phase.GONE, Cause.ENDED, how, sight.node, sight.devices)
         elif job.state in _PENDING:
@@ -246,8 +259,18 @@ class SlurmProvider:
                     with contextlib.suppress(ConnectionError):  # it has ended, or: see below
                         slurm_commands.signal(known.number, signal)
                 else:
-                    self._jobs.cancel([known.number])
                     steps.append((now + END_SECONDS, ""))  # until it is gone
+                    with _answering():
+                        self._jobs.cancel([known.number])
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """Translate what Parsl raises where a command is not done in time."""
+    try:
+        yield
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConnectionError(f"Slurm has not answered: {error}") from error
 
 
 _OPTIONS: Final = (

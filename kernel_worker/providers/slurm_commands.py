@@ -15,8 +15,9 @@ import msgspec
 from kernel_worker.errors import ConnectionError  # noqa: A004  ours
 from kernel_worker.model import Device, HostResources
 
-_LIMIT_SECONDS: Final = 60.0
-"""For an answer: a busy controller takes its time, and commands try again by themselves."""
+LIMIT_SECONDS: Final = 20
+"""For an answer: a busy controller takes its time. The broker waits a minute for an agent."""
+_SILENT: Final = ("controller", "configuration source", "timed out")
 _GPUS: Final = re.compile(r"gpu(?::(?P<kind>[^:,(]+))?:(?P<count>[0-9]+)")
 _INDICES: Final = re.compile(r"gpu[^ ]*?\(IDX:([0-9,-]+)\)")
 _JOB: Final = "%i|%j|%T|%N|%r|%k"
@@ -55,13 +56,13 @@ def run(*words: str) -> str:
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=_LIMIT_SECONDS,
+            timeout=LIMIT_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        raise _silent(f"{words[0]} was not done after {_LIMIT_SECONDS:g} s") from error
+        raise _silent(f"{words[0]} was not done after {LIMIT_SECONDS:g} s") from error
     if done.returncode:
         said = " ".join(done.stderr.split())[:400]
-        if "controller" in said or "configuration source" in said:
+        if any(word in said for word in _SILENT):
             raise _silent(said)
         raise ConnectionError(f"{words[0]} ended with {done.returncode}: {said}")
     return done.stdout

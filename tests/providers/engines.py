@@ -207,7 +207,7 @@ def skip_without(engine: str) -> None:
         pytest.importorskip("parsl")
         missing = [name for name in ("slurmctld", "slurmd", "munged") if not shutil.which(name)]
         if missing or os.geteuid():
-            pytest.skip(f"Slurm needs {', '.join(missing) or 'root'}")
+            pytest.skip(f"Slurm needs root and, here, {', '.join(missing) or 'nothing more'}")
     elif engine != "local":
         pytest.importorskip({"dask": "distributed"}.get(engine, engine))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kernel_worker.errors import NotFoundError
+from kernel_worker.errors import ConnectionError, NotFoundError  # noqa: A004  ours
 from kernel_worker.keys import Invitation, Keys
 from kernel_worker.providers.provider import Cause, HostSpec, Phase, Sight
 from kernel_worker.providers.target import parse
@@ -176,6 +178,29 @@ def test_each_job_has_locks_of_its_own_for_what_it_calls_its_device_0(
     for agent in agents:
         agent.ends()
     assert not [path for path in found if Path(path.decode()).exists()]
+
+
+def test_a_controller_that_does_not_answer_is_said_and_what_it_took_by_then_is_found(
+    engine: Engine, tmp_path: Path, agents: list[Agent]
+) -> None:
+    agents.append(Agent(engine, tmp_path))
+    agent = agents[0]
+    spec = agent.requests()
+    sight = agent.awaits(spec, Phase.RUNNING)
+    controller = int((agent.home / "slurmctld.pid").read_text())
+    unheard = HostSpec(f"{agent.prefix}-2", 1, 0, 1, "H200", True)
+    os.kill(controller, signal.SIGSTOP)
+    try:
+        with pytest.raises(ConnectionError, match="not said that it took a job"):
+            agent.provider.request(unheard)
+        with pytest.raises(ConnectionError, match="no Slurm controller answers"):
+            agent.provider.look()
+        assert process_of(spec), "the host goes on"
+    finally:
+        os.kill(controller, signal.SIGCONT)
+    wait_until(lambda: unheard.name in agent.provider.look(), LIMIT_SECONDS, "it was taken")
+    assert agent.awaits(unheard, Phase.RUNNING).spec == unheard
+    assert agent.provider.look()[spec.name] == sight
 
 
 def process_of(spec: HostSpec) -> tuple[list[bytes], dict[bytes, bytes]] | None:

@@ -66,6 +66,7 @@ def test_where_slurms_commands_are_not_it_is_said_where_to_go(
     ("said", "told"),
     [
         ("squeue: fatal: Could not establish a configuration source", "controller answers at"),
+        ("slurm_load_jobs error: Socket timed out on send", "controller answers at"),
         ("slurm_load_jobs error: Invalid user id", "squeue ended with 1: slurm_load_jobs error"),
     ],
 )
