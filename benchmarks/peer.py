@@ -72,7 +72,7 @@ def map_noops(system: System, count: int, limit_seconds: float, chunk: int | Non
 
 
 def _time_map(system: System, count: int, chunk: int | None) -> float | None:
-    arguments = range(count)
+    arguments = list(range(count))
     begun = time.perf_counter()
     if chunk is None:
         results: list[int] | None = system.map(work.noop, arguments)
@@ -81,7 +81,7 @@ def _time_map(system: System, count: int, chunk: int | None) -> float | None:
     seconds = time.perf_counter() - begun
     if results is None:
         return None
-    _expect(results == list(arguments), True)
+    _expect(results == arguments, True)
     return seconds
 
 

@@ -76,7 +76,7 @@ HEADINGS = (
     "10 k /s",
     "1 M /s",
     "CPU µs an input",
-    "1 M by 1,000 /s",
+    "1 M by hand /s",
     "1 ms sleep",
     "1 ms busy",
     "skewed",
