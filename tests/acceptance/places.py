@@ -25,6 +25,7 @@ class Place:
         self.variables = {
             "NOTEBOOK_EXT_RUNTIME_DIR": str(self.runtime_dir),
             "NOTEBOOK_EXT_DATA_DIR": str(directory),
+            "NOTEBOOK_EXT_DEVICE_LOCKS": f"{directory}-locks",
             "NOTEBOOK_EXT_IDLE_EXIT_SECONDS": str(IDLE_EXIT_SECONDS),
         }
 

@@ -38,6 +38,7 @@ def places(tmp_path: Path) -> Iterator[tuple[Place, Place]]:
     made = Place(tmp_path / "one"), Place(tmp_path / "two")
     for place in made:
         place.variables["NOTEBOOK_EXT_GPUS"] = "0:H200"
+        place.variables["NOTEBOOK_EXT_DEVICE_LOCKS"] = str(tmp_path / "locks")
     yield made
     for place in made:
         place.end()

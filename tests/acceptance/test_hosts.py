@@ -12,7 +12,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,9 +20,11 @@ from typing import Any
 import pytest
 
 from tests import leftovers
+from tests.acceptance.cells import typed, value
 from tests.acceptance.places import Place
 from tests.acceptance.test_elsewhere import COMMAND, HEAD, Laptop, Site
 from tests.acceptance.test_package_versions import installed
+from tests.conftest import KernelStarter
 from tests.relay import Relay
 from tests.waiting import PATIENCE, wait_until
 
@@ -56,9 +58,11 @@ class Box:
         gpus: str = "0:H200",
         address: str = "",
         variables: Mapping[str, str] = MappingProxyType({}),
+        on: Sequence[str] = (),
     ) -> None:
-        """Start it; `variables` are set there."""
+        """Start it; `variables` are set there, `on` is what the command begins with."""
         home.mkdir()
+        self._on = on
         self._variables = variables
         self.name = name
         self.home = home
@@ -71,7 +75,7 @@ class Box:
 
     def starts(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*COMMAND, "host", "start", *self._options],
+            [*self._on, *COMMAND, "host", "start", *self._options],
             env=os.environ
             | {
                 "HOME": str(self.home),
@@ -492,3 +496,63 @@ print(json.dumps(found))
     assert said[:8] == [["has", 1]] * 8
     assert said[8].startswith("nowhere needs no 1, and ")
     assert "no host has what it needs: has has no no; lacks has no no" in said[9:]
+
+
+def test_a_notebook_stops_looks_into_and_debugs_what_runs_elsewhere(
+    site: BrokerSite, boxes: Callable[..., Box], start_kernel: KernelStarter, tmp_path: Path
+) -> None:
+    boxes("box", gpus="0:H200,1:H200")
+    home = tmp_path / "laptop"
+    home.mkdir()
+    laptop = Laptop(home, site.invite("laptop", home / "box.json"))
+    cells = start_kernel(home, laptop.variables)
+    typed(
+        cells,
+        """
+        import os, time
+        import notebook_ext as nb
+        %load_ext notebook_ext
+        app = nb.App()
+
+        @app.function(gpu=1)
+        def stops(x):
+            y = x + 1
+            breakpoint()
+            return y
+
+        @app.function(gpu=1)
+        def fails(x):
+            kept = [x]
+            return kept[x]
+
+        @app.function(gpu=1)
+        def naps(x, mark=""):
+            if mark:
+                open(mark, "a").close()
+                time.sleep(30)
+            return x
+        """,
+    )
+    cell = cells.begin("list(stops.map([1, 2]))", with_input=True)
+    assert cells.answer("p y", "c", "c") == ["(Pdb) "] * 3
+    assert cells.finish(cell, 30).result == "[2, 3]"
+    typed(cells, "nb.config.keep_failed_seconds = 300")
+    failed = cells.run("fails.remote(7)")
+    assert failed.error is not None
+    assert failed.error.name == "IndexError"
+    assert "return kept[x]" in failed.error.traceback
+    cell = cells.begin("%remote_debug", with_input=True)
+    assert cells.answer("p kept, x", "q") == ["(Pdb) "] * 2
+    cells.finish(cell, 30)
+    assert "([7], 7)" in cell.stdout
+    for how in ("naps.remote(0, {})", "list(naps.map(range(50), kwargs=dict(mark={})))"):
+        mark = tmp_path / f"mark{len(how)}"
+        cell = cells.begin(how.format(repr(str(mark))))
+        wait_until(mark.exists, what="an input runs")
+        pressed = time.monotonic()
+        cells.interrupt()
+        error = cells.finish(cell, 40).error
+        assert error is not None
+        assert error.name == "KeyboardInterrupt"
+        assert time.monotonic() - pressed < 1.0 * PATIENCE
+        assert value(cells, "list(naps.map(range(4)))") == [0, 1, 2, 3]
