@@ -498,6 +498,7 @@ print(json.dumps(found))
     assert "no host has what it needs: has has no no; lacks has no no" in said[9:]
 
 
+@pytest.mark.clock
 def test_a_notebook_stops_looks_into_and_debugs_what_runs_elsewhere(
     site: BrokerSite, boxes: Callable[..., Box], start_kernel: KernelStarter, tmp_path: Path
 ) -> None:
