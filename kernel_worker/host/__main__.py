@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     if claim_agent(path) is None:  # behind the fork, which would have the lock too
         log.say(f"another one lives beside {path}")
         return 1
+    orphans.end_those_of_a_former_agent(path, connection.pid)
     grace_seconds = configured.broker_grace_seconds
     host = HostId("-".join(["ho", *filter(None, [options.name]), os.urandom(8).hex()]))
     agent = Agent(

@@ -5,6 +5,9 @@ worker's process group dies with the worker; this is about those that made a ses
 They are ended when their worker has: the worker stands in their environment if they were executed,
 and in their session if they stayed in it. Of what tells neither, nothing is ended while a worker
 lives.
+
+An agent that was killed could end none of that. The next one beside the same connection file does:
+it is the only one there, so whoever says that he was executed by a worker of that place has none.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _PR_SET_CHILD_SUBREAPER = 36
 _MARK = b"NOTEBOOK_EXT_WORKER="
+_PLACE = b"NOTEBOOK_EXT_WORKPLACE="
 
 
 def become_subreaper(*, is_one: bool = True) -> None:
@@ -64,6 +68,33 @@ def sweep(known: Collection[int], workers: Mapping[str, int]) -> None:
         if pid not in known and not _is_owned(pid, workers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def end_those_of_a_former_agent(connection_file: str, broker: int) -> None:
+    """Kill what workers of an agent that is gone left behind.
+
+    Args:
+        connection_file: beside which we are the only agent.
+        broker: a process that is none of these, whoever has started it; nor are those above us.
+    """
+    mark, spared = _PLACE + os.fsencode(connection_file), {broker, *_above(os.getpid())}
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) in spared:
+            continue
+        with contextlib.suppress(OSError):
+            is_ours = entry.stat().st_uid == os.getuid()
+            if is_ours and mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _above(pid: int) -> Iterator[int]:
+    """Give a process and those that it descends from."""
+    while pid > 1:
+        yield pid
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return
 
 
 def _is_owned(pid: int, workers: Mapping[str, int]) -> bool:

@@ -210,6 +210,7 @@ def _replace_descriptors(files: Files) -> None:
 def _set_variables(start: local.ForkWorker, threads: dict[str, str | None]) -> None:
     os.environ.pop("JPY_PARENT_PID", None)  # ipykernel would end a process whose parent is 1
     os.environ["NOTEBOOK_EXT_WORKER"] = start.worker
+    os.environ["NOTEBOOK_EXT_WORKPLACE"] = start.connection_file
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the host agent numbers them
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, start.devices))
     for name in THREAD_VARIABLES:

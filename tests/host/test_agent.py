@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -296,6 +297,27 @@ def test_one_that_is_killed_too(broker: Broker) -> None:
     broker.agent.kill()
     broker.agent.wait()
     wait_until(lambda: not [pid for pid in below if is_alive(pid)])
+
+
+def test_what_one_that_was_killed_could_not_end_the_next_one_does(tmp_path: Path) -> None:
+    leaves = define("""
+        import subprocess
+        def f():
+            return subprocess.Popen(["sleep", "300"], start_new_session=True).pid
+    """)
+    elsewhere = {**os.environ, "NOTEBOOK_EXT_WORKPLACE": str(tmp_path / "another.json")}
+    with subprocess.Popen(["/bin/sleep", "300"], env=elsewhere) as other:
+        with Broker(tmp_path) as first:
+            left = first.start_worker(leaves).call()
+            wait_until(lambda: "sleep" in commands(first.agent.pid))
+            first.agent.kill()
+            first.agent.wait()
+        assert is_alive(left)
+        with Broker(tmp_path) as second:
+            wait_until(lambda: not is_alive(left), what="the next agent has ended it")
+            assert second.start_worker(define(PID)).call() > 0
+        assert other.poll() is None, "it is of another place"
+        other.kill()
 
 
 def test_an_agent_that_is_told_to_end_ends_everything(broker: Broker) -> None:
