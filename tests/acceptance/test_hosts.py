@@ -6,6 +6,7 @@ connection file alone; functions that ask for a device run there, since only the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -98,7 +99,8 @@ class Box:
     def signals(self, number: int) -> None:
         """Signal the outpost, the agent, templates and workers: SIGSTOP is a partition."""
         for pid in self.processes():
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):  # one that goes on ends others at once
+                os.kill(pid, number)
 
     def end(self) -> None:
         if self.process.poll() is None:
