@@ -49,7 +49,6 @@ def main(arguments: list[str] | None = None) -> int:
     if claim_agent(path) is None:  # behind the fork, which would have the lock too
         log.say(f"another one lives beside {path}")
         return 1
-    orphans.end_those_of_a_former_agent(path, connection.pid)
     grace_seconds = configured.broker_grace_seconds
     host = HostId("-".join(["ho", *filter(None, [options.name]), os.urandom(8).hex()]))
     agent = Agent(
@@ -68,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         agent.compare_packages(options.name or os.uname().nodename)
     agent.templates.adopt_base(base, sys.executable, dict(os.environ))
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
+    # It looks at every process, which the first call need not wait for.
+    agent.soon(partial(orphans.end_those_of_a_former_agent, path, connection.pid))
     agent.run()
     return 0
 

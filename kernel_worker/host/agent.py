@@ -72,6 +72,7 @@ _END_SECONDS = 5.0
 _LONGEST_POLL_MS = 3_600_000
 """A poll takes no more than 24 days; a timeout may be longer."""
 _MAX_STARTS = 3
+_SOON_SECONDS = 1.0
 _FIRST_SECONDS = 10.0
 """How long the broker that started us may take to answer."""
 _TEMPLATE_DIED = "its template died"
@@ -133,6 +134,10 @@ class Agent:
     def compare_packages(self, name: str) -> None:
         """Compare those here with the caller's, where these may differ; `name` is our machine's."""
         self._images.host = name
+
+    def soon(self, what: Callable[[], None]) -> None:
+        """Call `what` once, when what this host begins with should be done."""
+        self._timers.at(time.monotonic() + _SOON_SECONDS, what)
 
     def run(self) -> None:
         """Serve until the broker refuses us or says goodbye, or is gone and none follows."""
