@@ -22,7 +22,7 @@ import ray.util
 
 from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
 from kernel_worker.model import Device, HostResources
-from kernel_worker.providers.node import HostProcess
+from kernel_worker.providers.node import KILL_SECONDS, HostProcess
 from kernel_worker.providers.provider import Cause, HostSpec, Phase, Sight
 
 if TYPE_CHECKING:
@@ -146,9 +146,13 @@ class RayProvider:
         known = self._hosts.get(name)
         if known is None:
             return
-        if grace_seconds > 0 and known.sight.phase is Phase.RUNNING:
+        is_there = known.sight.phase is Phase.RUNNING
+        if grace_seconds > 0 and is_there:
             known.handle.stop.remote(grace_seconds)
             return
+        if is_there or (known.sight.phase is Phase.PENDING and _is_done(known.placed)):
+            # Ray kills an actor's children with it: the host would leave its keys on that machine.
+            ray.wait([known.handle.stop.remote(0.0)], timeout=KILL_SECONDS, fetch_local=False)
         ray.kill(known.handle)
         del self._hosts[name]
 
