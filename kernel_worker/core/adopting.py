@@ -91,8 +91,7 @@ def _go_on(state: State, worker: Worker, call: Call, held: Held, part: tuple[int
         charge=0.0,
         next=start,
     )
-    call.leases[lease.id] = lease
-    worker.leases[lease.id] = lease
+    state.hold(lease)
     state.enter(worker, Condition.IDLE)
     state.settle(worker)
     worker.resumed = True  # what the hosts have was asked when it was granted

@@ -175,6 +175,7 @@ def _strip(state: State, worker: Worker) -> None:
     for lease in worker.leases.values():
         state.stop_awaiting(lease)
         del lease.call.leases[lease.id]
+        worker.pool.divisible.pop(lease.id, None)
     worker.leases.clear()
 
 

@@ -148,8 +148,7 @@ def _grant(  # noqa: PLR0917  a lease is this
     share = charge * (stop - start)
     call.served_seconds += share
     pool.served_seconds += share * pool.input_cpu
-    call.leases[lease.id] = lease
-    worker.leases[lease.id] = lease
+    state.hold(lease)
     if call.lends:
         state.loans[lease.id] = lease
     state.note_waiting(call)
@@ -208,13 +207,12 @@ def _seconds_left(lease: Lease) -> float:
 
 def _take_back(state: State) -> None:
     for pool in state.called.values():
-        if pool.backlog or not pool.idle or not pool.busy or not pool.may_batch:
+        if pool.backlog or not pool.idle or not pool.divisible or not pool.may_batch:
             continue
         held = [
             lease
-            for worker in pool.busy.values()
-            for lease in worker.leases.values()
-            if unstarted(lease) > 0
+            for lease in pool.divisible.values()
+            if lease.worker.id in pool.busy and unstarted(lease) > 0
         ]
         if held:
             _take_back_for(state, pool, held)

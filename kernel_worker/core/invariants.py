@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeGuard
 
 from kernel_worker import records, traces
 from kernel_worker.core import effects
+from kernel_worker.core.granting import unstarted
 from kernel_worker.core.hosts import EPSILON
 from kernel_worker.core.pools import Condition
 from kernel_worker.core.sharing import next_shared
@@ -257,6 +258,20 @@ def _nobody_waits_for_what_is_lent(state: State) -> str:
     return ", ".join(f"{one.id} is lent" for one in state.loans.values() if not one.asked_back)
 
 
+def _divisible_are_known(state: State) -> str:
+    for pool in state.pools.values():
+        held = {
+            lease.id: unstarted(lease)
+            for worker in pool.workers.values()
+            for lease in worker.leases.values()
+        }
+        if not pool.divisible.keys() <= held.keys():
+            return f"{pool.id}: of {[*pool.divisible]} some are no live lease"
+        if any(count > 0 and lease not in pool.divisible for lease, count in held.items()):
+            return f"{pool.id}: of {held} only {[*pool.divisible]} are known"
+    return ""
+
+
 SENTENCES: Final[dict[str, Callable[[State], str]]] = {
     "an input is leased exactly while one live lease holds it": _one_live_lease_per_input,
     "the backlog is what is PENDING": _backlog_is_what_is_pending,
@@ -274,6 +289,7 @@ SENTENCES: Final[dict[str, Callable[[State], str]]] = {
     "a generator that has given items is never waiting to run": (
         _generators_that_gave_do_not_run_again
     ),
+    "a pool knows its leases of which something has not begun": _divisible_are_known,
     "only the generator of a live lease is paused": _paused_are_those_that_stream,
     "no input waits while a worker could run it": _nothing_runnable_waits,
     "a loan is the only lease of its worker, and lives as long as its call lends": (

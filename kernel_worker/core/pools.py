@@ -126,6 +126,9 @@ class Pool:
     idle: dict[WorkerId, Worker] = field(default_factory=dict)
     """Its idle workers, the one that ran last last; the same dict as in `by_condition`."""
     busy: dict[WorkerId, Worker] = field(default_factory=dict)
+    divisible: dict[LeaseId, Lease] = field(default_factory=dict)
+    """The leases of its workers of which something may not have begun: of several inputs, or given
+    to one that had another."""
     by_condition: tuple[dict[WorkerId, Worker], ...] = ()
     unblocked: int = 0
     """How many workers count against the ceiling: those that start, idle or run."""

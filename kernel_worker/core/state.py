@@ -428,6 +428,15 @@ class State:
             return None
         return lease if lease.next <= parent.index < lease.stop else None
 
+    @staticmethod
+    def hold(lease: Lease) -> None:
+        """Let a worker have a lease."""
+        worker = lease.worker
+        if worker.leases or lease.outstanding > 1:
+            worker.pool.divisible[lease.id] = lease
+        lease.call.leases[lease.id] = lease
+        worker.leases[lease.id] = lease
+
     def close_lease_if_answered(self, lease: Lease) -> None:
         """End a lease that has no outstanding input; its worker is free for the next one.
 
@@ -443,6 +452,7 @@ class State:
             if worker.paused == lease.id:
                 worker.paused = None
             del lease.call.leases[lease.id]
+            worker.pool.divisible.pop(lease.id, None)
             self.note_waiting(lease.call)
             if not worker.leases:
                 self.timers.clear(("cancel", worker.id))

@@ -12,8 +12,10 @@ from kernel_worker.core import effects, events
 from kernel_worker.core.calls import Call
 from kernel_worker.core.hosts import Host
 from kernel_worker.core.invariants import History, InvariantBroken, check
+from kernel_worker.core.leases import Lease
 from kernel_worker.core.pools import Condition, Worker
 from kernel_worker.core.state import State
+from kernel_worker.core.transitions import Cause
 from kernel_worker.model import (
     CallId,
     Digest,
@@ -233,7 +235,24 @@ BREAKS: list[tuple[str, Callable[[State, Call, Worker], object]]] = [
     ("blocked on it", lambda _s, c, _w: c.pool.nested.update({c.id: c})),
     ("blocked on it", lambda _s, c, _w: wait_for(c)),
     ("could run it", lambda _s, _c, w: widen(w.host)),
+    ("has not begun", lambda _s, c, w: c.pool.divisible.update({LeaseId(9): first_of(w)})),
+    ("has not begun", lambda s, _c, w: hold_several(s, w)),
 ]
+
+
+def first_of(worker: Worker) -> Lease:
+    return next(iter(worker.leases.values()))
+
+
+def hold_several(state: State, worker: Worker) -> None:
+    """Hold another input, which waits: but nobody is told that it may be taken back."""
+    lease = first_of(worker)
+    call = lease.call
+    taken = call.backlog.take(1)
+    assert taken.start == lease.stop
+    call.states.move(taken.start, taken.stop, Cause.GRANTED)
+    state.add_backlog(call, -1)
+    lease.stop = taken.stop
 
 
 def finish(call: Call) -> None:

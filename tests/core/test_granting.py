@@ -108,25 +108,31 @@ def test_short_leases_are_granted_ahead() -> None:
     assert any(len(w.leases) == 2 for w in simulation.workers.values())
 
 
+@pytest.mark.parametrize("waiting", [10, 0.9], ids=["all busy", "some idle"])
 def test_an_answer_costs_the_same_however_many_workers_are_busy(
-    monkeypatch: pytest.MonkeyPatch,
+    waiting: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     costs = []
-    for workers in (4, 200):
+    for workers in (10, 200):
         simulation = Simulation(make_resources(workers), checked=False)
-        simulation.submit(simulation.define(make_spec(), 1.0), 10 * workers)
-        simulation.run(2.5)
-        before, calls = simulation.effects["GrantLease"], 0
+        pool = simulation.define(make_spec(), 1.0)
+        simulation.run_call(simulation.submit(pool, 2 * workers))
+        simulation.submit(pool, round(waiting * workers))
+        simulation.run(0.5)
+        answers = calls = 0
 
-        def handle(*event: Any, handle: Any = simulation.core.handle) -> list[effects.Effect]:
-            nonlocal calls
+        def handle(
+            event: Any, now: float, handle: Any = simulation.core.handle
+        ) -> list[effects.Effect]:
+            nonlocal answers, calls
             found: list[effects.Effect] = []
-            calls += counted(lambda: found.extend(handle(*event)))
+            answers += isinstance(event, events.RangeSucceeded)
+            calls += counted(lambda: found.extend(handle(event, now)))
             return found
 
         monkeypatch.setattr(simulation.core, "handle", handle)
         simulation.run(1.0)
-        costs.append(calls / (simulation.effects["GrantLease"] - before))
+        costs.append(calls / answers)
     assert costs[1] < 1.2 * costs[0]
 
 
