@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from kernel_worker.core.state import State
     from kernel_worker.model import HostResources, Resources
 
-OFFER_SECONDS: Final = 60.0
-"""So long an offer holds: a provider's agent that was killed is started again, and says it anew."""
+OFFER_SECONDS: Final = 150.0
+"""So long an offer holds: a provider's agent that was killed is started again, and says it anew;
+one that waits for an engine whose head is gone says nothing meanwhile (with Ray for 65 s)."""
 MANY: Final = 1_000
 """No pool is short of more workers than that."""
 

@@ -7,10 +7,14 @@ another name.
 
 Ray wants the same version of Ray and of Python on both sides. Where they differ the agent has to
 run on a machine of the cluster, in its Python.
+
+A head that does not answer is connected to anew; where it has lost its memory, all its hosts are
+gone: its machines leave it too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -20,13 +24,13 @@ import ray
 import ray.exceptions
 import ray.util
 
-from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
+from kernel_worker.errors import ConnectionError, Error, VersionError  # noqa: A004  ours
 from kernel_worker.model import Device, HostResources
 from kernel_worker.providers.node import KILL_SECONDS, HostProcess
 from kernel_worker.providers.provider import Cause, HostSpec, Phase, Sight
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from kernel_worker.providers.target import Target
@@ -69,6 +73,8 @@ class _Known:
         self.placed = handle.placed.remote()
         self.ended = handle.ended.remote()
         self.sight = Sight(spec or HostSpec("", 1), Phase.PENDING)
+        self.is_forgotten = False
+        """Whether Ray does not know it any more."""
 
 
 class RayProvider:
@@ -82,8 +88,71 @@ class RayProvider:
             VersionError: it has another Ray, or another Python.
         """
         self._target = target
+        self._namespace = f"notebook-ext-{prefix}"
         self._invitation = invitation
-        address = target.address or "auto"
+        self._hosts: dict[str, _Known] = {}
+        self._is_lost = False
+        self._connect()
+
+    def shapes(self) -> tuple[HostResources, ...]:
+        """Return what the cluster's machines have; where a limit was given, it is believed."""
+        with self._answering():
+            return self._shapes()
+
+    def request(self, spec: HostSpec) -> None:
+        """Have a host placed."""
+        if spec.name in self._hosts:
+            return
+        memory = {"memory": spec.memory_mib * _MIB} if spec.memory_mib else {}
+        with self._answering():
+            handle = self._actor.options(
+                name=spec.name,
+                lifetime="detached",
+                get_if_exists=True,
+                max_restarts=0,
+                max_concurrency=4,
+                num_cpus=spec.cpus,
+                num_gpus=spec.gpus,
+                **memory,
+            ).remote(spec, self._invitation)
+            self._hosts[spec.name] = _Known(handle, spec)
+
+    def look(self) -> Mapping[str, Sight]:
+        """Return how each host stands."""
+        with self._answering():
+            alive = {node["NodeID"] for node in _nodes()}
+            for known in self._hosts.values():
+                if known.sight.phase is Phase.PENDING:
+                    self._look_at_pending(known)
+                if known.sight.phase is Phase.RUNNING:
+                    self._look_at_running(known, alive)
+        return {name: known.sight for name, known in self._hosts.items()}
+
+    def release(self, name: str, grace_seconds: float) -> None:
+        """End a host, or forget one that has ended."""
+        if name not in self._hosts:
+            return
+        with self._answering():
+            known = self._hosts[name]
+            is_there = known.sight.phase is Phase.RUNNING
+            if grace_seconds > 0 and is_there:
+                known.handle.stop.remote(grace_seconds)
+                return
+            if is_there or (known.sight.phase is Phase.PENDING and _is_done(known.placed)):
+                # Ray kills an actor's children with it: the host would leave its keys there.
+                ray.wait([known.handle.stop.remote(0.0)], timeout=KILL_SECONDS, fetch_local=False)
+            if not known.is_forgotten:
+                ray.kill(known.handle)
+            del self._hosts[name]
+
+    def close(self) -> None:
+        """Let go of the cluster; actors that are detached stay."""
+        ray.shutdown()
+
+    # ---- the connection ---------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        address = self._target.address or "auto"
         if address != "auto":
             port = "" if ":" in address else f":{_PORT}"
             address = f"ray://{address}{port}"
@@ -91,7 +160,7 @@ class RayProvider:
             _knock(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
             ray.init(
                 address=address,
-                namespace=f"notebook-ext-{prefix}",
+                namespace=self._namespace,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,
@@ -99,12 +168,37 @@ class RayProvider:
         except (OSError, RuntimeError) as error:
             raise _translated(address, error) from error
         self._actor = ray.remote(RayHost)
-        self._hosts: dict[str, _Known] = {}
-        for name in ray.util.list_named_actors():
-            self._hosts[name] = _Known(ray.get_actor(name), None)
+        there = ray.util.list_named_actors()
+        for name, known in self._hosts.items():
+            if name not in there:
+                known.is_forgotten = True
+                known.sight = _gone(known.sight, Cause.LOST, "Ray does not know it any more")
+        for name in there:
+            former = self._hosts.get(name)
+            spec = None if former is None else former.sight.spec
+            self._hosts[name] = _Known(ray.get_actor(name), spec)
 
-    def shapes(self) -> tuple[HostResources, ...]:
-        """Return what the cluster's machines have; where a limit was given, it is believed."""
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Connect anew, where that was lost; what Ray does not answer is ours.
+
+        Raises:
+            ConnectionError: it does not answer.
+        """
+        was_lost, self._is_lost = self._is_lost, True
+        try:
+            if was_lost:
+                ray.shutdown()
+                self._connect()
+            yield
+        except Error:
+            raise
+        except Exception as error:  # Ray lets those of its libraries through
+            text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise ConnectionError(f"Ray does not answer: {text}") from error
+        self._is_lost = False
+
+    def _shapes(self) -> tuple[HostResources, ...]:
         found = [_shape(node["Resources"]) for node in _nodes()]
         target = self._target
         if target.cpus or target.gpus > 0:
@@ -114,58 +208,12 @@ class RayProvider:
             found.append(HostResources(float(cpus), memory, devices))
         return tuple(dict.fromkeys(found))
 
-    def request(self, spec: HostSpec) -> None:
-        """Have a host placed."""
-        if spec.name in self._hosts:
-            return
-        memory = {"memory": spec.memory_mib * _MIB} if spec.memory_mib else {}
-        handle = self._actor.options(
-            name=spec.name,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=0,
-            max_concurrency=4,
-            num_cpus=spec.cpus,
-            num_gpus=spec.gpus,
-            **memory,
-        ).remote(spec, self._invitation)
-        self._hosts[spec.name] = _Known(handle, spec)
-
-    def look(self) -> Mapping[str, Sight]:
-        """Return how each host stands."""
-        alive = {node["NodeID"] for node in _nodes()}
-        for known in self._hosts.values():
-            if known.sight.phase is Phase.PENDING:
-                self._look_at_pending(known)
-            if known.sight.phase is Phase.RUNNING:
-                self._look_at_running(known, alive)
-        return {name: known.sight for name, known in self._hosts.items()}
-
-    def release(self, name: str, grace_seconds: float) -> None:
-        """End a host, or forget one that has ended."""
-        known = self._hosts.get(name)
-        if known is None:
-            return
-        is_there = known.sight.phase is Phase.RUNNING
-        if grace_seconds > 0 and is_there:
-            known.handle.stop.remote(grace_seconds)
-            return
-        if is_there or (known.sight.phase is Phase.PENDING and _is_done(known.placed)):
-            # Ray kills an actor's children with it: the host would leave its keys on that machine.
-            ray.wait([known.handle.stop.remote(0.0)], timeout=KILL_SECONDS, fetch_local=False)
-        ray.kill(known.handle)
-        del self._hosts[name]
-
-    def close(self) -> None:
-        """Let go of the cluster; actors that are detached stay."""
-        ray.shutdown()
-
     # ---- one host ---------------------------------------------------------------------------
 
     def _look_at_pending(self, known: _Known) -> None:
         spec = known.sight.spec
         if not _is_done(known.placed):
-            fits = any(_fits(spec, shape) for shape in self.shapes())
+            fits = any(_fits(spec, shape) for shape in self._shapes())
             if fits or not spec.name:
                 known.sight = Sight(spec, Phase.PENDING, detail="Ray has no place for it yet")
             else:

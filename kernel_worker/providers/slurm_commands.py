@@ -16,7 +16,7 @@ from kernel_worker.errors import ConnectionError  # noqa: A004  ours
 from kernel_worker.model import Device, HostResources
 
 LIMIT_SECONDS: Final = 20
-"""For an answer: a busy controller takes its time. The broker waits a minute for an agent."""
+"""For an answer: a busy controller takes its time. The broker waits 150 s for an agent."""
 _SILENT: Final = ("controller", "configuration source", "timed out")
 _GPUS: Final = re.compile(r"gpu(?::(?P<kind>[^:,(]+))?:(?P<count>[0-9]+)")
 _INDICES: Final = re.compile(r"gpu[^ ]*?\(IDX:([0-9,-]+)\)")

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -160,6 +162,7 @@ class Lab:
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         self.home = home
+        self.stack = stack
         self.network = stack.enter_context(Network("desk", "head", *WORKPLACES))
         place = Place(home / "p")
         stack.callback(place.end)
@@ -171,15 +174,23 @@ class Lab:
             "NOTEBOOK_EXT_HOST_LEASE": str(LEASE_SECONDS),
             "NOTEBOOK_EXT_HOST_FENCE": str(FENCE_SECONDS),
         }
+        self.variables = self.prepares()
+        self.desk.variables |= self.variables
         self.desk.types("broker", "start", "--listen", self.desk.address)
         self._log = stack.enter_context((home / "log").open("ab"))
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.there: dict[str, subprocess.Popen[bytes]] = {}
+        """What was started last on each machine."""
         self._count = 0
         laptop = Laptop(home / "desk", None)
         laptop.variables, laptop.on = self.desk.variables, self.desk.on
         (home / "shared").mkdir()
         self.notebook = Notebook(laptop, home / "shared")
         self.begins()
+
+    def prepares(self) -> dict[str, str]:
+        """Return the variables that everything has."""
+        return {}
 
     def begins(self) -> None:
         for machine in WORKPLACES:
@@ -192,7 +203,7 @@ class Lab:
         gpus = ",".join(f"{index}:H200" for index in range(DEVICES))
         self.runs(machine, [*COMMAND, "host", "start", *options, "--gpus", gpus])
 
-    def runs(self, machine: str, command: Sequence[object], **variables: str) -> None:
+    def runs(self, machine: str, command: Sequence[object]) -> None:
         """Start something on a machine, which has directories of its own."""
         home = self.home / machine
         home.mkdir(exist_ok=True)
@@ -202,16 +213,15 @@ class Lab:
             "NOTEBOOK_EXT_DATA_DIR": str(home / "data"),
             "NOTEBOOK_EXT_DEVICE_LOCKS": str(home / "locks"),
         }
-        self.processes.append(
-            subprocess.Popen(
-                [*self.network.on(machine), *map(str, command)],
-                env=os.environ | own | variables,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                cwd=home,
-            )
+        self.there[machine] = subprocess.Popen(
+            [*self.network.on(machine), *map(str, command)],
+            env=os.environ | own | self.variables,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            cwd=home,
         )
+        self.processes.append(self.there[machine])
 
     def hosts(self) -> dict[str, str]:
         """Return the state of each host that has devices, by its name: empty where it is well."""
@@ -295,9 +305,56 @@ class DaskLab(EngineLab):
         self.runs(machine, [BIN / "dask", *what, *there])
 
 
+class RayLab(EngineLab):
+    """A head with no device, and a node on each of the others."""
+
+    @property
+    def address(self) -> str:
+        return f"ray://{self.network.addresses['head']}:10001"
+
+    def prepares(self) -> dict[str, str]:
+        # Jupyter's jsonschema has it, where it takes 5 s of each import of Ray.
+        without = self.home / "without"
+        without.mkdir()
+        (without / "rfc3987_syntax.py").write_text("raise ImportError")
+        self._short = tempfile.mkdtemp(prefix="nbr-", dir="/tmp")  # sockets lie there
+        self.stack.callback(shutil.rmtree, self._short, ignore_errors=True)
+        return {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",
+            "PYTHONPATH": f"{without}:{os.environ.get('PYTHONPATH', '')}".rstrip(":"),
+        }
+
+    def boots(self, machine: str) -> None:
+        what = ["--disable-usage-stats", "--block", "--object-store-memory", 80_000_000]
+        what += ["--node-ip-address", self.network.addresses[machine]]
+        for at, port in enumerate(("dashboard-agent-grpc", "dashboard-agent-listen")):
+            what += [f"--{port}-port", 52_000 + at]
+        for at, port in enumerate(("metrics-export", "runtime-env-agent")):
+            what += [f"--{port}-port", 53_000 + at]
+        if machine == "head":
+            what += ["--head", "--port", 6379, "--include-dashboard", "false"]
+            left = tempfile.mkdtemp(
+                dir=self._short
+            )  # a machine that was off has forgotten the rest
+            what += ["--temp-dir", left, "--ray-client-server-port", 10001]
+            what += ["--num-cpus", 1, "--num-gpus", 0]
+        else:
+            what += ["--address", f"{self.network.addresses['head']}:6379"]
+            what += ["--num-cpus", 4, "--num-gpus", DEVICES]
+        before = self._started()
+        self.runs(machine, [BIN / "ray", "start", *what])
+        wait_until(lambda: self._started() > before, 90, f"Ray runs on {machine}")
+
+    def _started(self) -> int:
+        """Return how many nodes have started: one after the other, a node asks the head's."""
+        return (self.home / "log").read_text().count("Ray runtime started")
+
+
 ON = [
     pytest.param(Lab, id="by hand"),
     pytest.param(DaskLab, id="dask", marks=[pytest.mark.engine, pytest.mark.timeout(300)]),
+    pytest.param(RayLab, id="ray", marks=[pytest.mark.engine, pytest.mark.timeout(400)]),
 ]
 
 
@@ -305,8 +362,9 @@ ON = [
 def running(
     request: pytest.FixtureRequest, own_directories: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lab]:
-    if request.param is DaskLab:
-        pytest.importorskip("distributed")
+    for kind, library in ((DaskLab, "distributed"), (RayLab, "ray")):
+        if request.param is kind:
+            pytest.importorskip(library)
     with ExitStack() as stack:
         made = request.param(tmp_path_factory.mktemp("lab"), stack)
         yield made
@@ -401,7 +459,7 @@ def test_the_notebooks_machine_is_cut_off_for_longer_than_a_fence(lab: Lab) -> N
 @pytest.mark.clock
 @pytest.mark.engine
 def test_the_engines_head_loses_its_power(lab: Lab) -> None:
-    """What runs goes on, for a while; when the head is there again, so are hosts."""
+    """What runs goes on; the head that comes back knows nothing, and its hosts come anew."""
     if not isinstance(lab, EngineLab):
         pytest.skip("hosts that were started by hand have no engine")
     _, begun = lab.in_flight()
@@ -410,10 +468,12 @@ def test_the_engines_head_loses_its_power(lab: Lab) -> None:
     took = results(lab, begun) - began
     says("head", took)
     assert took < LIMIT_SECONDS * PATIENCE
-    wait_until(lambda: not lab.hosts(), 150, "the engine's workers find that, and take hosts along")
-    labels = [lab.calls("again", 0.1), lab.calls("once", 0.1)]
     lab.network.heal("head")
-    for machine in ("head", *WORKPLACES):
+    lab.boots("head")
+    labels = [lab.calls("again", 0.1), lab.calls("once", 0.1)]
+    for machine in WORKPLACES:  # what the engine runs there ends by itself, and hosts with it
+        left = lab.there[machine]
+        wait_until(lambda: left.poll() is not None, 150, f"{machine} has found that")  # noqa: B023
         lab.boots(machine)
     for label in labels:
         assert not lab.notebook.outcome(label, 150).error

@@ -130,7 +130,7 @@ class ConfigurePool(Tagged, tag="configure_pool"):
 class Provide(Tagged, tag="provide"):
     """A provider's agent: it could bring hosts such as these; answered by `Reply` with a `Demand`.
 
-    An offer holds for a minute: it is said again and again.
+    An offer holds for 150 s: it is said again and again.
     """
 
     request: int
