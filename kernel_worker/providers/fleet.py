@@ -212,7 +212,8 @@ class Fleet:
                 self._add(spec, now, steps)
                 left -= holds
         while shapes and self.size < self._target.min_hosts:
-            self._add(self._largest(shapes[0]), now, steps)
+            largest = max(map(self._largest, shapes), key=lambda each: (each.gpus, each.cpus))
+            self._add(largest, now, steps)
 
     def _add(self, spec: HostSpec, now: float, steps: Steps) -> None:
         self._count += 1

@@ -117,6 +117,14 @@ def test_what_nothing_uses_is_given_back_but_for_the_least_number() -> None:
     assert lab.fleet.size == 1
 
 
+def test_what_is_kept_has_devices_whichever_machine_the_engine_names_first() -> None:
+    """Ray names its head anywhere: a host there would be one of those that nothing can use."""
+    for shapes in (NODES, NODES[::-1]):
+        fleet = Fleet(Target("ray", "auto", min_hosts=1), "ray-1")
+        (spec,) = fleet.step(messages.Demand((), ()), {}, shapes, 100.0).request
+        assert (spec.cpus, spec.gpus) == (4, 2)
+
+
 def test_one_on_its_way_that_nothing_needs_any_more_is_given_back() -> None:
     lab = Lab(idle_seconds=10.0)
     (spec,) = lab.wants({GPU: 1})
