@@ -281,7 +281,8 @@ class EngineLab(Lab):
             self.boots(machine)
         options = {"max_hosts": 2, "min_hosts": 2, "cpus": 4, "gpus": f"H200:{DEVICES}"}
         self.notebook.says("connect", self.address, options)
-        assert not self.notebook.outcome("connected", 90).error
+        error = self.notebook.outcome("connected", 90).error
+        assert not error, error
 
     def ends(self) -> None:
         for line in self.desk.types("provider", "list").splitlines():
