@@ -85,6 +85,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.open: dict[CallId, int] = {}
         self.submitted: dict[CallId, bool] = {}
         self.hosts: set[HostId] = set()
+        self.draining: set[HostId] = set()
         self.host_of: dict[WorkerId, HostId] = {}
         self.pool_of: dict[WorkerId, PoolId] = {}
         self.lingering: list[tuple[WorkerId, LeaseId]] = []
@@ -604,6 +605,7 @@ class AnyHistory(RuleBasedStateMachine):
     def lose_host(self, which: int, rare: int) -> None:
         if HOSTS[which] in self.hosts and not rare:
             self.hosts.discard(HOSTS[which])
+            self.draining.discard(HOSTS[which])
             for worker, host in self.host_of.items():
                 if host == HOSTS[which]:
                     self.gone(worker)
@@ -621,6 +623,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), rare=st.integers(0, 9))
     def drain_a_host(self, which: int, rare: int) -> None:
         if not rare:
+            self.draining.update(self.hosts & {HOSTS[which]})
             self.feed(events.HostDraining(HOSTS[which]))
 
     @rule(seconds=st.sampled_from([0.0, 0.001, 0.02, 0.3, 2.5, 70.0]))
@@ -651,8 +654,11 @@ class AnyHistory(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.restore_elsewhere()
-        self.join_host(0, 2)
-        self.join_host(1, 2)
+        for which, host in enumerate(HOSTS):
+            if host in self.draining:  # it was to leave, and does; what needs its devices waits
+                self.lose_host(which, 0)
+            self.join_host(which, 2)
+            self.hear_of_a_host(which)
         for spec in SPECS:
             self.feed(events.PoolConfigured(CLIENTS[0], spec.pool, 0, 4, 0, 0.0))
         for call, count in list(self.open.items()):
@@ -735,6 +741,18 @@ TestAnyHistory.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_what_needs_a_device_of_a_host_that_leaves_waits_for_another() -> None:
+    history = AnyHistory()
+    history.begin()
+    history.lose_host(1, 0)
+    history.join_host(1, 0)
+    history.drain_a_host(0, 0)
+    needy = next(spec for spec in SPECS if spec.resources.gpu)
+    history.submit(CLIENTS[0], needy, 3, attached=True, closed=True, pick=None)
+    history.sentences_hold()
+    history.teardown()
 
 
 def test_what_a_worker_holds_runs_on_when_the_input_that_waited_for_a_call_ends() -> None:
