@@ -251,6 +251,19 @@ def _priced(tally: Tally) -> int:
     return process.current().lines.count
 
 
+def shelved(tally: Tally) -> None:
+    """Put into a queue and a dict and take it all out: nothing is lost, nothing is there twice."""
+    keys = tally.keys(10)
+    queue = nb.Queue.from_name("chaos-queue", create_if_missing=True)
+    book = nb.Dict.from_name("chaos-dict", create_if_missing=True)
+    queue.put_many(list(keys))
+    book.update({key: key * 3 for key in keys})
+    assert queue.get_many(len(keys), block=False) == list(keys)
+    assert queue.len() == 0
+    tally.check(keys, [book.pop(key) for key in keys])
+    assert book.len() == 0
+
+
 def _results(call: nb.FunctionCall[int], number: int) -> list[object]:
     results: list[object] = []
     for index in range(number):
@@ -272,6 +285,7 @@ KINDS = (
     deployed,
     rejected,
     lined,
+    shelved,
 )
 
 
