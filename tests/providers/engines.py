@@ -87,8 +87,21 @@ def dask(home: Path) -> Iterator[Engine]:
 
 @contextmanager
 def ray(home: Path) -> Iterator[Engine]:
-    """Three nodes: a head with no GPU, and two with one each."""
-    port = free_port()
+    """Three nodes: a head with no GPU, and two with one each, of different indices."""
+    with _ray(home) as (variables, _):
+        yield Engine("ray://auto", variables)
+
+
+@contextmanager
+def ray_client(home: Path) -> Iterator[Engine]:
+    """The same, by the head's client server."""
+    with _ray(home) as (variables, port):
+        yield Engine(f"ray://127.0.0.1:{port}", variables)
+
+
+@contextmanager
+def _ray(home: Path) -> Iterator[tuple[dict[str, str], int]]:
+    port, client_port = free_port(), free_port()
     variables = {
         "HOME": str(home),  # it writes a token there
         "RAY_ADDRESS": f"127.0.0.1:{port}",
@@ -116,8 +129,8 @@ def ray(home: Path) -> Iterator[Engine]:
     start = [BIN / "ray", "start", *common]
     head = ["--head", "--port", port, "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
     head += ["--include-dashboard", "false", "--temp-dir", short]
-    head += ["--ray-client-server-port", free_port()]
-    processes = [_start([*start, *head, *ports(), "--num-gpus", "0"], log, variables)]
+    head += ["--ray-client-server-port", client_port, "--num-gpus", "0"]
+    processes = [_start([*start, *head, *ports()], log, variables)]
     try:
         for count in (1, 2, 3):
             wait_until(
@@ -127,10 +140,10 @@ def ray(home: Path) -> Iterator[Engine]:
             )
             if count < 3:  # one after the other: a node asks the head's
                 more = ["--address", f"127.0.0.1:{port}", "--num-cpus", "2", "--num-gpus", "1"]
-                # Its devices are its own, though it is a process of this machine.
-                own = variables | {"NOTEBOOK_EXT_DEVICE_LOCKS": str(home / f"locks{count}")}
+                own = variables | {"CUDA_VISIBLE_DEVICES": str(count)}
                 processes.append(_start([*start, *more, *ports()], log, own))
-        yield Engine("ray://auto", variables)
+        wait_until(lambda: _answers(client_port), 60, "the client server listens")
+        yield variables, client_port
     finally:
         _end(processes)
         log.close()
@@ -198,7 +211,7 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
 PartitionName=gpu Nodes=ALL Default=YES
 """
 
-ENGINES = {"local": local, "ray": ray, "dask": dask, "slurm": slurm}
+ENGINES = {"local": local, "ray": ray, "ray-client": ray_client, "dask": dask, "slurm": slurm}
 
 
 def skip_without(engine: str) -> None:
@@ -209,7 +222,7 @@ def skip_without(engine: str) -> None:
         if missing or os.geteuid():
             pytest.skip(f"Slurm needs root and, here, {', '.join(missing) or 'nothing more'}")
     elif engine != "local":
-        pytest.importorskip({"dask": "distributed"}.get(engine, engine))
+        pytest.importorskip({"dask": "distributed", "ray-client": "ray"}.get(engine, engine))
 
 
 def _slurm(variables: dict[str, str], *words: str) -> str:
