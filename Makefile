@@ -94,7 +94,7 @@ large: setup ## the tests' largest sizes, for some minutes
 
 providers: setup ## what needs real Ray, Dask and Slurm clusters, in minutes
 	$(VENV_PYTHON) -m pip install --quiet --editable ".[ray,dask,slurm]"
-	$(VENV_PYTHON) -m pytest -m engine tests/providers tests/acceptance/test_providers.py tests/acceptance/test_faults.py
+	$(VENV_PYTHON) -m pytest -m engine tests/providers tests/acceptance
 
 suites: setup ## CPython's, cloudpickle's, dask's, joblib's and scikit-learn's own tests on our workers
 	$(VENV_PYTHON) -m pip install --quiet --editable ".[suites]"

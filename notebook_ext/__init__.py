@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from notebook_ext.attaching import attach
     from notebook_ext.call_status import CallStatus, calls
     from notebook_ext.cls import Cls
-    from notebook_ext.connecting import connect
+    from notebook_ext.connecting import connect, disconnect
     from notebook_ext.event_stream import CallEvent, events
     from notebook_ext.hooks import enter, exit, method, parameter  # noqa: A004  documented names
     from notebook_ext.image import Image
@@ -89,6 +89,7 @@ __all__ = [
     "connect",
     "current_function_call_id",
     "current_input_id",
+    "disconnect",
     "enable_output",
     "enter",
     "events",
@@ -163,6 +164,7 @@ _ROOMS = {
     "call_graph": "",
     "calls": "call_status",
     "connect": "connecting",
+    "disconnect": "connecting",
     "asgi_app": "web.endpoints",
     "enter": "hooks",
     "events": "event_stream",

@@ -1,4 +1,7 @@
-"""`nb.connect`, `%remote_connect`: another broker for this process's calls, or a cluster for it."""
+"""`nb.connect`, `%remote_connect`: another broker for this process's calls, or a cluster for it.
+
+`nb.disconnect` gives the cluster's hosts back.
+"""
 
 from __future__ import annotations
 
@@ -110,6 +113,31 @@ def connect(
     if word.startswith(SSH):
         return _connect_by_ssh(word)
     return _connect(None if word == LOCAL else word)
+
+
+def disconnect(cluster: str | None = None) -> str:
+    """Give the hosts of a cluster back, and have no more come from it.
+
+    What runs there has 30 s to end, and runs elsewhere then. A broker has its clusters for all
+    notebooks that call it: they lose them too. Without a cluster nothing happens.
+
+    Args:
+        cluster: as it was given to `connect`; all that there are, unless given.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        InvalidError: `cluster` is none.
+        NotFoundError: no host comes from it.
+        ConnectionError: what it runs has not ended after a minute.
+    """
+    from notebook_ext import providing  # noqa: PLC0415  only where there may be a cluster
+
+    names = list(providing.living()) if cluster is None else [providing.name_of(cluster)]
+    for name in names:
+        providing.end(name)
+    return f"Given back: all hosts of {', '.join(names)}." if names else "No cluster was connected."
 
 
 def _connect(file: str | None) -> str:

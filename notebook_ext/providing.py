@@ -76,6 +76,11 @@ def living() -> dict[str, int]:
     return found
 
 
+def name_of(target: str) -> str:
+    """Return what the agent of a cluster is called here."""
+    return parse(target).name
+
+
 def end(name: str) -> int:
     """Have an agent give all hosts back and end; return its process id.
 

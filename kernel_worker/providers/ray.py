@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _PORT: Final = 10001
 _MIB: Final = 1 << 20
 _GET_SECONDS: Final = 5.0
+_TRIES: Final = 3
 _KIND: Final = "accelerator_type:"
 
 
@@ -158,13 +159,7 @@ class RayProvider:
             address = f"ray://{address}{port}"
         try:
             _knock(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
-            ray.init(
-                address=address,
-                namespace=self._namespace,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=False,
-            )
+            _join(address, self._namespace)
         except (OSError, RuntimeError) as error:
             raise _translated(address, error) from error
         self._actor = ray.remote(RayHost)
@@ -253,6 +248,28 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), _GET_SECONDS).close()
+
+
+def _join(address: str, namespace: str) -> None:
+    """Become a driver of the cluster.
+
+    A client server starts a process for each driver; where that dies it says so, and another try
+    starts another one.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            ray.init(
+                address=address,
+                namespace=namespace,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+            )
+        except ConnectionAbortedError:
+            if not left:
+                raise
+        else:
+            return
 
 
 def _gone(sight: Sight, cause: Cause, detail: str) -> Sight:

@@ -134,7 +134,13 @@ print(json.dumps(found))
         f"""
 call = waits.spawn({str(mark)!r})
 print(call.object_id, flush=True)
-print(json.dumps(call.get()))
+found = [call.get()]
+try:
+    nb.disconnect("local://elsewhere")
+except nb.exception.NotFoundError as error:
+    found.append(str(error))
+found += [nb.disconnect(), nb.disconnect()]
+print(json.dumps(found))
 """,
     ) as process:
         wait_until(lambda: "busy" in site.types("status"), 60, "it runs")
@@ -148,8 +154,14 @@ print(json.dumps(call.get()))
         assert before
         mark.touch()
         out, wrong = process.communicate(timeout=60 * PATIENCE)
-    assert json.loads(out.splitlines()[-1]) == name, wrong
+    assert process.returncode == 0, wrong
+    place, unknown, given_back, nothing = json.loads(out.splitlines()[-1])
+    assert place == name
+    assert "no agent 'local-elsewhere' runs here" in unknown
+    assert f"Given back: all hosts of {name}" in given_back
+    assert nothing == "No cluster was connected."
     assert len(before) <= 2
+    assert not site.types("provider", "list")
 
 
 @pytest.mark.engine

@@ -29,6 +29,7 @@ FIRST = {
     "failures": "temperatures = []",
     "classes": "reader.keep_warm(2)",
     "gpu_workers": "seen = set(",
+    "laptop_to_cluster": "def accuracy",
     "generators": "accuracy = []",
     "call_graph": "%remote_graph call",
     "durable": "manager.restart_kernel",

@@ -30,9 +30,7 @@ each_notebook = pytest.mark.parametrize(
 @pytest.mark.timeout(300)
 @each_notebook
 def test_notebook_runs_and_shows_what_it_says(path: Path, tmp_path: Path) -> None:
-    plugins = ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "tests.notebooks.live_output"]
-    kept = ["-c", "/dev/null", "-q", "--rootdir", str(HERE), f"--basetemp={tmp_path / 't'}"]
-    command = [sys.executable, "-m", "pytest", *NBVAL, *plugins, *kept, str(path)]
+    command = nbval(path, tmp_path / "t")
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -57,6 +55,13 @@ def test_a_stored_notebook_shows_pictures_where_widgets_were(path: Path) -> None
         output.get("data", {}) for cell in cells_of(path) for output in cell.get("outputs", ())
     ]
     assert [each for each in stored if "application/vnd.jupyter.widget-view+json" in each] == []
+
+
+def nbval(path: Path, directory: Path) -> list[str]:
+    """Return the command that runs a notebook and compares what it shows, from `ROOT`."""
+    plugins = ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "tests.notebooks.live_output"]
+    kept = ["-c", "/dev/null", "-q", "--rootdir", str(HERE), f"--basetemp={directory}"]
+    return [sys.executable, "-m", "pytest", *NBVAL, *plugins, *kept, str(path)]
 
 
 def _is_loose(cell: dict[str, Any]) -> bool:
