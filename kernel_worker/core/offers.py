@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kernel_worker.core.hosts import Host
-from kernel_worker.core.pools import desired_workers
+from kernel_worker.core.pools import missing_workers
 from kernel_worker.model import HostId
 
 if TYPE_CHECKING:
@@ -121,4 +121,4 @@ def _missing(state: State, pool: Pool) -> int:
     is_wanted = pool.calls or pool.settings.min_containers
     if not is_wanted or pool.broken or state.now < pool.retry_start_at:
         return 0
-    return desired_workers(pool, MANY, state.now) - pool.unblocked
+    return missing_workers(pool, MANY, state.now)

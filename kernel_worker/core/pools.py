@@ -212,6 +212,14 @@ class Pool:
         return self.unblocked - len(self.busy)
 
     @property
+    def stranded(self) -> int:
+        """How many idle workers cannot run what waits: others use the CPUs of their hosts."""
+        if not self.backlog:
+            return 0
+        cpu = self.spec.resources.cpu
+        return sum(not worker.host.has_cpu(cpu) for worker in self.idle.values())
+
+    @property
     def alive(self) -> int:
         """How many workers there are that are not on their way out."""
         return len(self.workers) - self.count(Condition.STOPPING)
@@ -258,6 +266,16 @@ class Pool:
         self.start_failures += 1
         delay = FIRST_BACK_OFF_SECONDS * 2.0 ** min(self.start_failures - 1, 16)
         self.retry_start_at = now + min(delay, MAX_BACK_OFF_SECONDS)
+
+
+def missing_workers(pool: Pool, slots: int, now: float) -> int:
+    """Return how many more workers the pool should have; negative where it has more than that.
+
+    One that is stranded does not count where another one may be started: it runs nothing before
+    its host has a CPU again, and another host may have one now.
+    """
+    missing = desired_workers(pool, slots, now) - pool.unblocked + pool.stranded
+    return int(min(missing, pool.ceiling - pool.unblocked))
 
 
 def desired_workers(pool: Pool, slots: int, now: float) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kernel_worker.core import effects
 from kernel_worker.core.hosts import EPSILON
-from kernel_worker.core.pools import Condition, desired_workers
+from kernel_worker.core.pools import Condition, missing_workers
 
 if TYPE_CHECKING:
     from kernel_worker.core.hosts import Host
@@ -60,7 +60,7 @@ def _scale(state: State, pool: Pool) -> None:
     missing = 0
     is_wanted = pool.backlog or (pool.spec.target_inputs and pool.busy)
     if is_wanted or pool.settings.min_containers or pool.settings.buffer_containers:
-        missing = desired_workers(pool, state.slots(pool), state.now) - pool.unblocked
+        missing = missing_workers(pool, state.slots(pool), state.now)
     if missing > 0:
         _start(state, pool, missing)
     else:
@@ -95,21 +95,22 @@ def _start(state: State, pool: Pool, missing: int) -> None:
 
 def _useful_starts(state: State, pool: Pool) -> int:
     """Return how many more workers could run something soon."""
-    waiting = pool.spare
+    waiting = pool.spare - pool.stranded
     cpu = pool.spec.resources.cpu
     if cpu <= EPSILON:
         return pool.backlog
     free = sum(
         math.floor(max(0.0, host.cpu_free) / cpu + EPSILON) for host in state.hosts_for(pool)
     )
-    return max(0 if waiting or not pool.backlog else 1, free - waiting)
+    return max(0 if pool.spare or not pool.backlog else 1, free - waiting)
 
 
 def _start_one(state: State, pool: Pool, *, needs_cpu: bool = False) -> bool:
     wanted = pool.spec.resources
     hosts = state.hosts_for(pool)
     if len(hosts) > 1:
-        hosts.sort(key=_cpu_unclaimed, reverse=True)
+        # One that has a CPU now first: where others have them all, a worker would be stranded.
+        hosts.sort(key=lambda host: (host.has_cpu(wanted.cpu), _cpu_unclaimed(host)), reverse=True)
     for host in hosts:
         if not host.slots(wanted) or (needs_cpu and _cpu_unclaimed(host) + EPSILON < wanted.cpu):
             continue

@@ -115,3 +115,33 @@ def test_who_lets_a_broker_know_is_a_client_like_others() -> None:
     simulation.run(1)
     assert not simulation.outcomes(call), "the agent that follows it says the same"
     assert CLIENT
+
+
+def test_what_waits_for_a_cpu_beside_its_idle_worker_is_asked_for_and_runs_elsewhere() -> None:
+    simulation = Simulation(make_resources(1))
+    simulation.feed(offer())
+    pool = simulation.define(make_spec(), 0.1)
+    simulation.run_call(simulation.submit(pool, 1))
+    busy = simulation.submit(simulation.define(make_spec("has_the_cpu"), 100.0), 1)
+    simulation.run(1)
+    call = simulation.submit(pool, 1)
+    simulation.run(1)
+    assert len(simulation.core.status().workers) == 2, "nothing is started where it could not run"
+    assert missing(simulation) == {"f": 1}
+    simulation.feed(events.HostJoined(COMING, make_resources(4), is_far=True))
+    simulation.run(2)
+    assert simulation.outcomes(call) == {"SUCCEEDED": 1}
+    assert not simulation.outcomes(busy)
+    assert missing(simulation) == {}
+
+
+def test_no_more_workers_than_the_ceiling_are_asked_for() -> None:
+    simulation = Simulation(make_resources(1))
+    simulation.feed(offer())
+    pool = simulation.define(make_spec(settings=PoolSettings(max_containers=1)), 0.1)
+    simulation.run_call(simulation.submit(pool, 1))
+    simulation.submit(simulation.define(make_spec("has_the_cpu"), 100.0), 1)
+    simulation.run(1)
+    simulation.submit(pool, 1)
+    simulation.run(1)
+    assert missing(simulation) == {}

@@ -40,7 +40,7 @@ ON = [
     )
     for name in ENGINES
 ]
-COUPLED = {"ray", "dask"}
+COUPLED = {"ray", "ray-client", "dask"}
 """Those whose library has to be the cluster's."""
 LIMIT_SECONDS = 60
 
