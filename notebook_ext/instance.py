@@ -341,23 +341,13 @@ class Obj:
         """Return how many inputs wait for this instance and how many workers it has."""
         return self._pool.get_current_stats
 
-    @property
-    def key(self) -> FunctionKey:
-        """What names it wherever it is the same."""
-        return self._pool.key
-
-    @property
-    def has_code(self) -> bool:
-        """Whether its class is defined here, rather than known by key."""
-        return self._pool.has_code
-
-    def read(self) -> Version:
-        """Return its version as the class reads now."""
-        return self._pool.read()
-
     def __remote_reference__(self) -> FunctionKey:
         """Return what functions carry of it."""
         return self._pool.key
+
+    def __remote_source__(self) -> Source:
+        """Return where workers get it from: an instance has no such names, they are its class's."""
+        return self._pool
 
     def __reduce__(self) -> tuple[Any, ...]:
         return instance_of, (self._cls, self._pool._parameters, *self._pool.noted())

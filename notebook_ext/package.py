@@ -315,8 +315,11 @@ def _reach(
             if key in seen:
                 continue
             seen.add(key)
-            if reference.has_code:  # type: ignore[attr-defined]
-                functions.append(reference)  # type: ignore[arg-type]
+            source: Any = reference
+            if hasattr(type(reference), "__remote_source__"):
+                source = source.__remote_source__()
+            if source.has_code:
+                functions.append(source)
             elif not is_deployed(key):
                 arrived = True
     return functions, tuple(versions), arrived

@@ -88,6 +88,31 @@ def test_settings_outlive_the_instance(live: nb.App) -> None:
     assert "run" in Kept().run.info().name
 
 
+def test_methods_may_have_the_names_that_functions_have_for_themselves(live: nb.App) -> None:
+    @live.cls()
+    class Reader:
+        @nb.method()
+        def read(self, page: int) -> int:
+            return page + 1
+
+        @nb.method()
+        def key(self) -> str:
+            return "door"
+
+        @nb.method()
+        def has_code(self) -> bool:
+            return False
+
+    reader: Any = Reader()
+
+    @live.function()
+    def asks() -> Any:
+        return reader.read.remote(1), reader.key.remote(), reader.has_code.remote()
+
+    assert list(reader.read.map(range(3))) == [1, 2, 3]
+    assert asks.remote() == (2, "door", False)
+
+
 def test_an_instance_of_a_deployed_class_is_a_name_and_its_parameters() -> None:
     shape = Shape(Constructor("Model"), ("run", "items"), ("items",))
     found = nb.Cls.from_name("shop", "Model")
@@ -114,11 +139,11 @@ def test_functions_among_the_parameters_are_referred_to(notebook: Notebook) -> N
     )
     asks = notebook["Asks"](f=[function, made])
     assert set(asks._pool.given()) == {function, made._pool, model.definition}
-    before = asks.read()
-    assert before is asks.read()
+    before = asks._pool.read()
+    assert before is asks._pool.read()
     assert function in before.references
     notebook.run("@app.function()\ndef f(): return 1")
-    again = asks.read()
+    again = asks._pool.read()
     assert again is not before
     assert notebook["f"] in again.references
     assert again.spec == before.spec
