@@ -79,6 +79,22 @@ def uses(indices: Collection[int]) -> dict[int, DeviceUse]:
         return {index: use for index in indices if (use := _use(nvml, index)) is not None}
 
 
+def names(indices: Collection[int]) -> dict[int, str]:
+    """Return what the driver calls these devices, by index; without those that it does not know.
+
+    The name is one device's wherever it is seen: in a container its index may be another.
+    """
+    known: dict[int, str] = {}
+    if not indices:
+        return known
+    with _library() as nvml:
+        if nvml is not None:
+            for index in indices:
+                with contextlib.suppress(nvml.NVMLError):  # one that was only declared
+                    known[index] = nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))
+    return known
+
+
 def _found(visible: str | None) -> Iterator[Device]:
     """Give the devices that are there, and visible where that is said."""
     allowed = None if visible is None else {each.strip() for each in visible.split(",")}

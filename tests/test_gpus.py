@@ -51,6 +51,12 @@ def test_those_that_are_named_are_taken_whatever_is_visible(
         gpus.devices("2")
 
 
+def test_the_driver_has_names_for_those_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpus.names([]) == {}
+    driver.install(monkeypatch)
+    assert gpus.names([1, 7]) == {1: "GPU-bbbb"}
+
+
 @pytest.mark.parametrize("spec", ["H200", "0;1", "999", "-1"])
 def test_anything_else_is_refused(spec: str) -> None:
     with pytest.raises(InvalidError, match="gpus="):

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import zmq
 
-from kernel_worker import rendezvous
+from kernel_worker import gpus, rendezvous
 from kernel_worker.errors import (
     DeserializationError,
     Error,
@@ -109,7 +109,9 @@ class Agent:
         self._timers = Timers()
         self._seals = Seals(connection_file)
         self._contents = Contents(self._seals)
-        self._devices = Devices(device_locks)
+        self._devices = Devices(
+            device_locks, gpus.names([each.index for each in resources.devices])
+        )
         self._looks_at_devices = False
         self._workers: dict[WorkerId, Worker] = {}
         self._pids: dict[int, Worker | Template | Build] = {}

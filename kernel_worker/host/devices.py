@@ -9,8 +9,10 @@ however they end, and not before. The agent closes its own when the last worker 
 A device that is locked already is none that could not be used: the broker is told that somebody
 else has it, and told again when that has changed. Nobody says so, so it is looked at.
 
-A declared device (`0:H200`) is locked like any other. What does not share a network is another
-machine here, so that machines which are namespaces of one have devices of their own.
+A device is known by the name that its driver gives it, since a container or a batch job may count
+from 0 whatever it has; one that is only declared (`0:H200`) by its index. What does not share a
+network is another machine here, so that machines which are namespaces of one have devices of their
+own.
 
 Guarantees: two agents that share the directory never start workers on one device at once.
 Not guaranteed: anything where the directory cannot be used (that is said in the log), and between
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING
 from kernel_worker.host import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 LOOK_SECONDS = 0.5
@@ -40,9 +42,15 @@ _FOR_ALL = 0o644
 class Devices:
     """What the workers of this agent use, and what those of others do."""
 
-    def __init__(self, directory: Path) -> None:
-        """Use nothing; `directory` is where the locks are."""
+    def __init__(self, directory: Path, names: Mapping[int, str] | None = None) -> None:
+        """Use nothing.
+
+        Args:
+            directory: where the locks are.
+            names: what devices are known by, where that is not their index.
+        """
         self._directory = directory
+        self._names = names or {}
         self._network = _network()
         self._locked: dict[int, int] = {}
         """The open file of each device that is used here."""
@@ -100,7 +108,8 @@ class Devices:
         return True
 
     def _open(self, index: int) -> int:
-        path = self._directory / f"notebook-ext-gpu{index}-{self._network}"
+        name = self._names.get(index, str(index))
+        path = self._directory / f"notebook-ext-gpu{name}-{self._network}"
         flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         with contextlib.suppress(FileNotFoundError):
             return os.open(path, os.O_RDONLY | flags)

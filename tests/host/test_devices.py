@@ -52,6 +52,15 @@ def test_what_one_has_is_held_for_the_other_until_the_last_worker_is_through(loc
     one.give_back([0])
 
 
+def test_a_device_is_one_whatever_it_is_counted_as(locks: Path) -> None:
+    one, other = Devices(locks, {0: "GPU-aaaa"}), Devices(locks, {0: "GPU-bbbb", 1: "GPU-aaaa"})
+    assert one.take([0])
+    assert other.take([0]), "in a job of a cluster each counts from 0"
+    assert not other.take([1])
+    for agent in one, other:
+        agent.give_back([0])
+
+
 def test_a_device_is_held_as_long_as_a_worker_lives(
     locks: Path, worker: subprocess.Popen[bytes]
 ) -> None:
