@@ -131,13 +131,15 @@ def _ray(home: Path) -> Iterator[tuple[dict[str, str], int]]:
     head += ["--include-dashboard", "false", "--temp-dir", short]
     head += ["--ray-client-server-port", client_port, "--num-gpus", "0"]
     processes = [_start([*start, *head, *ports()], log, variables)]
+
+    def started() -> int:
+        said = (home / "ray.log").read_text()
+        assert all(process.poll() is None for process in processes), said[-2_000:]
+        return said.count("Ray runtime started")
+
     try:
         for count in (1, 2, 3):
-            wait_until(
-                lambda: (home / "ray.log").read_text().count("Ray runtime started") == count,  # noqa: B023
-                90,
-                f"node {count} is there",
-            )
+            wait_until(lambda: started() == count, 90, f"node {count} is there")  # noqa: B023
             if count < 3:  # one after the other: a node asks the head's
                 more = ["--address", f"127.0.0.1:{port}", "--num-cpus", "2", "--num-gpus", "1"]
                 own = variables | {"CUDA_VISIBLE_DEVICES": str(count)}
