@@ -53,21 +53,21 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
 
 
 def pool(instance: Any) -> str:
-    return str(instance.read().spec.pool)
+    return str(instance._pool.read().spec.pool)
 
 
 def test_equal_parameters_share_a_pool_and_others_do_not(notebook: Notebook) -> None:
     model = notebook["Model"]
     assert pool(model()) == pool(model("base")) == pool(model(name="base"))
     assert pool(model("other")) != pool(model())
-    assert model("other").read().spec.key != model().read().spec.key
+    assert model("other")._pool.read().spec.key != model()._pool.read().spec.key
 
 
 def test_a_variant_has_pools_of_its_own(notebook: Notebook) -> None:
     model = notebook["Model"]
     variant = model.with_options(cpu=2.0, max_containers=3)
     assert pool(variant()) != pool(model())
-    spec = variant.with_options(max_containers=4)().read().spec
+    spec = variant.with_options(max_containers=4)()._pool.read().spec
     assert (spec.resources.cpu, spec.settings.max_containers) == (2.0, 4)
     with pytest.raises(InvalidError, match=r"Model\.run\.with_options: .* on the class, Model\.wi"):
         model().run.with_options(cpu=1)
@@ -75,9 +75,9 @@ def test_a_variant_has_pools_of_its_own(notebook: Notebook) -> None:
 
 def test_what_only_methods_read_reloads_nothing(notebook: Notebook) -> None:
     instance = notebook["Model"]()
-    before = instance.read()
+    before = instance._pool.read()
     notebook.run("SCALE = 10")
-    after = instance.read()
+    after = instance._pool.read()
     assert after.snapshot != before.snapshot
     assert after.spec == before.spec
     assert set(after.spec.objects) <= after.objects.keys()
@@ -93,21 +93,21 @@ def test_what_only_methods_read_reloads_nothing(notebook: Notebook) -> None:
 )
 def test_what_the_hooks_reach_makes_a_new_version(notebook: Notebook, change: str) -> None:
     instance = notebook["Model"]()
-    before = instance.read().spec
+    before = instance._pool.read().spec
     notebook.run(change)
-    after = instance.read().spec
+    after = instance._pool.read().spec
     assert after.key == before.key
     assert after.version != before.version
     assert after.pool != before.pool
 
 
 def test_a_changed_method_makes_a_new_version(notebook: Notebook) -> None:
-    before = notebook["Model"]().read().spec
+    before = notebook["Model"]()._pool.read().spec
     notebook.run(SOURCE)
-    again = notebook["Model"]().read().spec
+    again = notebook["Model"]()._pool.read().spec
     assert (again.pool, again.version, again.code) == (before.pool, before.version, before.code)
     notebook.run(SOURCE.replace("return x * self.w", "return x + self.w"))
-    assert notebook["Model"]().read().spec.version != before.version
+    assert notebook["Model"]()._pool.read().spec.version != before.version
 
 
 def test_the_class_is_a_class_to_its_readers(notebook: Notebook) -> None:
@@ -135,7 +135,7 @@ def test_a_subclass_inherits_methods_hooks_and_parameters(notebook: Notebook) ->
     derived = notebook["Derived"]
     assert derived.methods == ("run", "later")
     assert derived("n", 5).run(1) == 7
-    assert derived("n", 5).read().spec.name == "Derived"
+    assert derived("n", 5)._pool.read().spec.name == "Derived"
 
 
 def test_references_lead_to_what_is_defined_here(notebook: Notebook) -> None:
@@ -143,9 +143,9 @@ def test_references_lead_to_what_is_defined_here(notebook: Notebook) -> None:
     assert pickle.loads(pickle.dumps(model)) is model
     instance = pickle.loads(pickle.dumps(model("x")))
     assert isinstance(instance, Obj)
-    assert instance.read() is model("x").read()
+    assert instance._pool.read() is model("x")._pool.read()
     method = pickle.loads(pickle.dumps(instance.run))
-    assert method.key == instance.key
+    assert method.key == instance.__remote_reference__()
     assert pickle.loads(pickle.dumps(instance.run.remote)) is not None
     assert pickle.loads(pickle.dumps(instance.keep_warm)) is not None
 
@@ -154,7 +154,7 @@ def test_a_class_that_is_known_by_key_alone_makes_equal_instances(notebook: Note
     model = notebook["Model"]
     _, arguments = model.__reduce__()
     elsewhere = Cls.reference(*arguments)
-    assert elsewhere("x").key == model("x").key
+    assert elsewhere("x").__remote_reference__() == model("x").__remote_reference__()
     assert not elsewhere.has_code
     assert not elsewhere("x").run.has_code
     with pytest.raises(InvalidError, match="make variants where it is defined"):
@@ -256,7 +256,7 @@ def test_a_batched_method_needs_no_other_decorator(notebook: Notebook) -> None:
     for name in ("B", "C"):
         made = notebook[name]
         assert made.methods == ("run",)
-        spec = made().read().spec
+        spec = made()._pool.read().spec
         assert (spec.max_batch_size, spec.batch_wait_seconds) == (2, 0.005)
     assert is_remote_by_nature(notebook["A"])
     notebook.run("class D:\n    @nb.batched(max_batch_size=2, wait_ms=5)\n    def f(self, x): pass")
@@ -266,12 +266,12 @@ def test_a_batched_method_needs_no_other_decorator(notebook: Notebook) -> None:
 def test_concurrency_and_batching_make_variants(notebook: Notebook) -> None:
     model = notebook["Model"]
     several = model.with_concurrency(max_inputs=4, target_inputs=2)
-    spec = several().read().spec
+    spec = several()._pool.read().spec
     assert (spec.max_inputs, spec.target_inputs) == (4, 2)
     assert several.key != model.key
     notebook.run("@app.cls\nclass One:\n    @nb.method()\n    def run(self, x): return x")
     groups = notebook["One"].with_batching(max_batch_size=3, wait_ms=1)
-    assert groups().read().spec.max_batch_size == 3
+    assert groups()._pool.read().spec.max_batch_size == 3
 
 
 def test_the_decorator_may_be_bare(notebook: Notebook) -> None:

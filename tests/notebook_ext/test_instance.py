@@ -123,7 +123,7 @@ def test_an_instance_of_a_deployed_class_is_a_name_and_its_parameters() -> None:
     (digest,) = package.objects
     assert digest == digest_of(instance.encoded)
     assert package.spec.pool == package.spec.key == f"deployed/shop/Model({digest})"
-    assert is_deployed(instance.key)
+    assert is_deployed(instance.__remote_reference__())
     assert package.inherited
     assert instance._package(None) is package
 

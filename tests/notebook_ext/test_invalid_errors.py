@@ -697,7 +697,7 @@ CASES |= {name: Case(*each) for name, each in refused.CASES.items()}
 def in_its_own_hook() -> object:
     """Call an instance as a worker does whose hook makes it."""
     elsewhere = nb.Cls.reference(*RemoteDeclared.__reduce__()[1])("a")
-    entering = msgspec.structs.replace(make_spec(), key=elsewhere.key)
+    entering = msgspec.structs.replace(make_spec(), key=elsewhere.__remote_reference__())
     context.worker_identity = context.WorkerIdentity(WorkerId("ta"), "", {}, entering=entering)
     instances.running.append("Declared.load")
     try:

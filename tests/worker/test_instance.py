@@ -76,7 +76,7 @@ def call(worker: Worker, method: str, *args: Any) -> Any:
 
 
 def read(cls: Cls, *args: Any) -> tuple[Version, Any]:
-    version = cls(*args).read()
+    version = cls(*args)._pool.read()
     return version, cls.definition._captured
 
 

@@ -41,7 +41,7 @@ def test_a_class_with_methods_of_ours_becomes_remote(typed: Typed, shell: Intera
     )
     model = shell.user_ns["Model"]
     assert isinstance(model, Cls)
-    assert model().read().spec.resources.cpu == 2
+    assert model()._pool.read().spec.resources.cpu == 2
     assert model().run() == 1
     assert isinstance(shell.user_ns["Value"], type)
     with pytest.raises(UsageError, match=r"%%remote: Bad has both nb\.parameter\(\) and __init__"):
