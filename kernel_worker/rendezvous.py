@@ -54,6 +54,8 @@ _CLAIM_SECONDS = 0.25
 _HOLDER_BYTES = 64
 READY = b"ready"
 FAILED = b"failed"
+WORKER_MARKS = ("NOTEBOOK_EXT_WORKER", "NOTEBOOK_EXT_WORKPLACE")
+"""What stands in the environment of what a worker's function executes: see `host/orphans`."""
 """What a broker says to whoever started it; behind FAILED, why, where one line can say it."""
 _ANSWER_BYTES = 4096
 _STARTS = 3
@@ -442,6 +444,8 @@ def _broker_environment(settings: Settings) -> dict[str, str]:
     environment = {**os.environ, **as_environment(settings)}
     environment.pop(f"{PREFIX}CONNECTION_FILE", None)  # it is the broker, whoever starts it
     environment.pop("JPY_PARENT_PID", None)  # ipykernel in a worker would watch for our end
+    for mark in WORKER_MARKS:  # what a worker's child starts is nothing of that worker
+        environment.pop(mark, None)
     root = str(Path(__file__).parents[1])
     if not root.endswith(("site-packages", "dist-packages")):
         paths = [root, *filter(None, [environment.get("PYTHONPATH", "")])]

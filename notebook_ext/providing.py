@@ -178,7 +178,8 @@ def _start(target: str, options: Mapping[str, object]) -> str:
 def _environment() -> dict[str, str]:
     found: dict[str, Any] = {**os.environ, **settings.as_environment(afresh())}
     found.pop("NOTEBOOK_EXT_CONNECTION_FILE", None)  # it is this machine's broker that has hosts
-    found.pop("JPY_PARENT_PID", None)
+    for name in ("JPY_PARENT_PID", *rendezvous.WORKER_MARKS):
+        found.pop(name, None)
     root = str(Path(__file__).parents[1])
     if not root.endswith(("site-packages", "dist-packages")):
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [root, found.get("PYTHONPATH", "")]))

@@ -38,7 +38,6 @@ SHOWN_BY = {
     "acceptance/test_plain_cells.py": "notebook_ext: autoscaler functions",
     "core/test_invariants.py": "kernel_worker/core: ending scheduler state",
     "core/test_transitions.py": "kernel_worker/core: effects events · kernel_worker: records",
-    "host/test_agent.py": "kernel_worker/host: orphans",
     "host/test_templates.py": "kernel_worker/worker: surroundings template",
     "journal/test_shelves.py": "kernel_worker/journal: acts entries items",
     "notebook_ext/magics/test_cell_names.py": "notebook_ext/magics: cell_scopes cell_state",

@@ -139,12 +139,13 @@ def _command(connection_file: str) -> list[str]:
 def _tell(early: subprocess.Popen[bytes], *, goes_on: bool) -> None:
     """Tell an agent that was started early that its broker is there, or that it is not needed."""
     assert early.stdin is not None  # noqa: S101  see `begin_early`
-    with contextlib.suppress(BrokenPipeError):  # it has died meanwhile, as its watch will notice
+    if not goes_on:
+        early.kill()  # it may be loading still, and has nothing yet
+        early.wait()
+    with contextlib.suppress(BrokenPipeError):  # it has died, as its watch will notice
         if goes_on:
             early.stdin.write(b"\n")
         early.stdin.close()
-    if not goes_on:
-        early.wait()
 
 
 def end(pid: int, patience_seconds: float) -> bool:

@@ -114,6 +114,8 @@ def _start_one(state: State, pool: Pool, *, needs_cpu: bool = False) -> bool:
     for host in hosts:
         if not host.slots(wanted) or (needs_cpu and _cpu_unclaimed(host) + EPSILON < wanted.cpu):
             continue
+        if pool.stranded and not host.has_cpu(wanted.cpu):
+            continue  # another one that is stranded
         devices = host.place(wanted, host.workers.values())
         if devices is not None:
             _start_on(state, pool, host, devices)

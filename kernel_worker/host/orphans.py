@@ -7,7 +7,8 @@ and in their session if they stayed in it. Of what tells neither, nothing is end
 lives.
 
 An agent that was killed could end none of that. The next one beside the same connection file does:
-it is the only one there, so whoever says that he was executed by a worker of that place has none.
+it is the only one there, so whoever began before it, and says that he was executed by a worker of
+that place, has none.
 """
 
 from __future__ import annotations
@@ -78,12 +79,14 @@ def end_those_of_a_former_agent(connection_file: str, broker: int) -> None:
         broker: a process that is none of these, whoever has started it; nor are those above us.
     """
     mark, spared = _PLACE + os.fsencode(connection_file), {broker, *_above(os.getpid())}
+    ours = _began(os.getpid())
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) in spared:
             continue
         with contextlib.suppress(OSError):
-            is_ours = entry.stat().st_uid == os.getuid()
-            if is_ours and mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
+            if entry.stat().st_uid != os.getuid() or _began(int(entry.name)) >= ours:
+                continue
+            if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
                 os.kill(int(entry.name), signal.SIGKILL)
 
 
@@ -92,9 +95,19 @@ def _above(pid: int) -> Iterator[int]:
     while pid > 1:
         yield pid
         try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            pid = int(_stat(pid)[1])
         except OSError:
             return
+
+
+def _began(pid: int) -> int:
+    """Return when a process began, in ticks of the system's clock."""
+    return int(_stat(pid)[19])
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what `/proc` tells of a process, from its state on: see proc_pid_stat(5)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _is_owned(pid: int, workers: Mapping[str, int]) -> bool:

@@ -157,7 +157,7 @@ def test_one_that_was_started_early_ends_where_another_lives(
         assert begin_early(connection) is None
         agent = LocalAgent(connection, watches, Timers(), lambda: 100.0, early=begun)
         agent.start()
-        assert (agent.pid, begun.returncode) == (there.pid, 0)
+        assert (agent.pid, begun.returncode) == (there.pid, -signal.SIGKILL)
         agent.stop()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kernel_worker.core import effects, events
 from kernel_worker.core.offers import OFFER_SECONDS
 from kernel_worker.core.scheduler import Scheduler
-from kernel_worker.model import ClientId, HostId, PoolSettings, Resources
+from kernel_worker.model import ClientId, HostId, HostResources, PoolSettings, Resources
 from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
 
 AGENT = ClientId("cl-agent")
@@ -145,3 +147,27 @@ def test_no_more_workers_than_the_ceiling_are_asked_for() -> None:
     simulation.submit(pool, 1)
     simulation.run(1)
     assert missing(simulation) == {}
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "needs"),
+    [
+        (make_resources(2, gpus=1), make_resources(8), Resources(gpu=0.1)),
+        (make_resources(2, 64_000), make_resources(8, 500), Resources(memory_mib=1_000)),
+    ],
+    ids=["device", "memory"],
+)
+def test_a_cpu_elsewhere_starts_nothing_where_the_rest_is_not(
+    here: HostResources, there: HostResources, needs: Resources
+) -> None:
+    simulation = Simulation(here)
+    pool = simulation.define(make_spec(resources=needs), 0.1)
+    simulation.run_call(simulation.submit(pool, 1))
+    hog = make_spec("has_the_cpus", resources=Resources(here.cpu))
+    simulation.submit(simulation.define(hog, 100.0), 1)
+    simulation.run(1)
+    simulation.feed(events.HostJoined(COMING, there, is_far=True))
+    simulation.submit(pool, 1)
+    for _ in range(10):
+        simulation.run(1)
+    assert len(simulation.core.status().workers) == 2

@@ -379,6 +379,14 @@ def test_a_loop_that_is_left(add: nb.Function[..., int]) -> None:
     assert list(mapped.resume()) == list(range(1, 10_001))
 
 
+def test_a_map_whose_iterator_is_kept_ends_when_it_is_resumed(add: nb.Function[..., int]) -> None:
+    mapped = add.map(range(120_000))
+    iterator = iter(mapped)
+    assert next(iterator) == 1
+    assert list(mapped.resume()) == list(range(1, 120_001))
+    assert not list(iterator)
+
+
 def test_a_loop_whose_map_has_no_name(add: nb.Function[..., int]) -> None:
     for value in add.map(range(10_001)):
         if value == 3:
