@@ -83,8 +83,8 @@ def end_those_of_a_former_agent(connection_file: str, broker: int) -> None:
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) in spared:
             continue
-        with contextlib.suppress(OSError):
-            if entry.stat().st_uid != os.getuid() or _began(int(entry.name)) >= ours:
+        with contextlib.suppress(OSError, IndexError):  # it has ended meanwhile
+            if entry.stat().st_uid != os.getuid() or _began(int(entry.name)) > ours:
                 continue
             if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
                 os.kill(int(entry.name), signal.SIGKILL)
