@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kernel_worker import keys, rendezvous
 from kernel_worker.errors import ConnectionError, InvalidError  # noqa: A004  ours
-from notebook_ext import inquiry, process
+from notebook_ext import exception, inquiry, process
 from notebook_ext.config import config, current
 
 if TYPE_CHECKING:
@@ -134,9 +135,14 @@ def disconnect(cluster: str | None = None) -> str:
     """
     from notebook_ext import providing  # noqa: PLC0415  only where there may be a cluster
 
-    names = list(providing.living()) if cluster is None else [providing.name_of(cluster)]
+    living = providing.living()
+    names = list(living) if cluster is None else [providing.name_of(cluster)]
+    if cluster is not None and names[0] not in living:
+        there = ", ".join(living) or "none"
+        raise exception.NotFoundError(f"no hosts come from {cluster} (agents that run: {there})")
     for name in names:
-        providing.end(name)
+        with contextlib.suppress(exception.NotFoundError):  # it has ended by itself just now
+            providing.end(name)
     return f"Given back: all hosts of {', '.join(names)}." if names else "No cluster was connected."
 
 

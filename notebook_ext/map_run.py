@@ -144,6 +144,13 @@ class MapRun(Answer):
                 if isinstance(piece, Values):
                     self.kept.keep(start, piece)
 
+    def hand_on(self) -> None:
+        """End it, since another map takes the rest over; who still iterates this one is told so."""
+        self.facts.finish("cancelled")
+        error = CallCancelledError(f"{self.facts.title} was resumed: its results come there.")
+        self._abort(partial(_raise, error))
+        self.abandon()
+
     @property
     def is_whole(self) -> bool:
         """Whether it came to its end and every input succeeded."""

@@ -94,9 +94,8 @@ class Unfinished(Generic[R]):
             return self.latest.continued(only_missing=only_missing)
         run = self.run
         title = run.facts.title
-        if run.facts.state == "running":  # who iterates it has stopped, and keeps the iterator
-            run.facts.finish("cancelled")
-            run.abandon()
+        if run.facts.state == "running":  # its iterator is there still, or somebody waits in it
+            run.hand_on()
         if run.is_whole:
             raise InvalidError(
                 f"{title} came to its end: there is nothing to resume. Call it again for its "

@@ -106,7 +106,7 @@ def _useful_starts(state: State, pool: Pool) -> int:
 
 
 def _start_one(state: State, pool: Pool, *, needs_cpu: bool = False) -> bool:
-    wanted = pool.spec.resources
+    wanted, is_stranded = pool.spec.resources, pool.stranded > 0
     hosts = state.hosts_for(pool)
     if len(hosts) > 1:
         # One that has a CPU now first: where others have them all, a worker would be stranded.
@@ -114,8 +114,8 @@ def _start_one(state: State, pool: Pool, *, needs_cpu: bool = False) -> bool:
     for host in hosts:
         if not host.slots(wanted) or (needs_cpu and _cpu_unclaimed(host) + EPSILON < wanted.cpu):
             continue
-        if pool.stranded and not host.has_cpu(wanted.cpu):
-            continue  # another one that is stranded
+        if is_stranded and not host.has_cpu(wanted.cpu):
+            continue  # it would be another one
         devices = host.place(wanted, host.workers.values())
         if devices is not None:
             _start_on(state, pool, host, devices)

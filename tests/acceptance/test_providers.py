@@ -157,7 +157,7 @@ print(json.dumps(found))
     assert process.returncode == 0, wrong
     place, unknown, given_back, nothing = json.loads(out.splitlines()[-1])
     assert place == name
-    assert "no agent 'local-elsewhere' runs here" in unknown
+    assert "no hosts come from local://elsewhere (agents that run: " in unknown
     assert f"Given back: all hosts of {name}" in given_back
     assert nothing == "No cluster was connected."
     assert len(before) <= 2

@@ -1,7 +1,7 @@
 """Fake hosts and workers in virtual time that answer the core's effects.
 
 A simulated worker runs its leases as `wire/PROTOCOL.md` says: in order, reporting a run of values
-at the end of a lease or every 5 ms, handing back what it has not started when it is asked. One of
+at the end of a lease or every 10 ms, handing back what it has not started when it is asked. One of
 a shared pool runs its leases, or a group of them, at once.
 Every turn is checked: `invariants.check` on the state, `History` on the effects.
 """
@@ -37,7 +37,7 @@ from kernel_worker.model import (
 )
 
 LATENCY_SECONDS = 0.0001
-REPORT_SECONDS = 0.005
+REPORT_SECONDS = 0.01
 
 Script = Generator["float | Nested", None, str]
 """What an input does: seconds to run, calls to wait for, and how it ends at last."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import pickle
+import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 import notebook_ext as nb
 from notebook_ext import kept as keeping
-from notebook_ext.exception import InvalidError, NotFoundError
+from notebook_ext.exception import CallCancelledError, InvalidError, NotFoundError
 from notebook_ext.feed import Feed
 from notebook_ext.maps import Map
 from notebook_ext.unfinished import Unfinished
@@ -384,7 +385,27 @@ def test_a_map_whose_iterator_is_kept_ends_when_it_is_resumed(add: nb.Function[.
     iterator = iter(mapped)
     assert next(iterator) == 1
     assert list(mapped.resume()) == list(range(1, 120_001))
-    assert not list(iterator)
+    with pytest.raises(CallCancelledError, match=r"add\.map was resumed"):
+        list(iterator)
+
+
+def test_who_waits_in_a_map_that_is_resumed_is_told(ran: Any) -> None:
+    fragile, _ = ran
+    more: queue.Queue[int] = queue.Queue()
+    mapped = fragile.map(iter(more.get, -1))
+    more.put(2)
+    found: list[object] = []
+    iterator = iter(mapped)
+    assert next(iterator) == 20
+    thread = threading.Thread(target=lambda: found.append(failing(iterator)))
+    thread.start()
+    wait_until(lambda: mapped.unfinished.run.delivery._waiting is not None)
+    rest = mapped.resume()
+    thread.join(20)
+    assert isinstance(found[0], CallCancelledError)
+    more.put(4)
+    more.put(-1)
+    assert list(rest) == [20, 40]
 
 
 def test_a_loop_whose_map_has_no_name(add: nb.Function[..., int]) -> None:
