@@ -98,7 +98,9 @@ def test_an_interrupt_hits_the_console_alone_and_leaving_detaches(
     worker = broker.start_worker(define(SOURCE))
     lease = worker.lease([(str(tmp_path / "go"),)])
     console = attach(worker)
-    message = console.client.execute("print('on'); n = 0\nwhile True:\n    n += 1")
+    endless = "print('on'); n = 0\nwhile True:\n    n += 1"
+    # Else a kernel aborts what comes just after the error, until it has said that it is idle.
+    message = console.client.execute(endless, stop_on_error=False)
     while console.client.get_iopub_msg(timeout=20 * PATIENCE)["msg_type"] != "stream":
         pass
     console.client.control_channel.send(console.client.session.msg("interrupt_request"))
