@@ -330,6 +330,17 @@ class BatchReader:
             return self._plain_items()[start:stop]
         return (self[position] for position in range(start, stop))
 
+    def column(self, start: int, stop: int) -> Column | None:
+        """Return the arguments `[start, stop)` where each item is one, without tuples; else None.
+
+        Raises:
+            DeserializationError: as `[]`.
+        """
+        if self.header.form != FORM_COLUMNS:
+            return None
+        columns = self._plain_columns()
+        return columns[0][start:stop] if len(columns) == 1 else None
+
     def _plain_items(self) -> list[object]:
         if self._whole is None:
             items = _unpickled(self._frames[1], ())

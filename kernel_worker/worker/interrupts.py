@@ -88,7 +88,7 @@ class Interrupts:
 
     def request(self, work: Work, index: int, kind: Kind) -> None:
         """Ask for one input of the lease that runs; any thread but the main one."""
-        work.wanted[index] = kind
+        work.want(index, kind)
         if self._runs(work, index):
             self._target = (work, index)
             self.repeat()

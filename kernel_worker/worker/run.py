@@ -1,10 +1,11 @@
 """Run the inputs of leases: the hot path.
 
 Theory. A lease is a range of a batch. Its inputs run one after the other on the main thread, in one
-of two loops: `_run_plain` for whole batches of a plain function, where an input costs some tenths
-of a microsecond, and `_run_each` for everything else. A loop goes on until it is through or an
-input fails. The order of the writes in a loop matters (see `Work.give_back` and `interrupts`):
-position, then look at what was asked for, then the start time, then user code.
+of two loops: `_run_plain` for whole batches of a plain function, where an input costs less than a
+tenth of a microsecond (`strides` has its innermost part), and `_run_each` for everything else. A
+loop goes on until it is through or an input fails. The order of the writes matters (see
+`Work.give_back` and `interrupts`): position, then look at what was asked for, then the start time,
+then user code.
 
 Guarantees: every input of a lease is answered exactly once, in order, unless it was given back; the
 output of an input is sent before its outcome; what an input raises, `SystemExit` and
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 from collections import deque
+from itertools import islice
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,7 +38,7 @@ from kernel_worker.wire import failures, messages, payload
 from kernel_worker.wire import line as lines
 from kernel_worker.wire import page as pages
 from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, ONE_HEADERS
-from kernel_worker.worker import arriving, memory
+from kernel_worker.worker import arriving, memory, strides
 from kernel_worker.worker import interrupts as interrupting
 from kernel_worker.worker.coroutines import Coroutines
 from kernel_worker.worker.streaming import Streamer
@@ -55,15 +57,19 @@ if TYPE_CHECKING:
     from kernel_worker.worker.output import Output, Pipe
     from kernel_worker.worker.surroundings import Objects, Surroundings
 
+    _Inputs = tuple[Iterator[Any], bool]
+    """Tuples of arguments; or, where the second is true, the only argument of each."""
+
 FLUSH_NS = 10_000_000
 """Results wait no longer than this, or than the input that runs."""
 _SILENT_NS = 50_000
 """A look at the pipes costs a microsecond or two: after quicker inputs it waits for the flush.
 
 What they write below Python may then be attributed to a later input of the same lease."""
-_QUICK_NS = 3_000
-"""Inputs that take less do not look at the clock each, but every so often:"""
-_STRIDE = 16
+_STRIDE_NS = 48_000
+"""Between two looks at the clock as many inputs run as took so long before …"""
+_STRIDE = 64
+"""… but no more than these."""
 _FLUSH_BYTES = 1 << 20
 _MAX_READS = 16
 _ONE_INPUT = ONE_HEADERS[FORM_ARGS]
@@ -122,12 +128,18 @@ class Executor:
         self.brokers_gone = 0
         """As many as the page said when this worker dialled."""
         self._is_fork = False
+        self._is_in_stride = False
+        """Whether STARTED on the page may be older than the input that runs."""
+        self._seen = 0
+        """The position that the control thread saw last."""
         self._timeout_text = (
             f"{spec.name} ran longer than its timeout of {spec.timeout_seconds:g} s"
         )
         loops = frozenset(
             {
                 Executor._run_plain.__code__,
+                strides.run_tuples.__code__,
+                strides.run_column.__code__,
                 Executor._run_each.__code__,
                 Streamer._give.__code__,  # noqa: SLF001  a loop around user code as these are
             }
@@ -216,7 +228,9 @@ class Executor:
             if isinstance(asked, payload.BatchReader):
                 self._run_all(work, function, asked)
             else:
-                position, failure = self._run_plain(work, function, iter((asked,)), lease.start)
+                position, failure = self._run_plain(
+                    work, function, (iter((asked,)), False), lease.start
+                )
                 if failure is not None:
                     self._end(work, position, failure)
         self._slots[pages.STARTED] = 0
@@ -302,9 +316,7 @@ class Executor:
         lease, header = work.lease, reader.header
         is_plain = header.whole and header.form != FORM_CALL
         if is_plain and not self._is_special(lease):
-            first = lease.start - lease.first
-            items = iter(reader.items(first, first + lease.stop - lease.start))
-            outcomes = self._plain_outcomes(work, function, items)
+            outcomes = self._plain_outcomes(work, function, _inputs(reader, lease))
         else:
             outcomes = self._each_outcome(work, function, reader)
         for position, error in outcomes:
@@ -315,12 +327,12 @@ class Executor:
         return bool(lease.shared) or lease.streams is not None or self._binding.is_async
 
     def _plain_outcomes(
-        self, work: Work, function: Callable[..., Any], items: Iterator[Any]
+        self, work: Work, function: Callable[..., Any], inputs: _Inputs
     ) -> Iterable[tuple[int, BaseException]]:
-        position, error = self._run_plain(work, function, items, work.lease.start)
+        position, error = self._run_plain(work, function, inputs, work.lease.start)
         while error is not None:
             yield position, error
-            position, error = self._run_plain(work, function, items, position + 1)
+            position, error = self._run_plain(work, function, inputs, position + 1)
 
     def _each_outcome(
         self, work: Work, function: Callable[..., Any], reader: payload.BatchReader
@@ -331,52 +343,71 @@ class Executor:
             position, error = self._run_each(work, function, reader, position + 1)
 
     def _run_plain(
-        self, work: Work, function: Callable[..., Any], items: Iterator[Any], position: int
+        self, work: Work, function: Callable[..., Any], inputs: _Inputs, position: int
     ) -> tuple[int, BaseException | None]:
-        """Run tuples of plain arguments; return where it stopped, and why."""
-        lease, slots, wanted, hits = work.lease, self._slots, work.wanted, work.hits
-        keep, plain = work.values.append, _PLAIN_TYPES
-        clock, output = time.monotonic_ns, self._output
-        at, since = pages.POSITION, pages.STARTED
-        here = RunningLease(self.running(lease, position), slots, at)
-        now = clock()
+        """Run plain arguments; return where it stopped, and why."""
+        slots, stop, clock = self._slots, work.lease.stop, time.monotonic_ns
+        asked, hits, at, since = work.asked, work.hits, pages.POSITION, pages.STARTED
+        items, is_column = inputs
+        here = RunningLease(self.running(work.lease, position), slots, at)
+        now, count = clock(), 1
         flush_at, begins = work.mark_ns + FLUSH_NS, True
-        looked, look = position - 1, position
         try:
-            for arguments in items:
+            while position < stop:
+                is_stride = count > 1 and not asked
+                item: Any = None if is_stride else next(items)
                 slots[at] = position
-                if position >= work.stop and not work.keeps(position):
+                if asked and not is_stride and not work.heed(position):
                     break
-                if wanted and position in wanted:
-                    raise InputCancellation
                 if begins:
                     current_input.set(here)
-                    output.runs, slots[since], begins = here, now, False
-                value = function(*arguments)
-                if hits and position in hits:
-                    self._refuse_late(work, position)
-                if position == look:
-                    began, now = now, clock()
-                    is_quick = now - began < _QUICK_NS * (look - looked)
-                    looked, look = look, look + (_STRIDE if is_quick else 1)
+                    self._output.runs, begins = here, False
+                slots[since] = began = now
+                if is_stride:
+                    if not self._stride(work, function, inputs, position, count):
+                        position = slots[at]
+                        break
+                    now = clock()
+                    if now - began > _SILENT_NS:
+                        self.drain()
+                        now = clock()
+                else:
+                    count = 1
+                    value = function(item) if is_column else function(*item)
+                    if hits and position in hits:
+                        self._refuse_late(work, position)
+                    now = clock()
                     if now - began > _SILENT_NS:
                         self.drain()  # before the control thread can send the value
                         now = clock()
-                    slots[since] = now
-                if type(value) in plain:
-                    keep(value)
-                else:
-                    work.add(value)
-                position += 1
+                    if type(value) in _PLAIN_TYPES:
+                        work.values.append(value)
+                    else:
+                        work.add(value)
+                position += count
+                count = min(_STRIDE, stop - position, _STRIDE_NS * count // (now - began + 1)) or 1
                 if now > flush_at:
                     self._flush(work, now)
                     begins, now = True, clock()
                     flush_at = now + FLUSH_NS
         except BaseException as error:  # noqa: BLE001  it is the input's outcome
-            here.ended = position
-            return position, error
+            here.ended = max(position, slots[at])
+            return here.ended, error
         here.ended = position - 1
         return position, None
+
+    def _stride(
+        self, work: Work, function: Callable[..., Any], inputs: _Inputs, position: int, count: int
+    ) -> bool:
+        items, is_column = inputs
+        run = strides.run_column if is_column else strides.run_tuples
+        self._is_in_stride = True
+        try:
+            return run(
+                function, islice(items, count), position, self._slots, work, self._refuse_late
+            )
+        finally:
+            self._is_in_stride = False
 
     def _run_each(
         self, work: Work, function: Callable[..., Any], reader: payload.BatchReader, position: int
@@ -388,10 +419,8 @@ class Executor:
         try:
             while position < lease.stop:
                 slots[pages.POSITION] = position
-                if position >= work.stop and not work.keeps(position):
+                if work.asked and not work.heed(position):
                     break
-                if position in work.wanted:
-                    raise InputCancellation
                 self._enter(lease, position)
                 args, kwargs = self.arguments(lease, reader, position)
                 value = function(*args, **kwargs)
@@ -483,7 +512,7 @@ class Executor:
         frame = failures.capture(error)
         for position in range(work.lease.start, work.lease.stop):
             self._slots[pages.POSITION] = position
-            if position >= work.stop and not work.keeps(position):
+            if not work.keeps(position):
                 return
             self._end(work, position, error, frame)
 
@@ -649,13 +678,37 @@ class Executor:
         try:
             self._output.send_locked(lines=True)
             self.streamer.tick_locked()
-            until = self._slots[pages.STARTED]
+            until = self._started(time.monotonic_ns())
             if work.lent is not None:
                 work.lent.look(self._channel, until)
             if self.work is work and until:
                 work.send_locked(self._channel, until)
         finally:
             self._channel.release()
+
+    def _started(self, now_ns: int) -> int:
+        """Return since when the input runs, 0: none does; in a stride, since it is seen to run.
+
+        The first of a stride began when the page says. One behind it would be over its timeout too
+        soon; the control thread looks while there is something that it could send, and behind the
+        first there is.
+        """
+        slots = self._slots
+        position, started = slots[pages.POSITION], slots[pages.STARTED]
+        if self._is_in_stride and started and position != self._seen:
+            slots[pages.STARTED] = started = now_ns  # at worst just after it has ended
+        self._seen = position
+        return started
+
+
+def _inputs(reader: payload.BatchReader, lease: messages.Lease) -> _Inputs:
+    """Return the arguments of a lease in a whole batch."""
+    start = lease.start - lease.first
+    stop = start + lease.stop - lease.start
+    column = reader.column(start, stop)
+    if column is not None:
+        return iter(column), True
+    return iter(reader.items(start, stop)), False
 
 
 def end_fork(error: BaseException | None) -> NoReturn:

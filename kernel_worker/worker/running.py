@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from kernel_worker.errors import OUR_FILES
+from kernel_worker.wire import page as pages
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -154,7 +155,10 @@ def _place(frame: FrameType) -> tuple[str, int] | None:
     if (one := variables.get("one")) is not None:
         return one.lease.call, one.lease.start
     if (work := variables.get("work")) is not None:
-        return work.lease.call, variables.get("position", work.lease.start)
+        position = variables.get("position", work.lease.start)
+        if (slots := variables.get("slots")) is not None:
+            position = slots[pages.POSITION]  # the loop knows the first one of its stride
+        return work.lease.call, position
     if (group := variables.get("group")) is not None:
         return group.first.call, group.first.start
     return None

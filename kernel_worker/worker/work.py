@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from kernel_worker.errors import InputCancellation
 from kernel_worker.store import blobs
 from kernel_worker.wire import messages, payload
 from kernel_worker.wire import page as pages
@@ -112,7 +113,9 @@ class Work(Results):
         self.stop = lease.stop
         """The end of what this worker runs; lowered by `give_back`."""
         self.wanted = wanted
-        """Interrupts that were asked for, by index."""
+        """Interrupts that were asked for, by index (`want`)."""
+        self.asked: list[int] = list(wanted)
+        """Not empty: something was asked for of inputs behind the one that runs; see `heed`."""
         self.hits: dict[int, Kind] = {}
         """Interrupts that were raised, by index."""
         self.lent: Lent | None = None
@@ -152,10 +155,28 @@ class Work(Results):
             if lowered >= end:
                 return end, end
             self.stop = lowered
+            self.asked.append(lowered)
             self.stop = min(max(page.slots[pages.POSITION] + 1, lowered), end)
             if page.slots[pages.STOP]:
                 page.slots[pages.STOP] = self.stop
             return self.stop, end
+
+    def want(self, index: int, kind: Kind) -> None:
+        """Ask for an interrupt of one input."""
+        self.wanted[index] = kind
+        self.asked.append(index)
+
+    def heed(self, position: int) -> bool:
+        """Say whether the input at `position`, which the page names, is to run.
+
+        Raises:
+            InputCancellation: it is, and ends like that.
+        """
+        if not self.keeps(position):
+            return False
+        if position in self.wanted:
+            raise InputCancellation
+        return True
 
     def keeps(self, position: int) -> bool:
         """Say whether the input at `position` is still this worker's."""

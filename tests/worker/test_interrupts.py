@@ -198,6 +198,16 @@ def test_a_function_that_swallows_its_timeout_has_timed_out(broker: Broker) -> N
     assert broker.outcomes(worker.lease([()]), 1) == {0: Outcome.TIMED_OUT}
 
 
+def test_behind_quick_inputs_each_slow_one_has_all_of_its_time(broker: Broker) -> None:
+    worker = broker.start_worker(
+        define("import time\ndef f(x):\n    return time.sleep(x) if x else None\n"),
+        timeout_seconds=0.5,
+    )
+    durations = [0.0] * 500 + [0.3] * 6
+    lease = worker.lease([(each,) for each in durations])
+    assert set(broker.outcomes(lease, len(durations)).values()) == {None}
+
+
 def test_an_idle_worker_has_no_timeout(broker: Broker) -> None:
     worker = broker.start_worker(define("def f(x):\n    return x\n"), timeout_seconds=0.2)
     assert worker.call(1) == 1
