@@ -14,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
+import itertools
 import sys
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
@@ -81,13 +82,13 @@ class Map(Generic[R]):
         self._only_missing = only_missing
         self.unfinished: Unfinished[R] | None = None
         """What it leaves where it does not come to its end; None before it is iterated."""
-        self._iterator: Generator[R, None, None] | None = None
+        self._iterator: _Results | None = None
         self._iterated = False
         self._unused = dropping.when_dropped(self, _unused_warning(self._name))
 
     def __iter__(self) -> Iterator[R]:
         begun = self._iterator
-        if begun is not None and inspect.getgeneratorstate(begun) != inspect.GEN_CLOSED:
+        if begun is not None and not begun.is_over:
             return begun  # what `next` began goes on
         return self._begun()
 
@@ -95,7 +96,8 @@ class Map(Generic[R]):
         __tracebackhide__ = True
         if self._iterator is None:
             self._iterator = self._begun()
-        return next(self._iterator)
+        found: R = next(self._iterator)
+        return found
 
     def __aiter__(self) -> AsyncIterator[R]:
         self._begin()
@@ -190,11 +192,11 @@ class Map(Generic[R]):
         self.unfinished = kind(run, again)
         return self.unfinished
 
-    def _begun(self) -> Generator[R, None, None]:
+    def _begun(self) -> _Results:
         self._begin()
         left = self._prepared()
         run = left.run
-        results = _iterate(left, self._reading(run))
+        results = _Results.of(left, self._reading(run))
         dropping.when_dropped(results, partial(_leave, left))
         _show(run)
         run.start()  # last: who is interrupted before has nothing to stop
@@ -204,14 +206,44 @@ class Map(Generic[R]):
         return partial(_ended, run, returns=self._returns, wraps=self._wraps)
 
 
+_LIST_ITERATOR: type = type(iter([]))
+
+
 # What iterates does not know the `Map`, so that dropping that ends the run at once.
 
 
-def _iterate(left: Unfinished[Any], ended: Reading) -> Generator[Any, None, None]:
-    """Yield the results; where it is dropped, `_leave` ends the run.
+class _Results(itertools.chain[Any]):
+    """Gives the results, a piece of the delivery after the other, without a Python frame for each.
 
-    Nothing runs here then: see `dropping`. A `finally` would, and so would a `with`.
+    Where it is dropped, `_leave` ends the run: nothing runs here then, see `dropping`.
     """
+
+    pieces: Generator[Iterator[Any], None, None]
+    failed: list[bool]
+
+    @classmethod
+    def of(cls, left: Unfinished[Any], ended: Reading) -> Self:
+        """Return those of a run, which has not begun yet."""
+        failed: list[bool] = []
+        pieces = _iterate(left, ended, failed)
+        made = cast("Self", cls.from_iterable(pieces))
+        made.pieces, made.failed = pieces, failed
+        return made
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more come."""
+        return bool(self.failed) or inspect.getgeneratorstate(self.pieces) == inspect.GEN_CLOSED
+
+    def close(self) -> None:
+        """Give no more but what is left of the piece that is at hand."""
+        self.pieces.close()
+
+
+def _iterate(
+    left: Unfinished[Any], ended: Reading, failed: list[bool]
+) -> Generator[Iterator[Any], None, None]:
+    """Yield the results, piece by piece; `failed` is filled where one of them is an exception."""
     __tracebackhide__ = True
     run = left.run
     try:
@@ -222,13 +254,29 @@ def _iterate(left: Unfinished[Any], ended: Reading) -> Generator[Any, None, None
                 found.wait()
                 continue
             run.gate.look()
-            yield from _opened(*found, ended)
+            results = _opened(*found, ended)
+            yield results if type(results) is _LIST_ITERATOR else _caught(results, left, failed)
+            if failed:
+                return
     except GeneratorExit:
         raise
     except BaseException as error:
         _finish(left, "failed" if isinstance(error, Exception) else "cancelled", error)
         raise
     _finish(left, "done")
+
+
+def _caught(results: Iterator[Any], left: Unfinished[Any], failed: list[bool]) -> Iterator[Any]:
+    """Yield the results of a piece in which something may be raised: that is the end of the run."""
+    __tracebackhide__ = True
+    try:
+        yield from results
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        failed.append(True)
+        _finish(left, "failed" if isinstance(error, Exception) else "cancelled", error)
+        raise
 
 
 async def _iterate_in_loop(left: Unfinished[Any], ended: Reading) -> AsyncIterator[Any]:

@@ -142,6 +142,19 @@ def test_iterated_once(add: nb.Function[..., int]) -> None:
         list(results)
 
 
+@pytest.mark.parametrize("by", ["iter", "next"])
+def test_behind_a_failure_nothing_comes(bad: nb.Function[..., Any], by: str) -> None:
+    """As behind the exception of a generator."""
+    mapped: Any = bad.map(range(3))
+    results = iter(mapped) if by == "iter" else mapped
+    with pytest.raises(Exception, match="ohno"):
+        for _ in range(3):
+            next(results)
+    assert next(results, "nothing") == "nothing"
+    with pytest.raises(InvalidError, match="iterated before"):
+        iter(mapped)
+
+
 def test_a_map_that_is_dropped_ends_without_a_collection(live: nb.App) -> None:
     @live.function
     def nap(x: int) -> int:

@@ -157,7 +157,7 @@ def test_an_interrupt_carries_what_is_left(live: nb.App, tmp_path: Path) -> None
     seen = [next(mapped) for _ in range(3)]
     assert mapped._iterator is not None
     with pytest.raises(KeyboardInterrupt) as caught:
-        mapped._iterator.throw(KeyboardInterrupt())
+        mapped._iterator.pieces.throw(KeyboardInterrupt())
     error: Any = caught.value
     assert seen == [0, 1, 2]
     assert error.results == {0: 0, 1: 1, 2: 2}
@@ -207,7 +207,7 @@ def test_a_map_that_is_left_while_it_sends_keeps_what_the_iterator_still_gives(
     assert next(mapped) == 0
     assert mapped._iterator is not None
     with pytest.raises(KeyboardInterrupt) as caught:
-        mapped._iterator.throw(KeyboardInterrupt())
+        mapped._iterator.pieces.throw(KeyboardInterrupt())
     error: Any = caught.value
     assert error.remaining.and_more
 
