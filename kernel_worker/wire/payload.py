@@ -115,7 +115,7 @@ def encode_batch(
         if keep is None or _size(items[0]) < APART_BYTES:
             return [frames.ONE_HEADERS[form], pickle.dumps([items[0]], 5)]
     elif are_plain or _all_plain(items):
-        data = pickle.dumps(list(items), 5)
+        data = pickle.dumps(items if type(items) is list else list(items), 5)
         if not _too_big(len(data), len(items)):
             return [frames.whole_header(form, len(items)), data]
     return _itemised([_kept(item, form, keep) for item in items], form)
@@ -315,7 +315,8 @@ class BatchReader:
 
     def plain_items(self, start: int, stop: int) -> list[object]:
         """Return the items `[start, stop)` of a whole batch of values, unpickled once."""
-        return self._plain_items()[start:stop]
+        items = self._plain_items()
+        return items if not start and stop == len(items) else items[start:stop]
 
     def items(self, start: int, stop: int) -> Iterable[object]:
         """Return the items at `[start, stop)`, each unpickled when it is asked for.
@@ -327,7 +328,7 @@ class BatchReader:
             columns = self._plain_columns()
             return zip(*[column[start:stop] for column in columns], strict=True)
         if self.header.whole:
-            return self._plain_items()[start:stop]
+            return self.plain_items(start, stop)
         return (self[position] for position in range(start, stop))
 
     def column(self, start: int, stop: int) -> Column | None:
