@@ -4,6 +4,11 @@ One thread writes, to whatever `sys.stdout` and `sys.stderr` are at that moment,
 the call captured: in a notebook that is what makes a line land in the cell that made the call,
 whichever cell runs by then. Writing may block (a full pipe, a busy front end); the session never.
 
+A stream is flushed after each text, but a kernel's every `_SPACING_SECONDS`, in which it keeps what
+it was given: each flush of it is a message, and where hundreds of them wait for a front end that
+has no processor just then, ZeroMQ drops what comes next. A kernel flushes its streams itself before
+it displays anything and before it says that a cell is done.
+
 Guarantees: text of one input comes out in the order in which it came in; lines of several inputs of
 a call are never mixed (a line that another input interrupts goes on in a new one); `after` runs
 what it is given once the text that came before is out, so an outcome never overtakes output.
@@ -20,7 +25,7 @@ import logging
 import sys
 import threading
 import time
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from kernel_worker.wire.display import Display, decode
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from contextvars import Context
     from typing import TextIO
 
+_SPACING_SECONDS = 0.02
 _REPEATED_SECONDS = 1.0
 """A notice that many calls have in common is shown again after a pause of this length."""
 
@@ -48,6 +54,8 @@ class Printer:
         self._asked = 0
         self._finished = 0
         self._failed = False
+        self._unflushed: dict[TextIO, None] = {}
+        self._flushed_at = 0.0
         self._last_notice = ("", 0.0)
 
     @property
@@ -85,15 +93,51 @@ class Printer:
                 self._thread.join(timeout=2)
             self._thread = None
 
+    def write(self, stream: str, text: str) -> None:
+        """Write to `stream` as it is now; in what was `put` only."""
+        file = sys.stderr if stream == "stderr" else sys.stdout
+        if file is None:
+            return
+        try:
+            file.write(text)
+        except UnicodeEncodeError:
+            file.write(_encodable(text, file))
+        self._unflushed[file] = None
+        if not hasattr(file, "pub_thread") or self._patience_seconds() == 0:
+            self._flush()
+
+    def _patience_seconds(self) -> float | None:
+        """Return how long what was written may stay unflushed; None: nothing is."""
+        if not self._unflushed:
+            return None
+        return max(0.0, self._flushed_at + _SPACING_SECONDS - time.monotonic())
+
+    def _flush(self) -> None:
+        unflushed, self._unflushed = self._unflushed, {}
+        for file in unflushed:
+            file.flush()
+        self._flushed_at = time.monotonic()
+
     def _run(self) -> None:
-        while (write := self._queue.get()) is not None:
+        while True:
             try:
-                write()
-            except Exception:  # noqa: BLE001  a stream that fails must not cost an outcome
-                if not self._failed:
-                    self._failed = True
-                    _log.warning("Output of a call could not be written here.", exc_info=True)
+                act = self._queue.get(timeout=self._patience_seconds())
+            except Empty:
+                self._guarded(self._flush)
+                continue
+            if act is None:
+                self._guarded(self._flush)
+                return
+            self._guarded(act)
             self._finished += 1
+
+    def _guarded(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except Exception:  # noqa: BLE001  a stream that fails must not cost an outcome
+            if not self._failed:
+                self._failed = True
+                _log.warning("Output of a call could not be written here.", exc_info=True)
 
 
 class CallOutput:
@@ -143,14 +187,14 @@ class CallOutput:
         self._bytes += len(data)
         if shown:
             whole = self._whole(index, stream, shown)
-            self._printer.put(lambda: self._context.run(_write, stream, whole))
+            self._printer.put(lambda: self._context.run(self._printer.write, stream, whole))
         if withheld or len(shown) < len(text):
             self._hidden += withheld or text.count("\n") - lines or 1
             self._say_where()
 
     def _display(self, data: bytes) -> None:
         self._bytes += len(data)
-        self._printer.put(lambda: self._context.run(_show, decode(data)))
+        self._printer.put(lambda: self._context.run(_show, decode(data), self._printer))
 
     def _built(self, data: bytes) -> None:
         """Show what the build of an image says: whole lines, on stderr."""
@@ -164,7 +208,7 @@ class CallOutput:
         text = f"{line}\n"
         if self._unfinished.pop("stderr", None) is not None:
             text = f"\n{text}"
-        self._printer.put(lambda: self._context.run(_write, "stderr", text))
+        self._printer.put(lambda: self._context.run(self._printer.write, "stderr", text))
 
     def notice_once(self, line: str) -> None:
         """Show a line of ours, unless it was said just now: thousands of calls may wait alike."""
@@ -217,25 +261,14 @@ class CallOutput:
         return marked if goes_on or text.startswith("\r") else mark + marked
 
 
-def _write(stream: str, text: str) -> None:
-    file = sys.stderr if stream == "stderr" else sys.stdout
-    if file is None:
-        return
-    try:
-        file.write(text)
-    except UnicodeEncodeError:
-        file.write(_encodable(text, file))
-    file.flush()
-
-
-def _show(display: Display) -> None:
+def _show(display: Display, printer: Printer) -> None:
     """Display, through the shell of this process where it has one; otherwise the text of it."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None:
         text = display.data.get("text/plain")
         if text is not None:
-            _write("stdout", f"{text}\n")
+            printer.write("stdout", f"{text}\n")
     elif display.clear:
         shell.display_pub.clear_output(wait=display.wait)
     else:

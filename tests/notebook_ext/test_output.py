@@ -4,7 +4,10 @@ import contextvars
 import io
 import logging
 import sys
+import textwrap
 import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from kernel_worker.wire.display import Display, encode
 from notebook_ext import output as rooms
 from notebook_ext.output import CallOutput, Printer
+from tests.plain_kernel import PlainKernel
 from tests.waiting import wait_until
 
 CELL: contextvars.ContextVar[str] = contextvars.ContextVar("CELL")
@@ -56,6 +60,48 @@ def test_text_lands_in_the_cell_that_made_the_call(monkeypatch: pytest.MonkeyPat
     two.write(0, "stdout", "\u00e4".encode())
     printer.close()
     assert stream.heard == [("one", "a\n"), ("two", "ä")]
+
+
+def test_a_kernels_stream_is_flushed_every_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And every other one after each text: what was printed is out, whatever ends the process."""
+    stream = installed(monkeypatch)
+    flushed: list[int] = []
+    monkeypatch.setattr(stream, "flush", lambda: flushed.append(len(stream.heard)))
+    printer = Printer()
+    call = made(printer, "one")
+    call.write(0, "stdout", b"a\n")
+    call.write(0, "stdout", b"b\n")
+    wait_until(lambda: flushed == [1, 2])
+    monkeypatch.setattr(stream, "pub_thread", None, raising=False)
+    began = time.monotonic()
+    for _ in range(998):
+        call.write(0, "stdout", b"x\n")
+    wait_until(lambda: flushed[-1] == 1_000)
+    assert len(flushed) <= 4 + (time.monotonic() - began) / rooms._SPACING_SECONDS
+    call.write(0, "stdout", b"y\n")
+    printer.close()
+    assert flushed[-1] == 1_001
+
+
+def test_a_front_end_that_does_not_listen_for_a_while_loses_no_line(
+    kernel: PlainKernel, tmp_path: Path
+) -> None:
+    """Each of them had been a message, and of these a kernel's socket keeps some hundreds."""
+    source = f"""
+        import contextvars, pathlib, threading
+        from notebook_ext.output import CallOutput, Printer
+        printer, written = Printer(), threading.Event()
+        output = CallOutput(printer, contextvars.copy_context(), "f")
+        for n in range(9_000):
+            output.write(0, "stdout", f"line {{n}}\\n".encode())
+        output.after(written.set)
+        assert written.wait(60)
+        pathlib.Path({str(tmp_path / "written")!r}).touch()
+    """
+    cell = kernel.begin(textwrap.dedent(source))
+    wait_until((tmp_path / "written").exists)
+    kernel.finish(cell)
+    assert cell.stdout.splitlines() == [f"line {n}" for n in range(9_000)]
 
 
 def test_an_outcome_never_overtakes_output(monkeypatch: pytest.MonkeyPatch) -> None:
