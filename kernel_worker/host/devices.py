@@ -24,14 +24,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from kernel_worker.host import log
+from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+
+    from kernel_worker.host.timers import Timers
+    from kernel_worker.model import WorkerId
 
 LOOK_SECONDS = 0.5
 """How often it is looked at what others have."""
@@ -124,6 +129,36 @@ class Devices:
     def _unlock_unused(self) -> None:
         for index in [index for index in self._locked if self._users[index] <= 0]:
             os.close(self._locked.pop(index))
+
+
+class Lookout:
+    """Says what others have, from when that is in the way until it is free."""
+
+    def __init__(
+        self, devices: Devices, timers: Timers, tell: Callable[[messages.ToBroker], object]
+    ) -> None:
+        """Look at `devices` at times that `timers` say; `tell` reaches the broker."""
+        self._devices = devices
+        self._timers = timers
+        self._tell = tell
+        self._is_looking = False
+
+    def turn_away(self, worker: WorkerId) -> None:
+        """Say what others have, because of which `worker` is not started, and look at it anew."""
+        self._tell(messages.DevicesHeld(tuple(sorted(self._devices.held)), worker))
+        if not self._is_looking:
+            self._look_later()
+
+    def _look(self) -> None:
+        if self._devices.look():
+            self._tell(messages.DevicesHeld(tuple(sorted(self._devices.held))))
+        self._is_looking = False
+        if self._devices.held:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        self._is_looking = True
+        self._timers.at(time.monotonic() + LOOK_SECONDS, self._look)
 
 
 def _network() -> str:

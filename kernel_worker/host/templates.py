@@ -70,6 +70,13 @@ class Failed(NamedTuple):
     lack: str = ""
     """What this host has in the place of what a function needs; empty where it is not that."""
 
+    @classmethod
+    def by(cls, error: BaseException) -> Failed:
+        """Return what says that it was this."""
+        from kernel_worker.wire import failures  # noqa: PLC0415  only where something fails
+
+        return cls(str(error), failures.capture(error))
+
 
 class Template:
     """One template process, or the plan for it."""

@@ -6,17 +6,14 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from kernel_worker.model import Digest, LeaseId, WorkerId
-from kernel_worker.wire import failures, messages
-from notebook_ext.capture import Captured, Capturer
+from kernel_worker.model import LeaseId
+from kernel_worker.wire import messages
 from tests.waiting import wait_until
-from tests.worker.harness import Broker, define, spec_of
+from tests.worker.harness import Broker, define
 
 PID = """
 import os
@@ -58,17 +55,6 @@ def test_a_worker_is_a_process_of_its_own_session(broker: Broker) -> None:
     assert os.getsid(worker.pid) == worker.pid
 
 
-@pytest.mark.clock
-def test_a_second_worker_and_a_redefinition_are_quick(broker: Broker) -> None:
-    broker.start_worker(define(PID))
-    start = time.monotonic()
-    broker.start_worker(define(PID))
-    assert time.monotonic() - start < 2
-    start = time.monotonic()
-    broker.start_worker(define(PID + "    # edited\n    pass\n"))
-    assert time.monotonic() - start < 2
-
-
 def test_stop_ends_an_idle_worker_cleanly(broker: Broker) -> None:
     worker = broker.start_worker(
         define("""
@@ -105,12 +91,6 @@ def test_kill(broker: Broker) -> None:
     assert worker.exited().cause == "killed on request"
 
 
-def test_a_worker_that_is_killed_before_it_started(broker: Broker) -> None:
-    worker, _ = broker.ask_worker(define("import time\ntime.sleep(0)\ndef f(): pass\n"))
-    worker.tell_host(messages.KillWorker(worker.id))
-    assert "kill" in worker.exited().cause
-
-
 DEATHS = {
     "os._exit(3)": "exit code 3",
     "os.kill(os.getpid(), signal.SIGKILL)": "killed by SIGKILL (not by us; out of memory?)",
@@ -144,80 +124,6 @@ def test_an_idle_death_names_no_input(broker: Broker) -> None:
     os.kill(worker.pid, signal.SIGKILL)
     exited = worker.exited()
     assert (exited.lease, exited.position) == (LeaseId(0), -1)
-
-
-def test_what_cannot_be_loaded_fails_the_start_with_its_exception(broker: Broker) -> None:
-    captured = Capturer(define(PID)).read()
-    broker.start_worker(captured)
-    bad, broken = WorkerId("ta-bad"), Digest("b" * 32)
-    broker.send(broker.host, messages.StoreObject(broken), b"no code at all")
-    spec = msgspec.structs.replace(spec_of(captured), code=broken)
-    broker.send(broker.host, messages.StartWorker(bad, spec))
-    found = broker.wait(messages.StartFailed, lambda m: m.worker == bad)
-    assert "DeserializationError" in found.message.message
-    assert type(failures.rebuild(found.frames[0])).__name__ == "DeserializationError"
-
-
-def test_a_spec_whose_objects_were_not_sent_fails_to_start(broker: Broker) -> None:
-    captured = Capturer(define(PID)).read()
-    broker.send(broker.host, messages.StartWorker(WorkerId("ta-x"), spec_of(captured)))
-    found = broker.wait(messages.StartFailed)
-    assert "was not sent" in found.message.message
-
-
-HURRIED = """
-import sys
-from kernel_worker.host import __main__ as program, agent
-agent.RETIRED_SECONDS = 0.01
-sys.exit(program.main())
-"""
-
-
-class HurriedBroker(Broker):
-    program = ("-c", HURRIED)
-
-
-def test_objects_that_no_pool_needs_any_more_are_let_go(tmp_path: Path) -> None:
-    with HurriedBroker(tmp_path) as broker:
-        stays = Capturer(define(PID)).read()
-        kept = broker.start_worker(stays)
-        goes = Capturer(define("def f():\n    return 'of a pool that goes'\n")).read()
-        wait_until(lambda: "was not sent" in end_of_a_start(broker, goes))
-        assert broker.start_worker(stays).call() != kept.call()
-
-
-def test_of_many_retired_pools_the_latest_are_kept(broker: Broker) -> None:
-    for number in range(12):
-        worker, spec = broker.ask_worker(define(f"def f():\n    return {number}\n"))
-        broker.ready(worker)
-        worker.tell_host(messages.StopWorker(worker.id))
-        worker.exited()
-        broker.send(broker.host, messages.RetirePool(spec.pool))
-    # Not more than the few that are kept for who goes back, their base and nothing else.
-    wait_until(lambda: len(descendants(broker.agent.pid)) <= 2 * 4 + 2)
-
-
-def end_of_a_start(broker: Broker, captured: Captured) -> str:
-    """Ask for a worker without sending what it needs, retire its pool, say how it ended."""
-    worker, spec = broker.ask_worker(captured)  # which sends each object once
-    worker.tell_host(messages.KillWorker(worker.id))
-    broker.send(broker.host, messages.RetirePool(spec.pool))
-    found: list[str] = []
-
-    def has_ended() -> bool:
-        broker.pump(0.1)
-        for each in broker.received:
-            match each.message:
-                case messages.WorkerExited(worker=worker.id, cause=text):
-                    found.append(text)
-                case messages.StartFailed(worker=worker.id, message=text):
-                    found.append(text)
-                case _:
-                    pass
-        return bool(found)
-
-    wait_until(has_ended)
-    return found[0]
 
 
 def test_bytes_that_are_no_message_change_nothing(broker: Broker) -> None:
@@ -349,13 +255,3 @@ def switches(pids: list[int]) -> int:
                 if line.startswith("voluntary_ctxt"):
                     total += int(line.split()[1])
     return total
-
-
-def test_devices_of_a_worker_are_the_only_ones_it_sees(broker: Broker) -> None:
-    f = define("""
-    import os
-    def f():
-        return os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get("JPY_PARENT_PID")
-    """)
-    assert broker.start_worker(f).call() == ("", None)
-    assert broker.start_worker(f, devices=(2, 0)).call() == ("2,0", None)

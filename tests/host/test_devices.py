@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kernel_worker.host.devices import Devices
+from kernel_worker.host.devices import LOOK_SECONDS, Devices, Lookout
+from kernel_worker.host.timers import Timers
+from kernel_worker.model import WorkerId
+from kernel_worker.wire import messages
 
 
 @pytest.fixture
@@ -49,6 +53,40 @@ def test_what_one_has_is_held_for_the_other_until_the_last_worker_is_through(loc
     other.give_back([0, 1])
     assert one.take([0]), "it need not have looked"
     assert not one.held
+    one.give_back([0])
+
+
+def test_the_broker_is_told_what_others_have_until_they_do_not(locks: Path) -> None:
+    one, other, timers = Devices(locks), Devices(locks), Timers()
+    told: list[messages.ToBroker] = []
+    lookout = Lookout(other, timers, told.append)
+    assert one.take([0, 1])
+    for worker in (WorkerId("ta-1"), WorkerId("ta-2")):
+        assert not other.take([0, 1])
+        lookout.turn_away(worker)
+        assert told.pop() == messages.DevicesHeld((0, 1), worker)
+
+    def look() -> list[messages.ToBroker]:
+        due = timers.next_at()
+        assert due is not None
+        timers.run(due)
+        heard = told[:]
+        told.clear()
+        return heard
+
+    assert look() == []
+    one.give_back([0])
+    assert look() == [messages.DevicesHeld((1,))]
+    one.give_back([1])
+    assert look() == [messages.DevicesHeld(())]
+    assert timers.next_at() is None, "there is nothing to look at any more"
+    assert one.take([0])
+    assert not other.take([0])
+    began = time.monotonic()
+    lookout.turn_away(WorkerId("ta-3"))
+    due = timers.next_at()
+    assert due is not None
+    assert 0 <= due - began - LOOK_SECONDS < LOOK_SECONDS
     one.give_back([0])
 
 
