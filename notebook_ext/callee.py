@@ -7,7 +7,6 @@ acceptance of a durable call, an iterator.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
@@ -16,8 +15,6 @@ from msgspec.structs import replace
 from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
 from kernel_worker.model import is_deployed
-from kernel_worker.wire import frames as wire_frames
-from kernel_worker.wire import payload
 from notebook_ext import blobs, process, spans
 from notebook_ext.arguments import copied, encoded, plain, shared_object, weighed
 from notebook_ext.call import FunctionCall
@@ -30,7 +27,7 @@ from notebook_ext.submission import Submission
 from notebook_ext.twin import Waiting, blocks_thread, stream, twin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kernel_worker.context import RunningInput
     from kernel_worker.model import CallId, Digest
@@ -39,10 +36,6 @@ if TYPE_CHECKING:
     from notebook_ext.generators import AttachedRun, RemoteGenerator
     from notebook_ext.maps import Map
     from notebook_ext.session import Session
-
-_LARGE = 4
-"""A call of plain inputs for more batches than this goes out in several: a worker reads those that
-it needs."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -159,14 +152,22 @@ class Callee(Source, Generic[P, R]):
     def spawn_map(
         self, *input_iterators: Iterable[Any], kwargs: Mapping[str, Any] | None = None
     ) -> Waiting[FunctionCall[R]]:
-        """Start one durable call of many inputs: the iterables zipped, to the shortest."""
+        """Start one durable call of many inputs: the iterables zipped, to the shortest.
+
+        Raises:
+            SerializationError: as `remote`; a note says which input it was.
+            RequestSizeError: they are more than ten million, or more than is sent at once.
+        """
         __tracebackhide__ = True
         if self.is_generator:
             raise self._gives_items("spawn_map")
         if not input_iterators:
             raise InvalidError(f"{self._name}.spawn_map needs at least one iterable.")
+        from notebook_ext.spawned_inputs import batched  # noqa: PLC0415  imported when used
+
         companions: Companions = {}
-        count, frames, parts = gathering(companions, _batched, input_iterators)
+        title = f"{self._name}.spawn_map"
+        count, frames, parts = gathering(companions, batched, title, input_iterators)
         frames = copied(weighed(self._name, frames, count))
         return self._spawned(count, frames, kwargs or {}, companions, parts)
 
@@ -347,53 +348,6 @@ class Callee(Source, Generic[P, R]):
             f"{name} is a generator: {name}.{asked} has no value to give back. Call "
             f"{name}.remote_gen(...) and iterate{spawned}."
         )
-
-
-def _batched(sources: Sequence[Iterable[Any]]) -> tuple[int, list[Frame], tuple[int, ...]]:
-    """Return how many inputs iterables give, and their frames.
-
-    And where these are several batches, how many inputs are in each.
-    """
-    from notebook_ext.feed import BATCH_COUNT, can_be_cut, cut  # noqa: PLC0415  likewise
-
-    if can_be_cut(sources):
-        count, columns = cut(sources, 0, sys.maxsize)
-        by_argument = _in_parts(count, partial(_cut_batch, columns))
-        if by_argument is not None:
-            return count, *by_argument
-    inputs = list(zip(*sources, strict=False))
-    if len(inputs) > _LARGE * BATCH_COUNT:
-        in_parts = _in_parts(len(inputs), partial(_whole_batch, inputs))
-        if in_parts is not None:
-            return len(inputs), *in_parts
-    frames = payload.encode_batch(inputs, wire_frames.FORM_ARGS) if inputs else []
-    return len(inputs), frames, ()
-
-
-def _in_parts(
-    count: int, batch: Callable[[int, int], list[Frame] | None]
-) -> tuple[list[Frame], tuple[int, ...]] | None:
-    """Return the frames of batches, one where they are few; None where one cannot be whole."""
-    from notebook_ext.feed import BATCH_COUNT  # noqa: PLC0415  likewise
-
-    size = BATCH_COUNT if count > _LARGE * BATCH_COUNT else max(1, count)
-    found: list[Frame] = []
-    for start in range(0, count, size):
-        frames = batch(start, start + size)
-        if frames is None:
-            return None  # the broker cuts these where it wants to
-        found += frames
-    counts = [min(size, count - start) for start in range(0, count, size)]
-    return found, tuple(counts) if len(counts) > 1 else ()
-
-
-def _cut_batch(columns: Sequence[Any], start: int, stop: int) -> list[Frame] | None:
-    return payload.encode_columns([column[start:stop] for column in columns])
-
-
-def _whole_batch(inputs: Sequence[Any], start: int, stop: int) -> list[Frame] | None:
-    frames = payload.encode_batch(inputs[start:stop], wire_frames.FORM_ARGS)
-    return frames if wire_frames.header(frames).whole else None
 
 
 def _give_up(session: Session, call: CallId) -> None:

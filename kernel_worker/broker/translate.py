@@ -370,6 +370,7 @@ def in_parts(
     Raises:
         ProtocolError: some of the parts are none; nothing of the call is taken in then.
     """
+    _check_positions(0, message.count)
     counts, pairs = message.parts, [frames[at : at + 2] for at in range(0, len(frames), 2)]
     is_all = message.closed and sum(counts) == message.count and len(pairs) == len(counts)
     if not is_all or min(counts) < 1:
@@ -414,7 +415,7 @@ def _check_store(call: CallId, context: CallContext, header: batches.BatchHeader
 
 
 def _check_positions(start: int, count: int) -> None:
-    if start < 0 or count < 0:
+    if start < 0 or not 0 <= count <= messages.MOST_INPUTS:
         text = f"inputs from {start}, {count} of them"
         raise ProtocolError(text)
 

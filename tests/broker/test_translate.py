@@ -40,6 +40,12 @@ def inputs(count: int) -> list[bytes]:
     return [bytes(part) for part in payload.encode_batch([(1,)] * count, frames.FORM_ARGS)]
 
 
+def columns(count: int) -> list[bytes]:
+    found = payload.encode_columns([range(count)])
+    assert found is not None
+    return [bytes(part) for part in found]
+
+
 def values(count: int) -> list[bytes]:
     return [bytes(part) for part in payload.encode_batch([1] * count, frames.FORM_VALUE)]
 
@@ -67,6 +73,20 @@ class Door:
 @pytest.fixture
 def door() -> Door:
     return Door()
+
+
+def test_no_message_brings_more_inputs_than_the_broker_keeps(door: Door) -> None:
+    """A few bytes can say that they are any number: a range is columns."""
+    most = messages.MOST_INPUTS
+    message = messages.Submit(CALL, POOL, attached=False, count=most + 1, closed=True)
+    with pytest.raises(ProtocolError, match=f"{most + 1} of them"):
+        door.translator.from_client(door.client, message, columns(most + 1))
+    message = msgspec.structs.replace(message, count=most, closed=False)
+    event = door.translator.from_client(door.client, message, columns(most))
+    assert isinstance(event, events.CallSubmitted)
+    more = messages.AddInputs(CALL, most, most + 1)
+    with pytest.raises(ProtocolError, match=f"{most + 1} of them"):
+        door.translator.from_client(door.client, more, columns(most + 1))
 
 
 def test_a_submission_opens_a_call_with_its_batch(door: Door) -> None:
@@ -270,6 +290,7 @@ def test_a_call_in_parts_stands_for_the_messages_that_would_bring_them(door: Doo
         (_parts(2, 2, closed=False), inputs(2) + inputs(2)),
         (_parts(2, 0), inputs(2)),
         (_parts(4, -1), inputs(2) + inputs(1)),
+        (_parts(messages.MOST_INPUTS, 1), [*columns(messages.MOST_INPUTS), *columns(1)]),
     ],
 )
 def test_parts_that_are_none_are_refused_before_anything_is_taken_in(

@@ -9,7 +9,7 @@ import pytest
 
 import notebook_ext as nb
 from kernel_worker.wire import messages
-from notebook_ext import callee, process
+from notebook_ext import process
 from notebook_ext.call import _Patient
 from notebook_ext.exception import (
     CallCancelledError,
@@ -185,19 +185,6 @@ def test_results_that_are_not_plain_and_failures_come_where_they_belong(live: nb
     with pytest.raises(KeyError):
         next(results)
     assert list(call.iter(8)) == [8, 9, [10], 11]
-
-
-def test_inputs_that_are_not_plain_stay_one_batch(add: nb.Function[..., int]) -> None:
-    inputs: list[Any] = [*range(20_001)]
-    for sources in [inputs], [iter(inputs)], [inputs, iter(inputs)]:
-        count, frames, parts = callee._batched(sources)
-        assert (count, len(frames), sum(parts), max(parts)) == (20_001, 10, 20_001, 5_000)
-    inputs.append({})
-    for sources in [inputs], [iter(inputs)]:
-        count, frames, parts = callee._batched(sources)
-        assert (count, len(frames), parts) == (20_002, 2, ())
-    for sources in [[]], [[], [1]], [iter(())]:
-        assert callee._batched(sources) == (0, [], ())
 
 
 def test_an_input_that_a_call_by_id_never_had_is_an_error(add: nb.Function[..., int]) -> None:

@@ -24,6 +24,7 @@ from kernel_worker.wire.messages.anybody import (
     Welcome,
 )
 from kernel_worker.wire.messages.clients import (
+    MOST_INPUTS,
     SHOWN_BYTES,
     SHOWN_LINES,
     Accepted,
@@ -115,6 +116,7 @@ from kernel_worker.wire.messages.workers import (
 
 __all__ = [
     "LOG_BYTES",
+    "MOST_INPUTS",
     "PROTOCOL_MAJOR",
     "PROTOCOL_MINOR",
     "SEALED_START",

@@ -323,6 +323,8 @@ class CallProgress(Tagged, tag="call_progress"):
     """The ranges [start, stop) that workers hold now."""
 
 
+MOST_INPUTS = 10_000_000
+"""One message brings no more than this."""
 SHOWN_LINES = 10_000
 SHOWN_BYTES = 32 * 1024 * 1024
 """A client shows no more of a call than this, and the broker passes no more on."""
