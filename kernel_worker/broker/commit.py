@@ -35,10 +35,10 @@ class Commit:
 
     def __init__(self, journal: Journal, objects: ObjectStore) -> None:
         """Write to `journal`; `objects` is where the contents of a call's objects are."""
-        from kernel_worker.journal import store  # noqa: PLC0415  loads SQLite
+        from kernel_worker.journal import deployments, store  # noqa: PLC0415  loads SQLite
 
         self._fact, self._finished = store.Fact, store.Finished
-        self._deployed, self._undeployed = store.Deployed, store.Undeployed
+        self._deployed, self._undeployed = deployments.Deployed, deployments.Undeployed
         self._written, self._step = store.Written, store.Step
         self._journal = journal
         self._objects = objects

@@ -1,50 +1,41 @@
 """The journal's file: facts about spawned calls and their payloads, in SQLite.
 
 Theory: a fact is a row; the rows of one `write` are one transaction. Nothing is ever updated but
-the end of a call. Payload frames lie beside their record, small ones in its row; objects are kept
-once, by content address, with a reference from each open call that needs them.
+the end of a call. Payload frames lie beside their record, small ones in its row; the `objects` that
+calls need are kept once, and so are those of `deployments`.
 
 Environments of functions, variables of calls, and code with the text of its cell may hold secrets,
 and are sealed (`seal`).
 
-Guarantees: what `write` returned from is on the disk (`synchronous=FULL`). A file of a newer schema
-is refused with a message that names both versions; a damaged one is set aside under another name,
-never deleted, and a new one begun. One process at a time (`locking_mode=EXCLUSIVE`).
+Guarantees: what `write` returned from is on the disk; what else holds of the `file` is said there.
 Not guaranteed: anything about threads. `journal.thread` has the one that uses this.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from kernel_worker import records
-from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
-from kernel_worker.journal.migrations import SCHEMA_VERSION, migrate
+from kernel_worker.journal.deployments import Deployed, Deployments, Undeployed
+from kernel_worker.journal.file import opened, pieces
+from kernel_worker.journal.objects import Objects, secret_among
 from kernel_worker.journal.seal import Sealer, hidden, shown
 from kernel_worker.model import CallId, Digest, app_of
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from typing import Any
 
     from kernel_worker.journal.shelves import Shelves
-    from kernel_worker.model import FunctionSpec
 
-APPLICATION_ID = 0x4E42584A
 INLINE_BYTES = 16 * 1024
-MOST_SEALED_BYTES = 1024 * 1024
-"""An object that is larger is data, and lies there as it is."""
-KEPT_DEPLOYMENTS = 100
-"""How many versions of an app are remembered."""
-PIECE_BYTES = 256 * 1024 * 1024
 _OUTCOMES = ("range_succeeded", "input_ended")
 _GRAPH = (*_OUTCOMES, "inputs_added", "inputs_closed", "attempt_failed", "attached_call_ended")
 _ITEMS = "items_yielded"
@@ -96,22 +87,6 @@ class StoredFact:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployed:
-    """A version of an app is in force, instead of the one before it, with what it needs."""
-
-    deployment: records.Deployment
-    objects: Mapping[Digest, Frame] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Undeployed:
-    """No version of the app is in force from `at` (Unix seconds) on."""
-
-    app: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
 class Written:
     """What inputs of a call have written: a msgpack array of `messages.LogEntry`."""
 
@@ -137,7 +112,8 @@ class Store:
         self._db = connection
         self._sealer = sealer
         self._ids: dict[CallId, int] = {}
-        self._known_objects: set[Digest] = set()
+        self.objects = Objects(connection, sealer)
+        self.deployments = Deployments(connection, self.objects)
         self._shelves: Shelves | None = None
 
     @classmethod
@@ -148,19 +124,7 @@ class Store:
             VersionError: It was written by a newer version.
             ConnectionError: Another process has it open, or it cannot be written.
         """
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            sealer = Sealer.beside(path)
-            return cls(_begin(path, sealer), sealer)
-        except (OSError, sqlite3.OperationalError) as error:
-            is_busy = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
-            message = (
-                f"the journal {path} cannot be opened: "
-                f"{error.strerror if isinstance(error, OSError) else error}; "
-                f"{'end the process that has it open' if is_busy else 'make room there'}, or set "
-                "NOTEBOOK_EXT_DATA_DIR to another directory"
-            )
-            raise ConnectionError(message) from error
+        return cls(*opened(path))
 
     def close(self) -> None:
         """Write everything back into the one file and let go of it."""
@@ -176,9 +140,9 @@ class Store:
                     case Finished():
                         self._finish(entry)
                     case Deployed():
-                        self._deploy(entry)
+                        self.deployments.deploy(entry)
                     case Undeployed(app=app, at=at):
-                        self._undeploy(app, at)
+                        self.deployments.undeploy(app, at)
                     case Step(act=act):
                         entry.found = act(self._opened_shelves())
                     case Written(call=call, body=body):
@@ -233,7 +197,7 @@ class Store:
         if isinstance(record, records.CallSubmitted):
             self._describe(call_id, record)
             specs = (record.spec, *record.nested_specs)
-            secret = _secret(fact.objects, specs, record.shared)
+            secret = secret_among(fact.objects, specs, record.shared)
             record, frames = hidden(record, self._sealer)
         small = sum(map(len, frames)) <= INLINE_BYTES
         inline = msgspec.msgpack.encode(frames) if small and frames else None
@@ -248,11 +212,10 @@ class Store:
                 (
                     (cursor.lastrowid, position, piece)
                     for position, frame in enumerate(frames)
-                    for piece in _pieces(frame)
+                    for piece in pieces(frame)
                 ),
             )
-        for digest, content in fact.objects.items():
-            self._keep_object(call_id, digest, content, is_secret=digest in secret)
+        self.objects.keep("call", call_id, fact.objects, secret)
 
     def _remembers(self, call: CallId) -> bool:
         """Whether the records of a call are kept (still)."""
@@ -269,68 +232,6 @@ class Store:
             (spec.name, app_of(spec.key), record.submitted_at, spec.module, root, *place, call_id),
         )
 
-    def _deploy(self, entry: Deployed) -> None:
-        deployment = entry.deployment
-        body = msgspec.msgpack.encode(deployment)
-        known = self._db.execute(
-            "UPDATE deployments SET body = ? WHERE app = ? AND version = ? RETURNING id, ended_at",
-            (body, deployment.app, deployment.version),
-        ).fetchone()
-        if known is not None:
-            # Other settings, perhaps of a new instance, which has objects of its own. What has
-            # taken the version's place meanwhile stays in force.
-            key, ended_at = known
-            if ended_at is None:
-                self._keep_deployed(key, entry)
-            return
-        self._undeploy(deployment.app, deployment.deployed_at)
-        (key,) = self._db.execute(
-            "INSERT INTO deployments (app, version, body) VALUES (?, ?, ?) RETURNING id",
-            (deployment.app, deployment.version, body),
-        ).fetchone()
-        self._keep_deployed(key, entry)
-        self._db.execute(
-            "DELETE FROM deployments WHERE app = ? AND version <= ?",
-            (deployment.app, deployment.version - KEPT_DEPLOYMENTS),
-        )
-
-    def _keep_deployed(self, key: int, entry: Deployed) -> None:
-        """Keep the objects that came with a version that is in force."""
-        functions = entry.deployment.functions
-        specs = [spec for each in functions for spec in (each.spec, *each.nested)]
-        secret = _secret(entry.objects, specs)
-        for digest, content in entry.objects.items():
-            self._keep_content(digest, content, is_secret=digest in secret)
-            self._db.execute(
-                "INSERT OR IGNORE INTO deployment_objects VALUES (?, ?)", (key, digest)
-            )
-
-    def _undeploy(self, app: str, at: float) -> None:
-        rows = self._db.execute(
-            "UPDATE deployments SET ended_at = ? WHERE app = ? AND ended_at IS NULL RETURNING id",
-            (at, app),
-        ).fetchall()
-        for (key,) in rows:
-            self._release("deployment_objects", "deployment", key)
-
-    def _keep_object(
-        self, call_id: int, digest: Digest, content: Frame, *, is_secret: bool = False
-    ) -> None:
-        self._keep_content(digest, content, is_secret=is_secret)
-        self._db.execute("INSERT OR IGNORE INTO call_objects VALUES (?, ?)", (call_id, digest))
-
-    def _keep_content(self, digest: Digest, content: Frame, *, is_secret: bool) -> None:
-        if digest not in self._known_objects:
-            found = self._db.execute("SELECT 1 FROM objects WHERE digest = ? LIMIT 1", (digest,))
-            if found.fetchone() is None:
-                if is_secret:
-                    content = self._sealer.seal(content)
-                self._db.executemany(
-                    "INSERT INTO objects (digest, piece) VALUES (?, ?)",
-                    ((digest, piece) for piece in _pieces(content)),
-                )
-            self._known_objects.add(digest)
-
     def _finish(self, entry: Finished) -> None:
         call_id = self._call_id(entry.call)
         self._db.execute(
@@ -338,36 +239,18 @@ class Store:
             (entry.at, msgspec.msgpack.encode(entry.tally), call_id),
         )
         self._delete_records(call_id, "kind IN ('inputs_added', 'inputs_leased')")
-        self._release_objects(call_id)
+        self.objects.release("call", call_id)
         self._ids.pop(entry.call, None)
 
     def _drop(self, call_id: int) -> None:
         self._db.execute("DELETE FROM logs WHERE call = ?", (call_id,))
         self._delete_records(call_id, "1")
-        self._release_objects(call_id)
+        self.objects.release("call", call_id)
 
     def _delete_records(self, call_id: int, which: str) -> None:
         chosen = f"SELECT id FROM records WHERE call = ? AND {which}"  # noqa: S608  our own words
         self._db.execute(f"DELETE FROM frames WHERE record IN ({chosen})", (call_id,))  # noqa: S608
         self._db.execute(f"DELETE FROM records WHERE id IN ({chosen})", (call_id,))  # noqa: S608
-
-    def _release_objects(self, call_id: int) -> None:
-        self._release("call_objects", "call", call_id)
-
-    def _release(self, table: str, owner: str, key: int) -> None:
-        """Let go of the objects of one owner; those that nobody else needs are dropped."""
-        rows = self._db.execute(
-            f"DELETE FROM {table} WHERE {owner} = ? RETURNING digest",  # noqa: S608  our own words
-            (key,),
-        ).fetchall()
-        for (digest,) in rows:
-            used = (
-                "SELECT 1 FROM call_objects WHERE digest = ?"
-                " UNION ALL SELECT 1 FROM deployment_objects WHERE digest = ? LIMIT 1"
-            )
-            if self._db.execute(used, (digest, digest)).fetchone() is None:
-                self._db.execute("DELETE FROM objects WHERE digest = ?", (digest,))
-                self._known_objects.discard(Digest(digest))
 
     def _call_id(self, call: CallId) -> int:
         call_id = self._ids.get(call)
@@ -386,7 +269,7 @@ class Store:
         except BaseException:
             # What a rolled back transaction taught us is not so.
             self._ids.clear()
-            self._known_objects.clear()
+            self.objects.doubt()
             self._shelves = None
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -418,27 +301,6 @@ class Store:
             _log.error("the journal's key does not open the variables of %s", record.call)
             return record
         return opened
-
-    def open_objects(self) -> Iterator[tuple[Digest, bytes]]:
-        """Yield the objects that calls with open inputs and deployments in force need."""
-        rows = self._db.execute(
-            "SELECT digest FROM call_objects UNION SELECT digest FROM deployment_objects"
-        ).fetchall()
-        for (digest,) in rows:
-            pieces = self._db.execute(
-                "SELECT piece FROM objects WHERE digest = ? ORDER BY id", (digest,)
-            )
-            opened = self._sealer.open(b"".join(piece for (piece,) in pieces))
-            if opened is None:
-                _log.error("the journal's key does not open %s; what needs it cannot run", digest)
-            else:
-                yield Digest(digest), opened
-
-    def deployments(self) -> Iterator[tuple[records.Deployment, float | None]]:
-        """Yield all versions of all apps, oldest first, each with when it ended (Unix seconds)."""
-        rows = self._db.execute("SELECT body, ended_at FROM deployments ORDER BY app, version")
-        for body, ended_at in rows:
-            yield msgspec.msgpack.decode(body, type=records.Deployment), ended_at
 
     def ended_calls(self) -> Iterator[tuple[CallId, bool]]:
         """Yield the calls whose inputs have all ended, and whether their results have expired."""
@@ -580,75 +442,3 @@ def _ended_call(row: tuple[str, str, str, float, float, int, bytes | None]) -> E
     call, name, app, submitted_at, ended_at, expired, tally = row
     counts = msgspec.msgpack.decode(tally, type=tuple[int, ...]) if tally is not None else ()
     return EndedCall(CallId(call), name, app, submitted_at, ended_at, bool(expired), counts)
-
-
-def _secret(
-    objects: Mapping[Digest, Frame], specs: Iterable[FunctionSpec], shared: Digest | None = None
-) -> set[Digest]:
-    """Return which objects may hold secrets: environments, and code, with the text of its cell.
-
-    What is large, or an argument (`shared`), is neither.
-    """
-    small = {digest for digest, content in objects.items() if len(content) <= MOST_SEALED_BYTES}
-    return {spec.environment for spec in specs} | (small - {shared})
-
-
-def _begin(path: Path, sealer: Sealer) -> sqlite3.Connection:
-    """Open the file; one that is damaged is set aside, and a new one begun."""
-    try:
-        return _connect(path, sealer)
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError as error:
-        aside = _set_aside(path)
-        _log.error("the journal %s is damaged (%s); it is now %s", path, error, aside)
-        return _connect(path, sealer)
-
-
-def _connect(path: Path, sealer: Sealer) -> sqlite3.Connection:
-    path.touch(mode=0o600)  # what SQLite puts beside it is no more open than it
-    db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
-    try:
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            message = (
-                f"the journal {path} has schema {version}, this version knows {SCHEMA_VERSION}:"
-                " use the newer notebook-ext, or set NOTEBOOK_EXT_DATA_DIR to another directory"
-            )
-            raise VersionError(message)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if not tables:
-            schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
-            db.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
-        (ours,) = db.execute("PRAGMA application_id").fetchone()
-        if ours != APPLICATION_ID:
-            message = "it is some other program's"
-            raise sqlite3.DatabaseError(message)
-        if tables and version < SCHEMA_VERSION:
-            migrate(db, version, sealer)
-        db.execute("SELECT count(*) FROM calls WHERE finished_at IS NULL").fetchone()
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _set_aside(path: Path) -> Path:
-    aside = path.with_name(f"{path.stem}.damaged-{time.time_ns()}{path.suffix}")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))
-    return aside
-
-
-def _pieces(frame: Frame) -> Iterator[Frame]:
-    if len(frame) <= PIECE_BYTES:
-        yield frame
-        return
-    view = memoryview(frame)
-    for start in range(0, len(view), PIECE_BYTES):
-        yield view[start : start + PIECE_BYTES]

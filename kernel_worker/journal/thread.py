@@ -229,9 +229,9 @@ class Journal:
         self._expire(store)
         return Restored(
             list(store.open_facts()),
-            dict(store.open_objects()),
+            dict(store.objects.needed()),
             dict(store.ended_calls()),
-            list(store.deployments()),
+            list(store.deployments.versions()),
         )
 
     def _serve(self, store: Store) -> None:

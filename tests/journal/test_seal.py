@@ -3,8 +3,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kernel_worker.journal.deployments import Deployed
+from kernel_worker.journal.objects import MOST_SEALED_BYTES
 from kernel_worker.journal.seal import MARK, Sealer
-from kernel_worker.journal.store import MOST_SEALED_BYTES, Deployed, Fact, Store
+from kernel_worker.journal.store import Fact, Store
 from kernel_worker.model import CallContext, DeployedFunction
 from kernel_worker.records import Deployment
 from tests.journal.facts import SPEC, submitted
@@ -48,7 +50,7 @@ def test_environments_and_code_do_not_lie_in_the_journal_in_clear(tmp_path: Path
     assert b"hunter2" not in on_disk
     assert b"data in clear" in on_disk
     store = Store.open(path)
-    assert dict(store.open_objects()) == {
+    assert dict(store.objects.needed()) == {
         SPEC.environment: TEXT,
         "code": cell,
         "snapshot": cell,
@@ -68,7 +70,7 @@ def test_another_key_loses_what_was_sealed_and_nothing_else(
     store.close()
     (tmp_path / "journal.key").write_bytes(b"o" * 32)
     store = Store.open(path)
-    assert dict(store.open_objects()) == {"array": data}
+    assert dict(store.objects.needed()) == {"array": data}
     assert "the journal's key does not open environment" in caplog.text
     store.close()
 

@@ -1,45 +1,26 @@
-"""The journal's file: what comes back, what goes, and what is refused."""
+"""What the journal keeps: what comes back, and what goes."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from kernel_worker import records
-from kernel_worker.errors import ConnectionError, VersionError  # noqa: A004  ours
-from kernel_worker.journal import store as store_module
-from kernel_worker.journal.migrations import SCHEMA_VERSION
+from kernel_worker.journal import file
 from kernel_worker.journal.store import (
-    KEPT_DEPLOYMENTS,
-    Deployed,
     EndedCall,
     Fact,
     Finished,
     Store,
-    Undeployed,
     Written,
 )
-from kernel_worker.model import CallId, Digest, LeaseId, ParentInput, WorkerId
+from kernel_worker.model import CallId, LeaseId, ParentInput, WorkerId
 from kernel_worker.traces import CallTrace
 from tests.journal.facts import SPEC, added, submitted, succeeded
 
 ONE, TWO = CallId("fc-1"), CallId("fc-2")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "deep" / "journal.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    opened = Store.open(path)
-    yield opened
-    opened.close()
 
 
 def test_facts_come_back_in_order_with_their_frames(path: Path) -> None:
@@ -58,30 +39,17 @@ def test_facts_come_back_in_order_with_their_frames(path: Path) -> None:
     found = list(again.open_facts())
     assert [each.record for each in found] == [fact.record for fact in facts]
     assert [each.frames for each in found] == [list(fact.frames) for fact in facts]
-    assert dict(again.open_objects()) == {"code": b"c", "environment": b"e"}
+    assert dict(again.objects.needed()) == {"code": b"c", "environment": b"e"}
     again.close()
     assert {each.name for each in path.parent.iterdir()} == {"journal.db", "journal.key"}
 
 
-def test_nobody_else_can_read_a_journal(store: Store, path: Path) -> None:
-    store.write([submitted(ONE, code=b"c")])
-    assert path.parent.stat().st_mode & 0o777 == 0o700
-    modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
-    assert set(modes.values()) == {0o600}, modes
-
-
-def test_a_journal_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ConnectionError, match=r"journal .*file/deep/journal\.db cannot be opened"):
-        Store.open(tmp_path / "file" / "deep" / "journal.db")
-
-
 def test_frames_longer_than_a_row_may_be(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "PIECE_BYTES", 7_000)
+    monkeypatch.setattr(file, "PIECE_BYTES", 7_000)
     large = bytes(range(256)) * 100
     store.write([submitted(ONE, code=large), added(ONE, 0, large, b"tail")])
     assert [fact.frames for fact in store.open_facts()] == [[], [large, b"tail"]]
-    assert dict(store.open_objects()) == {"code": large}
+    assert dict(store.objects.needed()) == {"code": large}
 
 
 def test_a_finished_call_keeps_outcomes_only(store: Store) -> None:
@@ -90,7 +58,7 @@ def test_a_finished_call_keeps_outcomes_only(store: Store) -> None:
     )
     store.write([succeeded(ONE, 0, b"out"), Finished(ONE, 100.0)])
     assert [fact.record.call for fact in store.open_facts()] == [TWO]
-    assert dict(store.open_objects()) == {"code": b"c"}
+    assert dict(store.objects.needed()) == {"code": b"c"}
     assert dict(store.ended_calls()) == {ONE: False}
     outcomes, more = store.outcomes(ONE, 0, 1_000_000)
     assert [fact.frames for fact in outcomes] == [[b"out"]]
@@ -192,81 +160,7 @@ def test_nothing_of_a_failed_write_is_kept(store: Store) -> None:
         store.write([submitted(ONE, code=b"c"), bad, None])  # type: ignore[list-item]
     assert list(store.open_facts()) == []
     store.write([submitted(ONE, code=b"c")])
-    assert dict(store.open_objects()) == {"code": b"c"}
-
-
-def test_a_newer_schema_is_refused(path: Path) -> None:
-    Store.open(path).close()
-    db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    db.close()
-    with pytest.raises(VersionError, match=f"schema {SCHEMA_VERSION + 1}.*{SCHEMA_VERSION}"):
-        Store.open(path)
-
-
-def test_a_damaged_file_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path.parent.mkdir()
-    path.write_bytes(b"this is no database" * 1000)
-    Store.open(path).close()
-    aside = next(path.parent.glob("journal.damaged-*"))
-    assert aside.read_bytes() == b"this is no database" * 1000
-    assert str(aside) in caplog.text
-
-
-def test_another_programs_file_is_set_aside(path: Path) -> None:
-    path.parent.mkdir()
-    db = sqlite3.connect(path)
-    db.execute("CREATE TABLE theirs (x)")
-    db.close()
-    Store.open(path).close()
-    assert len(list(path.parent.glob("journal.damaged-*"))) == 1
-
-
-def test_one_process_at_a_time(store: Store, path: Path) -> None:
-    store.write([submitted(ONE)])
-    with pytest.raises(ConnectionError, match="locked"):
-        Store.open(path)
-
-
-def deployed(version: int, **objects: bytes) -> Deployed:
-    deployment = records.Deployment("shop", version, 10.0 * version, ())
-    return Deployed(deployment, {Digest(name): content for name, content in objects.items()})
-
-
-def test_deployments_are_kept_with_the_objects_of_the_version_in_force(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    store = Store.open(path)
-    store.write([deployed(1, code=b"1", shared=b"s"), deployed(2, code2=b"2", shared=b"s")])
-    store.write([submitted("fc-1", code2=b"2")])
-    store.close()
-    store = Store.open(path)
-    assert [(d.version, ended) for d, ended in store.deployments()] == [(1, 20.0), (2, None)]
-    assert dict(store.open_objects()) == {"code2": b"2", "shared": b"s"}
-    store.write([deployed(2)])  # again, with other settings: its objects stay
-    assert dict(store.open_objects()) == {"code2": b"2", "shared": b"s"}
-    store.write([Undeployed("shop", 30.0), Undeployed("other", 31.0)])
-    assert [ended for _, ended in store.deployments()] == [20.0, 30.0]
-    assert dict(store.open_objects()) == {"code2": b"2"}, "a call needs it"
-    store.write([deployed(2 + KEPT_DEPLOYMENTS)])
-    assert [d.version for d, _ in store.deployments()] == [2 + KEPT_DEPLOYMENTS]
-    store.close()
-
-
-def test_settings_that_cross_a_new_version_do_not_end_it(store: Store) -> None:
-    store.write([deployed(1, code=b"1")])
-    store.write([deployed(2, code2=b"2"), deployed(1)])
-    assert [(d.version, ended) for d, ended in store.deployments()] == [(1, 20.0), (2, None)]
-    assert dict(store.open_objects()) == {"code2": b"2"}
-
-
-def test_settings_bring_the_objects_of_a_new_instance_unless_their_version_has_ended(
-    store: Store,
-) -> None:
-    store.write([deployed(1, code=b"1")])
-    store.write([deployed(1, instance=b"x")])
-    assert dict(store.open_objects()) == {"code": b"1", "instance": b"x"}
-    store.write([deployed(2, code2=b"2"), deployed(1, late=b"y")])
-    assert dict(store.open_objects()) == {"code2": b"2"}
+    assert dict(store.objects.needed()) == {"code": b"c"}
 
 
 def test_logs_are_read_in_parts_and_go_with_their_call(store: Store) -> None:
