@@ -1,47 +1,36 @@
 """The local socket, and beside it the door for other machines: TCP, by keys alone.
 
-Theory. The door is a second ROUTER with a context of its own, a CURVE server (CurveZMQ, RFC 26).
-Whom it lets in is asked for each connection (ZAP, RFC 27): the client's key must be listed now.
-Nobody speaks under an id that another key has. TCP connections are cut, by networks and lids,
-while both ends live on; so what goes through is a `resuming.Stream` for each client, and after a
-`Hello` on a new connection both ends go on where they were.
+Theory. The `door` is a second ROUTER, which lets in by keys. Nobody speaks under an id that another
+key has. TCP connections are cut, by networks and lids, while both ends live on; so what goes
+through is a `resuming.Stream` for each client, and after a `Hello` on a new connection both ends go
+on where they were.
 
 A key is listed for a client or for a host. A host's is a *link*, through which all speak that are
 there (`links`).
 
-Guarantees: nothing comes through that is not encrypted by a listed key, and there is no way to
-configure that. Nobody is by a client's key a host, nor the other way round. A key that is revoked
-is cut at once: the door is closed and opened again, which the other clients do not notice but for a
-moment. Each refusal is logged. Connections take no more than half of the descriptors that this
-process may have: when there are so many, proved or not, the door is closed for a while, and clients
-of this machine are served. Not guaranteed: that the broker sees nothing (payloads are in its
-memory); anything about rates, or that clients of other machines get in while somebody floods the
-door.
+Guarantees: nobody is by a client's key a host, nor the other way round. A key that is revoked is
+cut at once: the door is closed and opened again, which the other clients do not notice but for a
+moment. Clients of this machine are served while the door is closed. Not guaranteed: that the broker
+sees nothing (payloads are in its memory); anything about rates, or that clients of other machines
+get in while somebody floods the door.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-import os
-import resource
-import struct
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import zmq
-from zmq.utils import z85
 
 from kernel_worker import rendezvous
+from kernel_worker.broker.door import Door
 from kernel_worker.broker.freight import Freights
 from kernel_worker.broker.links import Links
 from kernel_worker.broker.sockets import (
-    HIGH_WATER_MESSAGES,
-    LINGER_MS,
     QUEUE_LIMIT_BYTES,
     Sockets,
-    attempt,
-    received,
 )
 from kernel_worker.errors import (
     ConnectionError,  # noqa: A004  ours
@@ -59,23 +48,11 @@ if TYPE_CHECKING:
     from kernel_worker.broker.freight import Freight
     from kernel_worker.broker.loop import Broker
     from kernel_worker.broker.sockets import Frame
-    from kernel_worker.keys import Role
     from kernel_worker.settings import Settings
 
-_MOST_FRAME_BYTES: Final = resuming.PIECE_BYTES + 4096
-"""With what CURVE puts around a piece."""
 LINK_LIMIT_BYTES: Final = 8 * QUEUE_LIMIT_BYTES
 """What waits for all that speak through a link; most of it is in this memory anyhow."""
-_HEARTBEAT_MS: Final = 5_000
-_HEARTBEAT_TIMEOUT_MS: Final = 30_000
-_HANDSHAKE_MS: Final = 10_000
 _LOOK_SECONDS: Final = 15.0
-_CLOSED_SECONDS: Final = 5.0
-_ZAP: Final = "inproc://zeromq.zap.01"
-_MONITOR: Final = "inproc://door"
-# The event HANDSHAKE_FAILED_PROTOCOL is not among them: libzmq 4.3.5 raises it for a bad frame too,
-# loses the error by that, and leaves the connection open and deaf.
-_WATCHED: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _log = logging.getLogger(__name__)
 
 
@@ -124,7 +101,6 @@ class Doors(Sockets):
             InvalidError: the address cannot be bound.
         """
         self._keys = Keys(rendezvous.journal_path(settings).parent)
-        self._server = self._keys.server()
         self._stop = broker.stop
         self._timers, self._now = broker.timers, broker.now
         self._links = Links(broker, settings, on_unreachable, self.forget)
@@ -133,163 +109,35 @@ class Doors(Sockets):
         self._far: dict[bytes, _Far] = {}
         self._peers: dict[bytes, bytes] = {}
         """By connection."""
-        self._let_in: set[str] = set()
-        """The keys that have connected since the door was opened."""
-        self._poller: zmq.Poller | None = None
         self._is_turn = False
-        self.door = str(settings.listen)
-        self._open()
+        self._door = Door(
+            str(settings.listen),
+            self._keys,
+            self._timers,
+            self._now,
+            on_let_in=self._expect_look,
+            on_cut=self._lose_all_sight,
+        )
         if local is None:
             super().__init__(broker.connection.address, on_unreachable)
         else:
             vars(self).update(vars(local))
 
-    # ---- the door -------------------------------------------------------------------------------
-
-    def _open(self) -> None:
-        if not zmq.has("curve"):
-            raise InvalidError("setting listen: this libzmq has no CURVE; `pip install pyzmq` has")
-        self._door_context = context = zmq.Context()
-        self._zap: zmq.Socket[bytes] = context.socket(zmq.REP)
-        self._zap.bind(_ZAP)
-        self._far_router: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
-        router = self._far_router
-        router.curve_server = True
-        router.curve_secretkey = self._server.secret.encode()
-        router.zap_domain = b"clients"
-        router.ipv6 = "[" in self.door
-        if self.door.startswith("ipc:"):
-            router.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
-        router.linger = LINGER_MS
-        router.sndhwm = HIGH_WATER_MESSAGES
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        router.setsockopt(zmq.MAXMSGSIZE, _MOST_FRAME_BYTES)
-        router.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
-        router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
-        router.monitor(_MONITOR, _WATCHED)
-        self._unproved = self._connections = 0
-        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
-        self._events: zmq.Socket[bytes] = context.socket(zmq.PAIR)
-        self._events.rcvhwm = 0  # where libzmq waits for room in it, `disable_monitor` never ends
-        self._events.connect(_MONITOR)
-        self._send_far: Callable[..., object] = super(zmq.Socket, router).send
-        if self._poller is not None:
-            self._register_door(self._poller)
-        try:
-            router.bind(self.door)
-        except zmq.ZMQError as error:
-            self._shut()
-            raise InvalidError(
-                f"setting listen is {self.door!r}, which cannot be bound: {error.strerror}; give "
-                "an address of this machine (as a number) and a port that is free"
-            ) from error
-        self.door = router.getsockopt_string(zmq.LAST_ENDPOINT)
-
-    def _shut(self) -> None:
-        if self._far_router.closed:
-            return  # it could not be opened again
-        sources = (self._far_router, self._zap, self._events)
-        self._far_router.disable_monitor()
-        for source in sources:
-            if self._poller is not None:
-                self._poller.unregister(source)
-            source.close()
-        self._door_context.term()
-
-    def _register_door(self, poller: zmq.Poller) -> None:
-        for source in (self._far_router, self._zap, self._events):
-            poller.register(source, zmq.POLLIN)
-
-    def _answer(self) -> None:
-        """Let in, or not, who dials now: their key is looked up in the list as it is now."""
-        while self._zap.poll(0):
-            _, request, _, address, _, _, key = self._zap.recv_multipart()[:7]
-            public = z85.encode(key).decode()
-            role, name = self._listed(public)
-            if not name:
-                _log.warning(
-                    "a connection from %s is refused: its key, %s, is not listed",
-                    address.decode(errors="replace"),
-                    public,
-                )
-                answer = (b"400", b"this key is not listed", b"")
-            else:
-                _log.info("%s %s connects from %s", role, name, address.decode(errors="replace"))
-                self._let_in.add(public)
-                self._expect_look()
-                answer = (b"200", b"OK", public.encode())
-            self._zap.send_multipart([b"1.0", request, *answer, b""])
-
-    def _listed(self, public: str) -> tuple[Role, str]:
-        """Return what a key is listed for, and under which name; an empty one where it is not."""
-        try:
-            found = self._keys.listed("host").get(public)
-            return ("host", found) if found else ("client", self._keys.listed().get(public, ""))
-        except ConnectionError as error:
-            _log.error("nobody is let in: %s", error)
-            return "client", ""
-
-    def _note_events(self) -> None:
-        """Write into the log that somebody was not let in, or that a connection has ended.
-
-        Events do not say of which connection they tell: where some are about to prove a key, one of
-        these is taken to be the one that ends. The numbers are right in any case.
-        """
-        while self._events.poll(0):
-            (event, _) = struct.unpack("=hi", self._events.recv_multipart()[0])
-            if event == zmq.EVENT_ACCEPTED:
-                self._unproved += 1
-                self._connections += 1
-                if self._connections == self._most:
-                    self._timers.set("flood", self._now(), self._close_for_a_while)
-                continue
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._unproved -= 1
-                continue
-            self._connections -= 1
-            if self._unproved > 0:
-                self._unproved -= 1
-                _log.warning("a connection to %s is refused: it proves no listed key", self.door)
-            else:
-                _log.info("a connection to %s has ended", self.door)
-
-    def _close_for_a_while(self) -> None:
-        """End all connections: so many would take the descriptors that others need."""
-        _log.error(
-            "%d connections to %s: it is closed for %g s; clients of other machines wait",
-            self._connections,
-            self.door,
-            _CLOSED_SECONDS,
-        )
-        self._shut()
-        for far in self._far.values():
-            far.reachable = False
-        self._timers.set("flood", self._now() + _CLOSED_SECONDS, self._open_again)
-
-    def _open_again(self) -> None:
-        if self._far_router.closed:
-            try:
-                self._open()
-            except InvalidError as error:
-                _log.error("%s; it is tried again", error)
-                self._timers.set("flood", self._now() + _CLOSED_SECONDS, self._open_again)
-
     # ---- what the loop asks ---------------------------------------------------------------------
+
+    @property
+    def door(self) -> str:
+        """Where other machines get in."""
+        return self._door.address
 
     def register(self, poller: zmq.Poller) -> None:
         """Have `poller` wait for both, and for who wants to be let in."""
         super().register(poller)
-        self._poller = poller
-        self._register_door(poller)
+        self._door.register(poller)
 
     def brings_messages(self, source: object) -> bool:
         """Whether `source` is where messages come from; do what it asks for where it is not."""
-        if source is self._zap:
-            self._answer()
-        elif source is self._events:
-            self._note_events()
-        return source is self.router or source is self._far_router
+        return source is self.router or self._door.brings_messages(source)
 
     def is_far(self, peer: bytes) -> bool:
         """Whether `peer` came by the door."""
@@ -319,16 +167,12 @@ class Doors(Sockets):
         gone = [(peer, far) for peer, far in self._far.items() if far.key not in listed]
         for peer, far in gone:
             self._lose_far(peer, far, "revoked")
-        if not self._let_in <= listed.keys():
+        if self._door.has_let_in_others(listed):
             _log.warning("keys were revoked: their connections end, the others begin again")
-            self._let_in.clear()
-            self._shut()
             try:
-                self._open()
+                self._door.begin_anew()
             except InvalidError as error:
                 self._stop(str(error))
-            for far in self._far.values():
-                far.reachable = False
         return len(gone)
 
     def receive(self) -> list[Frame] | None:
@@ -372,7 +216,7 @@ class Doors(Sockets):
             greet(peer, header)
             return
         mark = far.stream.greeting(fresh=not far.goes_on)
-        attempt(self._send_far, [far.connection, mark, header])
+        self._door.send([far.connection, mark, header])
         self._push(peer, far)
 
     def retry(self) -> None:
@@ -397,17 +241,14 @@ class Doors(Sockets):
 
     def close(self) -> None:
         """Close both after a short while for what is being sent."""
-        self._shut()
+        self._door.shut()
         self._freights.close()
         super().close()
 
     # ---- what comes by the door -----------------------------------------------------------------
 
     def _receive_far(self) -> list[Frame] | None:
-        while not self._far_router.closed:
-            message = received(self._far_router.recv)
-            if message is None:
-                return None
+        while (message := self._door.receive()) is not None:
             parts, last = message
             try:
                 found = self._taken(bytes(parts[0]), parts[1:], str(last.get("User-Id")))
@@ -436,7 +277,7 @@ class Doors(Sockets):
             return None
         word = far.stream.due_word()
         if word is not None:
-            attempt(self._send_far, [connection, word])
+            self._door.send([connection, word])
         if far.freight is None:
             return [peer, *message]
         return self._through(peer, far.freight, message)
@@ -462,7 +303,7 @@ class Doors(Sockets):
             if far.is_link and far.stream.id == mark.stream and far.key == key:
                 far.stream.takes(mark, ())
                 self._links.hear(link)
-                attempt(self._send_far, [connection, far.stream.word()])
+                self._door.send([connection, far.stream.word()])
                 return True
         return False
 
@@ -471,7 +312,7 @@ class Doors(Sockets):
         hello = messages.decode_at_broker(bytes(header))
         peer = hello.peer.encode() if isinstance(hello, messages.Hello) else b""
         far = self._far.get(peer)
-        role, name = self._listed(key)
+        role, name = self._door.role_of(key)
         is_link = role == "host"
         if not peer.startswith(b"li-" if is_link else b"cl-") or (
             far is not None and far.key != key
@@ -523,12 +364,12 @@ class Doors(Sockets):
 
         What was said before a connection was cut may be read after what is said on the next one.
         """
-        return attempt(self._send_far, [connection, far.stream.word()]) == errno.EHOSTUNREACH
+        return self._door.send([connection, far.stream.word()]) == errno.EHOSTUNREACH
 
     def _push(self, peer: bytes, far: _Far) -> None:
         stream = far.stream
         while far.reachable and (message := stream.next()) is not None:
-            problem = attempt(self._send_far, [far.connection, *message])
+            problem = self._door.send([far.connection, *message])
             if problem == errno.EHOSTUNREACH:
                 self._lose_sight(peer, far)
             if problem:
@@ -543,6 +384,10 @@ class Doors(Sockets):
         if not far.is_link:  # of these it is known how long they may be silent
             self._on_unreachable(peer, "gone")
 
+    def _lose_all_sight(self) -> None:
+        for far in self._far.values():
+            far.reachable = False
+
     def _expect_look(self) -> None:
         self._timers.set_if_earlier("door", self._now() + _LOOK_SECONDS, self._look)
 
@@ -554,9 +399,9 @@ class Doors(Sockets):
             _log.error("whoever is connected stays so: %s", error)
         for peer, far in list(self._far.items()):
             word = [far.connection, far.stream.word()]
-            if far.reachable and attempt(self._send_far, word) == errno.EHOSTUNREACH:
+            if far.reachable and self._door.send(word) == errno.EHOSTUNREACH:
                 self._lose_sight(peer, far)
-        if self._far or self._let_in:
+        if self._far or self._door.has_let_in:
             self._expect_look()
 
 

@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
+from kernel_worker.far import Far
+from kernel_worker.rendezvous import Connection
+from kernel_worker.wire import messages
+from tests.broker.far import Around
 from tests.broker.speaking import Client, Host, RunningBroker, Speaker
 
 
@@ -64,3 +69,28 @@ def host(broker: RunningBroker, speakers: list[Speaker]) -> Host:
     made = Host(broker)
     speakers.append(made)
     return made
+
+
+@pytest.fixture
+def knock() -> Iterator[Callable[..., Far]]:
+    """Give a function that returns a socket which says Hello, and does not wait for an answer."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    made: list[Far] = []
+
+    def dial(connection: Connection, peer: str) -> Far:
+        made.append(Far(context, connection, messages.Hello("client", peer)))
+        return made[-1]
+
+    yield dial
+    for far in made:
+        if not far.socket.closed:
+            far.close(0)
+    context.term()
+
+
+@pytest.fixture
+def around(short_dir: Path) -> Iterator[Around]:
+    made = Around(short_dir)
+    yield made
+    made.doors.close()
+    made.watches.close()

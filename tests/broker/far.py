@@ -29,6 +29,10 @@ def to(invitation: Invitation, address: str = "") -> Connection:
     return Connection(address or invitation.address, 0, "", "", "", keys=invitation)
 
 
+def port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
 class FarClient(Client):
     """A client that has said hello over TCP."""
 

@@ -19,8 +19,7 @@ import pytest
 import zmq
 
 from kernel_worker.broker import doors as doors_module
-from kernel_worker.broker.sockets import received
-from kernel_worker.errors import AuthError, ConnectionError, ProtocolError  # noqa: A004  ours
+from kernel_worker.errors import AuthError, ProtocolError
 from kernel_worker.far import Far
 from kernel_worker.keys import Invitation, KeyPair, Keys
 from kernel_worker.model import CallId
@@ -29,7 +28,7 @@ from kernel_worker.wire import messages, resuming
 from notebook_ext.inquiry import Inquiry
 from tests.acceptance import test_intruders as intruders
 from tests.broker import intruder
-from tests.broker.far import LIMIT_SECONDS, Around, FarClient, Listening, to
+from tests.broker.far import LIMIT_SECONDS, Around, FarClient, Listening, port, to
 from tests.broker.speaking import Client, Host, RunningBroker, Speaker, read
 from tests.broker.test_sockets import resident_bytes
 from tests.relay import Relay
@@ -76,23 +75,6 @@ def relay(broker: RunningBroker) -> Iterator[Relay]:
         yield made
 
 
-@pytest.fixture
-def knock() -> Iterator[Callable[..., Far]]:
-    """Give a function that returns a socket which says Hello, and does not wait for an answer."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    made: list[Far] = []
-
-    def dial(connection: Connection, peer: str) -> Far:
-        made.append(Far(context, connection, messages.Hello("client", peer)))
-        return made[-1]
-
-    yield dial
-    for far in made:
-        if not far.socket.closed:
-            far.close(0)
-    context.term()
-
-
 def is_refused(connection: Connection, seconds: float = 2.0) -> str:
     """Return why a client is refused; empty where it just gets no answer."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -105,10 +87,6 @@ def is_refused(connection: Connection, seconds: float = 2.0) -> str:
         far.close(0)
         context.term()
     return ""
-
-
-def port(address: str) -> int:
-    return int(address.rpartition(":")[2])
 
 
 def test_an_invited_client_makes_calls(
@@ -479,14 +457,6 @@ def test_whoever_is_connected_hears_that_the_broker_was_stopped(
     os.close(process)
 
 
-@pytest.fixture
-def around(short_dir: Path) -> Iterator[Around]:
-    made = Around(short_dir)
-    yield made
-    made.doors.close()
-    made.watches.close()
-
-
 def test_a_hello_that_is_read_after_the_next_one_changes_nothing(around: Around) -> None:
     """A busy broker reads connections in turn, and among them one that has been cut."""
     doors = around.doors
@@ -496,7 +466,7 @@ def test_a_hello_that_is_read_after_the_next_one_changes_nothing(around: Around)
         """Let keys in, and read what is said, without acting on it."""
         far.wait(0.0)
         for source, _ in around.poller.poll(10):
-            if doors.brings_messages(source) and (found := received(doors._far_router.recv)):
+            if doors.brings_messages(source) and (found := doors._door.receive()):
                 said.append([bytes(part) for part in found[0]])
         return len(said) == count
 
@@ -532,26 +502,6 @@ def test_a_look_finds_who_is_gone_and_whose_key_was_removed(
         while True:
             around.turn()
             far.wait(0.0)
-
-
-def test_a_list_of_keys_that_cannot_be_read_revokes_nobody(
-    around: Around, knock: Callable[..., Far], caplog: pytest.LogCaptureFixture
-) -> None:
-    """As where a flood, or who is on this machine, has taken all descriptors."""
-    around.meets(knock(to(around.invitation), "cl-far"))
-    stranger = around.keys.invite("another", around.doors.door)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))
-    try:
-        around.timers.run(around.now() + 20)
-        with pytest.raises(ConnectionError, match="Too many open files"):
-            around.doors.check_keys()
-        assert around.doors._listed(stranger.client.public) == ("client", "")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert around.losses == []
-    assert "whoever is connected stays so" in caplog.text
-    assert "nobody is let in" in caplog.text
 
 
 def test_who_vanishes_is_found_out_and_what_was_said_waits(
@@ -594,51 +544,6 @@ def test_who_reads_nothing_is_given_up(
     assert not around.doors.is_far(b"cl-far")
 
 
-def test_a_door_that_was_flooded_is_closed_and_who_had_come_goes_on(
-    around: Around, knock: Callable[..., Far]
-) -> None:
-    far = knock(to(around.invitation), "cl-far")
-    around.meets(far)
-    around.doors._most = 10
-    place = "127.0.0.1", port(around.doors.door)
-    flood = [socket.create_connection(place, LIMIT_SECONDS) for _ in range(10)]
-    wait_until(lambda: around.turn() or "flood" in around.timers, what="it is too much")
-    around.timers.run(around.now())
-    for each in flood:
-        with contextlib.suppress(ConnectionResetError):
-            while each.recv(256):
-                pass  # until it is cut
-        each.close()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(place, LIMIT_SECONDS)
-    around.doors.send(b"cl-far", b"meanwhile")
-    with socket.create_server(place):
-        around.timers.run(around.now() + 5)
-        assert around.stopped == [], "another program has the port for now"
-    around.timers.run(around.now() + 10)
-    heard: list[list[bytes]] = []
-
-    def is_back() -> bool:
-        around.turn()
-        heard.extend(filter(None, [far.wait(0.0)]))
-        return len(heard) == 2
-
-    wait_until(is_back, what="it is back")
-    assert heard == [[b"welcome"], [b"meanwhile"]]
-
-
-def test_a_flood_that_nobody_has_looked_at_does_not_keep_the_door_from_closing(
-    around: Around,
-) -> None:
-    """A thousand connections may come and go within one turn of the loop."""
-    place = "127.0.0.1", port(around.doors.door)
-    for _ in range(1500):
-        socket.create_connection(place, LIMIT_SECONDS).close()
-    around.doors._let_in.add("of somebody whose key was revoked")
-    assert around.doors.check_keys() == 0
-    socket.create_connection(place, LIMIT_SECONDS).close()
-
-
 def test_a_flood_closes_the_door_and_who_is_on_this_machine_is_served(
     broker: Listening, log: Callable[[], str], client: Client, speakers: list[Speaker]
 ) -> None:
@@ -665,14 +570,3 @@ def test_a_flood_closes_the_door_and_who_is_on_this_machine_is_served(
         for other in others:
             assert other.ask("status", "", messages.Status).pid == broker.connection.pid
     assert broker.is_alive()
-
-
-def test_a_door_that_cannot_be_opened_again_ends_the_broker(
-    around: Around, knock: Callable[..., Far]
-) -> None:
-    around.meets(knock(to(around.invitation), "cl-far"))
-    around.keys.revoke("laptop")
-    around.doors.door = "tcp://192.0.2.1:1"
-    assert around.doors.check_keys() == 1
-    assert around.doors.receive() is None
-    assert "cannot be bound" in around.stopped[0]

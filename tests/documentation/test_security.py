@@ -38,7 +38,7 @@ def test_nothing_else_is_bound_than_it_says() -> None:
     ]
     assert bound == [
         "kernel_worker/broker/bulk.py",
-        "kernel_worker/broker/doors.py",
+        "kernel_worker/broker/door.py",
         "kernel_worker/broker/sockets.py",
         "kernel_worker/wire/line.py",
         "notebook_ext/metrics.py",
