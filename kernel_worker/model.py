@@ -386,6 +386,8 @@ class StreamLimits(msgspec.Struct, frozen=True, array_like=True):
     """The same in bytes of their frames; one item may go beyond it."""
     total_bytes: int = 0
     """A generator that gives more than this fails; 0: it may give any number."""
+    line: str = ""
+    """Where its reader listens, on the same machine, for the items behind the first batch."""
 
 
 class ParentInput(msgspec.Struct, frozen=True, array_like=True):

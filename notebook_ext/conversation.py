@@ -181,7 +181,7 @@ class Conversation:
             opened.append(count, frames)
         if closed:
             opened.total = count
-        if said.line:
+        if said.line_receiver is not None:
             self._lines[said.call] = said.line_receiver
         if self._online:
             self._say_submit(opened, count, frames, closed=closed)
@@ -687,8 +687,9 @@ def _look_away(_worker: WorkerId, _can: bool) -> None:  # noqa: FBT001  an offer
 
 
 def _cut_short(opened: OpenCall) -> str:
+    given = f"at least {opened.items}" if opened.said.line else str(opened.items)
     return (
-        f"{opened.said.package.spec.name} had given {opened.items} items when the broker died; a "
+        f"{opened.said.package.spec.name} had given {given} items when the broker died; a "
         "generator runs again only where it has given none"
     )
 

@@ -6,6 +6,11 @@ credited to the producer, which is never more than a number of items ahead. The 
 thread knows; the `RemoteGenerator` that the user holds knows the run and is known by nobody, so
 that dropping it ends the run (`dropping` says how).
 
+The items of a generator on this machine come past the broker where a `for` reads them
+(`item_line`): the thread that iterates reads its line itself, where the delivery has nothing for
+it, and puts into that what it finds. The outcome comes by the broker always; where it was quicker,
+the line is read to its end first.
+
 Guarantees: items come in order, each once, the exception of a generator that failed behind them.
 Leaving the loop (`break`, an exception, an interrupt, garbage collection) closes a generator that
 was made by `remote_gen`; one that was spawned goes on.
@@ -13,17 +18,19 @@ was made by `remote_gen`; one that was spawned goes on.
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
-from kernel_worker.model import NoValue
+from kernel_worker.model import NoValue, is_sealed
 from kernel_worker.wire import payload
 from kernel_worker.wire.frames import plain_bytes
 from notebook_ext import dropping
 from notebook_ext.delivery import Delivery
+from notebook_ext.item_line import ItemLine
 from notebook_ext.outcome import value_at
 from notebook_ext.receivers import Answer, open_result, raise_rejection
 from notebook_ext.spill import Values
@@ -72,6 +79,13 @@ class Run(Answer):
         """Begin."""
         raise NotImplementedError
 
+    def listen(self) -> None:
+        """Let items come past the broker where that can be; before `start`."""
+
+    def read(self) -> bool:
+        """Take what comes past the broker, if that is the way; say whether to look again."""
+        return False
+
     def leave(self) -> None:
         """Nobody takes items any more. Repeatable, from any thread."""
         if not self._left:
@@ -95,12 +109,12 @@ class Run(Answer):
         """Items; those that were here before (a call that is replayed to somebody else too) not."""
         if start == self._received:
             self._received += count
-            self._output.after(self.delivery.put, start, Values(count, frames, 0))
+            if frames:  # otherwise they come by the line
+                self._output.after(self.delivery.put, start, Values(count, frames, 0))
 
     def succeeded(self, start: int, count: int, position: int, frames: list[bytes]) -> None:  # noqa: ARG002
         """The generator has ended."""
-        self.is_over = True
-        self._output.after(self.delivery.finish, self._received)
+        self._end(None)
 
     def ended(self, end: Ended) -> None:
         """The generator has ended otherwise."""
@@ -110,9 +124,12 @@ class Run(Answer):
         """Nothing more comes."""
         self._end(partial(raise_rejection, error, message))
 
-    def _end(self, raising: Callable[[], object]) -> None:
+    def _end(self, raising: Callable[[], object] | None) -> None:
         self.is_over = True
-        self._output.after(self.delivery.finish, self._received, raising)
+        self._output.after(self._finish, raising)
+
+    def _finish(self, raising: Callable[[], object] | None) -> None:
+        self.delivery.finish(self._received, raising)
 
 
 class AttachedRun(Run):
@@ -128,10 +145,25 @@ class AttachedRun(Run):
         self._credited_at = 0.0
         self._said = said
         self._frames = frames
+        self._line: ItemLine | None = None
+        self._by_line = 0
+        """The number of the item behind the last that came by it."""
+        self._is_told = False
+        """Whether the broker, which was told that the generator waits, is to hear of credit too."""
+        self._last: tuple[Callable[[], object] | None] | None = None
+        """What `_finish` was given while the line was not read to its end."""
+        self._lock = threading.Lock()
 
     def offered(self, act: Callable[[bool], object]) -> bool:
         """Let whoever iterates do it."""
         return self.delivery.offer(act)
+
+    def listen(self) -> None:
+        """Let the items come past the broker, if that can be: whoever iterates blocks."""
+        is_clear = not (self.session.is_strict or is_sealed(self.call))
+        if self._said.parent is None and is_clear:
+            self._line = ItemLine.listening(self.call)
+            self._said.line = "" if self._line is None else self._line.name
 
     def start(self) -> None:
         """Make the call."""
@@ -139,8 +171,56 @@ class AttachedRun(Run):
         self.session.submit(self._said, 1, self._frames)
         self._frames = ()
 
+    def read(self) -> bool:
+        """Take what comes by the line; say whether to look into the delivery again."""
+        line = self._line
+        if line is None or not self.taken:
+            return False
+        is_open = line.open()
+        if self._last is not None:
+            line.shut()  # which `_finish` could not before
+        turn = line.read() if is_open else None
+        if turn is None:
+            self._leave_line()
+        elif turn.frames:
+            count = payload.BatchReader(turn.frames).header.count
+            self._by_line = turn.index + count
+            self.delivery.put(turn.index, Values(count, turn.frames, 0))
+        elif self._credited > turn.index:
+            self.session.credit(self.call, self._credited, self._credited_bytes)
+        else:
+            self._is_told = True
+        return turn is not None
+
+    def _leave_line(self) -> None:
+        with self._lock:
+            line, self._line = self._line, None
+        if line is not None:
+            line.hang_up()
+            self.session.credit(self.call, self.taken, self.taken_bytes)
+            if self._last is not None:
+                self.delivery.finish(max(self._received, self._by_line), *self._last)
+
+    def _finish(self, raising: Callable[[], object] | None) -> None:
+        with self._lock:
+            line = self._line
+            if line is not None and self._received:
+                self._last = (raising,)
+                line.shut()
+                return
+        self.delivery.finish(max(self._received, self._by_line), raising)
+
     def credit(self, *, within: bool = False) -> None:
         """Say what was taken, once it is much."""
+        line = self._line
+        if line is not None and line.is_open:
+            if self.taken - self._credited >= CREDIT_ITEMS:
+                self._credited, self._credited_bytes = self.taken, self.taken_bytes
+                line.credit(self.taken, self.taken_bytes)
+                if self._is_told:
+                    self._is_told = False
+                    self.session.credit(self.call, self.taken, self.taken_bytes)
+            return
         now = time.monotonic()
         is_quick = now - self._credited_at < CREDIT_SECONDS
         if within and is_quick:
@@ -152,6 +232,10 @@ class AttachedRun(Run):
             self.session.credit(self.call, self.taken, self.taken_bytes)
 
     def _leave(self) -> None:
+        with self._lock:
+            line, self._line = self._line, None
+        if line is not None:
+            line.hang_up()
         if not self.is_over:
             self.session.cancel(self.call)
 
@@ -188,6 +272,7 @@ class RemoteGenerator(Generic[R]):
             run = self._begun()
             self._iterator = _iterate(run)
             self._run = run
+            run.listen()
             dropping.when_dropped(self._iterator, run.leave)
             run.start()  # last: who is interrupted before has nothing to stop
         return self._iterator
@@ -279,8 +364,9 @@ def _iterate(run: Run) -> Generator[Any, None, None]:
     try:
         while (found := run.delivery.take()) is not None:
             if isinstance(found, Waiting):
-                found.announce = run.announce if running_input() is not None else None
-                found.wait()
+                if not run.read():
+                    found.announce = run.announce if running_input() is not None else None
+                    found.wait()
             else:
                 yield from _values(run, found[1])
     except GeneratorExit:

@@ -113,7 +113,7 @@ class Session:
             AuthError: it has to be sealed, and the key for that is gone.
         """
         identity = context.worker_identity
-        if self._conversation.seal is None and self._is_strict and identity is not None:
+        if self._conversation.seal is None and self.is_strict and identity is not None:
             found = rendezvous.read_connection(identity.connection_file)
             if found is not None:
                 found.read_payload_key()  # where it is gone, whoever calls is told
@@ -122,13 +122,13 @@ class Session:
         return self.last_call
 
     @property
-    def _is_strict(self) -> bool:
+    def is_strict(self) -> bool:
         """Whether what goes through here is sealed: the broker is believed nothing."""
         return self.is_far or context.seals
 
     def seals(self) -> bool:
         """Return whether what is put into dicts and queues is sealed, whatever is there."""
-        return self._is_strict
+        return self.is_strict
 
     def payload_key(self) -> Key:
         """Return the key that seals payloads.
@@ -332,7 +332,7 @@ class Session:
         seals = self._link.seals
 
         def take(reply: messages.Reply, frames: list[bytes]) -> None:
-            strict = self._is_strict
+            strict = self.is_strict
             waiting.complete(
                 lambda: read_reply(reply, seals.reply(message, frames, strict=strict), answer)
             )

@@ -120,7 +120,9 @@ class Submission(msgspec.Struct, eq=False):
     parts: tuple[int, ...] = ()
     """Not empty: its inputs are several batches, of so many each."""
     line: str = ""
-    """Where its worker may dial; `line_receiver` hears of what comes after its one input."""
+    """Where its worker may dial; `line_receiver` hears of what comes after its one input.
+
+    Or, where it streams, for the items: nobody else hears of it."""
     line_receiver: Any = None
     deaths: int = 0
     """How many workers have died under its one input."""

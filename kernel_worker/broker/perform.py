@@ -149,7 +149,7 @@ class Performer:
             call.table,
             call.shared,
             context,
-            streams.begin(call, effect) if call.streams else None,
+            streams.begin(call, effect, is_far=self._is_far(worker)) if call.streams else None,
             effect.group,
             effect.group_size,
             call.line if effect.lends else "",

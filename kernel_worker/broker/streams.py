@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from kernel_worker.broker.calls import Producer
 from kernel_worker.model import StreamLimits
 from kernel_worker.wire import messages
@@ -29,10 +31,18 @@ SPAWNED: Final = StreamLimits(
 """Ahead of the disk; and how much the journal takes of one generator."""
 
 
-def begin(call: OpenCall, lease: effects.GrantLease) -> StreamLimits:
-    """Note who gives the items of `call` from now on; return how far ahead it may be."""
+def begin(call: OpenCall, lease: effects.GrantLease, *, is_far: bool) -> StreamLimits:
+    """Note who gives the items of `call` from now on; return how far ahead it may be.
+
+    Args:
+        call: whose generator begins.
+        lease: of its input.
+        is_far: whether the worker is on another machine, and finds no line of ours.
+    """
     call.producer = Producer(lease.worker, lease.lease)
-    return ATTACHED if call.attached else SPAWNED
+    if not call.attached:
+        return SPAWNED
+    return ATTACHED if is_far else msgspec.structs.replace(ATTACHED, line=call.line)
 
 
 def take(producer: Producer, items: int, item_bytes: int) -> bool:

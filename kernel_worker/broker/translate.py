@@ -141,8 +141,11 @@ class Translator:
                 return events.RangeSucceeded(worker.id, lease, start, count, elapsed)
             case messages.Yielded(lease=lease, index=index, start=start, count=count):
                 _check_positions(start, count)
-                _check_form(batches.check(frames, count), is_value=True)
-                return events.ItemsYielded(worker.id, lease, index, start, count)
+                if message.call:
+                    self._check_line(message.call, frames)
+                else:
+                    _check_form(batches.check(frames, count), is_value=True)
+                return events.ItemsYielded(worker.id, lease, index, start, count, message.call)
             case messages.InputEnded(lease=lease, index=index, outcome=outcome):
                 _check_exception(frames, is_needed=outcome is Outcome.FAILED)
                 elapsed = message.elapsed_seconds
@@ -240,7 +243,7 @@ class Translator:
             pools=message.pools,
             indivisible=header.whole,
             streams=message.streams,
-            lends=bool(message.line) and self._is_near(client),
+            lends=bool(message.line) and not message.streams and self._is_near(client),
             deaths=max(0, min(message.deaths, _MOST_DEATHS)),
         )
 
@@ -301,7 +304,7 @@ class Translator:
             message.shared,
             message.context,
             streams=message.streams,
-            line=message.line,
+            line="" if message.streams and not self._is_near(client) else message.line,
         )
         if message.attached:
             call.listeners.append(client.id)
@@ -321,6 +324,12 @@ class Translator:
         return events.LineReached(
             worker.id, said.lease, said.index, said.elapsed_seconds, said.runs
         )
+
+    def _check_line(self, call: CallId, frames: Sequence[Frame]) -> None:
+        known = self._calls.get(call)
+        if frames or (known is not None and not known.line):
+            text = f"items of {call} went by a line, and are here, or it has none"
+            raise ProtocolError(text)
 
     def _is_near(self, client: Client) -> bool:
         """Whether a client runs on this machine, where workers find its socket."""

@@ -291,6 +291,8 @@ class ItemsYielded(_Event):
     index: int
     start: int
     count: int
+    line_of: CallId = CallId("")
+    """The attached call by whose line they went; empty: they are here."""
 
 
 class ProducerPaused(_Event):

@@ -93,7 +93,11 @@ def items_yielded(state: State, event: events.ItemsYielded) -> None:
     call, index = lease.call, event.index
     if event.start != call.has_given(index) or event.count <= 0:
         return
-    call.life(index).items += event.count
+    if event.line_of and (event.line_of != call.id or not call.attached):
+        return
+    life = call.life(index)
+    life.items += event.count
+    life.has_line = life.has_line or bool(event.line_of)
     state.record(call, records.ItemsYielded(call.id, index, event.start, event.count))
     state.emit(effects.ReportItems(call.id, index, event.start, event.count))
     resume_waiters(state, call)
@@ -268,7 +272,7 @@ def lose_attempt(
         message = retries.lost_message(spec, index, cause, life.deaths)
         if life.items:
             died = f"its worker died under it ({cause})"
-            message = retries.cut_short_message(spec.name, life.items, died)
+            message = retries.cut_short_message(spec.name, life.items, died, has_line=life.has_line)
         call.states.move(index, index + 1, Cause.LOST)
         report_end(state, call, (index, index + 1), Outcome.LOST, life.attempt, message, ran=ran)
 

@@ -69,9 +69,17 @@ def memory_message(spec: FunctionSpec, index: int, used_mib: int) -> str:
     )
 
 
-def cut_short_message(name: str, items: int, cause: str) -> str:
-    """Return what people are told of a generator that is lost after it gave items."""
+def cut_short_message(name: str, items: int, cause: str, *, has_line: bool = False) -> str:
+    """Return what people are told of a generator that is lost after it gave items.
+
+    Args:
+        name: the function's.
+        items: how many are known to have been given.
+        cause: what it was lost by.
+        has_line: whether they went by a line, so that there may be more of them.
+    """
     given = "1 item" if items == 1 else f"{items} items"
+    given = f"at least {given}" if has_line else given
     return (
         f"{name} had given {given} when {cause}; a generator runs again only where it has given "
         "none"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from kernel_worker.wire.frames import Frame
+    from kernel_worker.worker.item_line import ItemLine
 
 _RETRY_SECONDS = 0.05
 _LINGER_MS = 2000
@@ -146,10 +147,11 @@ class Channel:
         """Let `receive` return None."""
         os.eventfd_write(self._wake, 1)
 
-    def receive(self, timeout_ms: int = -1) -> list[bytes] | None:
+    def receive(self, timeout_ms: int = -1, beside: ItemLine | None = None) -> list[bytes] | None:
         """Wait for a message of the broker and return its frames.
 
-        None after `wake`, or where none has come in `timeout_ms` (-1: for ever).
+        None after `wake`, or where none has come in `timeout_ms` (-1: for ever), or where there is
+        something to read `beside` it.
         """
         with self._lock:
             self.heard = self._number
@@ -158,12 +160,16 @@ class Channel:
             while True:
                 if self._posted:
                     self._send_posted()
-                ready = zmq.zmq_poll(self._sources, timeout_ms)
+                sources = self._sources
+                if beside is not None:
+                    sources = [*sources, (beside.fileno(), zmq.POLLIN)]
+                ready = zmq.zmq_poll(sources, timeout_ms)
                 if not ready:
                     return None
                 if any(source is self._socket for source, _ in ready):
                     return self._receive_frames()
-                os.eventfd_read(self._wake)
+                if any(source == self._wake for source, _ in ready):
+                    os.eventfd_read(self._wake)
                 if not self._posted:
                     return None
 

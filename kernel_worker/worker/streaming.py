@@ -5,6 +5,11 @@ once; the next ones go together, once the last batch is a millisecond old or lar
 while user code takes its time is sent by the control thread (`tick`). A generator that is as far
 ahead of its reader as `StreamLimits` allow waits for `Credit` in the channel's `receive`.
 
+Where the reader listens on this machine (`item_line`), what comes behind the first batch goes
+there, and credit comes from there; the broker is told how many items these were, every `_TELL_NS`
+and at the end. A generator that prints, or gives what is large, leaves its line for good: by the
+broker all arrives in the order in which it was written and given.
+
 Guarantees: items are sent in order and before the input's outcome; a generator that is left (a
 cancel, a timeout, an item that cannot be pickled) is closed on the main thread: `GeneratorExit` at
 its `yield`, or the interrupt's own exception where its code was running, and no second interrupt
@@ -28,6 +33,7 @@ from kernel_worker.wire import messages, payload
 from kernel_worker.wire import page as pages
 from kernel_worker.wire.frames import plain_bytes
 from kernel_worker.worker import arriving
+from kernel_worker.worker.item_line import PATIENCE_MS, ItemLine
 from kernel_worker.worker.work import Results
 
 if TYPE_CHECKING:
@@ -49,8 +55,9 @@ what a generator may be ahead."""
 _SMALL_CHARACTERS: Final = 1024
 """Longer texts are counted, so that a batch of them does not grow without bound."""
 _LIVELY_NS: Final = 20_000_000
-_PATIENCE_MS: Final = 2
-"""A reader that keeps up gives credit sooner: only after this the broker hears of the wait."""
+_TELL_NS: Final = 100_000_000
+_IDLE_NS: Final = 4_000_000
+"""The broker hears sooner how many items went past it where so long none came."""
 _PLAIN_TYPES = payload.PLAIN_TYPES
 
 
@@ -72,6 +79,12 @@ class Stream(Results):
         self._sent_bytes = 0
         self._sent_at_ns = 0
         self._patience_ns = BATCH_NS
+        self.line: ItemLine | None = None
+        """Where items go past the broker."""
+        self._told = 0
+        """So many of them the broker knows …"""
+        self._told_at_ns = 0
+        """… since then."""
 
     def keep(self, item: object) -> bool:
         """Take an item; return whether it is time to send, or to wait.
@@ -116,9 +129,18 @@ class Stream(Results):
         """Whether items wait, or were sent so recently that others will soon."""
         return self.has_results or now_ns - self._sent_at_ns < _LIVELY_NS
 
+    def is_untold(self, now_ns: int) -> bool:
+        """Whether the broker should hear of items that went past it, as no more come."""
+        return self._told < self._sent and now_ns - self._sent_at_ns > _IDLE_NS
+
     def runs_on(self, now_ns: int) -> None:
         """Let the items that are made from now on wait for each other, as after a send."""
         self._sent_at_ns = now_ns
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether the first batch has gone."""
+        return self._sent > 0
 
     def credit(self, items: int, item_bytes: int) -> None:
         """Note how much has been taken in all."""
@@ -130,11 +152,34 @@ class Stream(Results):
         count, frames = self.take()
         if not count:
             return
-        self._sent_at_ns = time.monotonic_ns()
-        message = messages.Yielded(self.lease, self.index, self._sent, count)
+        self._sent_at_ns = now = time.monotonic_ns()
+        first = self._sent
+        is_given = self.line is not None and first > 0 and self.line.give(first, frames)
+        if not is_given:
+            if first:
+                self.leave_line_locked(channel)
+            message = messages.Yielded(self.lease, self.index, first, count)
+            channel.send_locked(message, frames, self.call)
+            self._told, self._told_at_ns = first + count, now
         self._sent += count
         self._sent_bytes += plain_bytes(frames)
-        channel.send_locked(message, frames, self.call)
+        if is_given and now - self._told_at_ns > _TELL_NS:
+            self.tell_locked(channel)
+
+    def leave_line_locked(self, channel: Channel) -> None:
+        """Give nothing more past the broker, which hears of what went there."""
+        if self.line is not None:
+            self.line.close()
+            self.line = None
+            self.tell_locked(channel)
+
+    def tell_locked(self, channel: Channel) -> None:
+        """Say how many items went past the broker since it heard of them last."""
+        told, self._told, self._told_at_ns = self._told, self._sent, time.monotonic_ns()
+        if told < self._told:
+            count = self._told - told
+            message = messages.Yielded(self.lease, self.index, told, count, self.call)
+            channel.send_locked(message, (), self.call)
 
 
 class Streamer:
@@ -163,6 +208,8 @@ class Streamer:
         """The generator that runs."""
         self.is_paused = False
         """Whether it waits for its reader; whoever asks something of it wakes the channel."""
+        self._written = 0
+        """How often output had been sent when the first batch was."""
         self.is_watched = False
         """Whether the control thread looks every millisecond for items that wait."""
         self.hurry: Callable[[], None] = lambda: None
@@ -176,7 +223,10 @@ class Streamer:
 
     def run(self, work: Work, made: Any, position: int, limits: StreamLimits) -> None:
         """Give every item of `made`, what the function returned, or raise what ended it."""
-        stream = self.stream = Stream(work.lease, position, limits)
+        stream = Stream(work.lease, position, limits)
+        if limits.line and not self._channel.seals.is_on:
+            stream.line = ItemLine.dial(limits.line, work.lease.call)
+        self.stream = stream
         try:
             if hasattr(made, "__aiter__"):
                 self._coroutines.run(self._give_in_loop(stream, work, aiter(made)))
@@ -185,6 +235,9 @@ class Streamer:
         finally:
             self._send(stream)
             self.stream = None
+            if stream.line is not None:
+                with self._channel.sending():
+                    stream.leave_line_locked(self._channel)
 
     # ---- the main thread --------------------------------------------------------------------
 
@@ -260,7 +313,15 @@ class Streamer:
         self._drain()
         with self._channel.sending():
             self._output.send_locked()
-            stream.send_locked(self._channel)
+            self._send_locked(stream)
+
+    def _send_locked(self, stream: Stream) -> None:
+        """Send items; by the broker, where something was written since the line began."""
+        if not stream.has_sent:
+            self._written = self._output.sent
+        elif stream.line is not None and self._output.sent != self._written:
+            stream.leave_line_locked(self._channel)
+        stream.send_locked(self._channel)
 
     def _pause(self, stream: Stream, work: Work) -> None:
         """Wait until the reader has taken enough, or something is asked of the input."""
@@ -273,14 +334,16 @@ class Streamer:
         self.is_paused = True
         try:
             while stream.is_full and stream.index not in work.wanted:
-                frames = self._channel.receive(-1 if told else _PATIENCE_MS)
+                if stream.line is not None and self._hear_line(stream):
+                    continue
+                frames = None
+                if told or stream.line is None:
+                    frames = self._channel.receive(-1 if told else PATIENCE_MS, stream.line)
                 if frames is None:
                     was_woken = True
                     if not told:
                         told = True
-                        self._channel.send(
-                            messages.Paused(stream.lease, stream.call, stream.index, stream.taken)
-                        )
+                        self._say_paused(stream)
                 elif not self._is_credit(stream, frames):
                     aside.append(frames)
                 else:
@@ -294,6 +357,28 @@ class Streamer:
             work.mark_ns += now - begun
             slots[pages.STARTED] = now - used
             stream.runs_on(now)
+
+    def _hear_line(self, stream: Stream) -> bool:
+        """Take credit that comes by the line within `PATIENCE_MS`; say whether any did."""
+        assert stream.line is not None  # noqa: S101  who calls this
+        try:
+            credit = stream.line.credit()
+        except (OSError, ProtocolError):
+            with self._channel.sending():
+                stream.leave_line_locked(self._channel)
+            return True
+        if credit is None:
+            return False
+        stream.credit(*credit)
+        return True
+
+    def _say_paused(self, stream: Stream) -> None:
+        message = messages.Paused(stream.lease, stream.call, stream.index, stream.taken)
+        with self._channel.sending():
+            stream.tell_locked(self._channel)
+            self._channel.send_locked(message)
+        if stream.line is not None:
+            stream.line.say_paused(stream.taken)
 
     @staticmethod
     def _is_credit(stream: Stream, frames: list[bytes]) -> bool:
@@ -313,7 +398,7 @@ class Streamer:
     def is_urgent(self) -> bool:
         """Whether items wait that the main thread may be too busy to send."""
         stream = self.stream
-        return stream is not None and stream.has_results
+        return stream is not None and (stream.has_results or stream.is_untold(time.monotonic_ns()))
 
     def look(self) -> bool:
         """Return whether the thread should look again in a millisecond."""
@@ -326,6 +411,8 @@ class Streamer:
 
     def tick_locked(self) -> None:
         """Send what has waited long enough, while the channel's lock is held."""
-        stream = self.stream
-        if stream is not None and stream.is_due(time.monotonic_ns()):
-            stream.send_locked(self._channel)
+        stream, now = self.stream, time.monotonic_ns()
+        if stream is not None and stream.is_due(now):
+            self._send_locked(stream)
+        elif stream is not None and stream.is_untold(now):
+            stream.tell_locked(self._channel)

@@ -165,6 +165,7 @@ def sound(worker: str, pool: PoolId) -> list[Said]:
         (messages.WorkerExited(ta, "killed by SIGKILL", lease, 0), []),
         (messages.Done(lease, 0, 3, 0.1), values),
         (messages.Yielded(lease, 0, 0, 3), values),
+        (messages.Yielded(lease, 0, 3, 1, CallId("fc-lined")), []),
         (messages.Paused(lease, call, 0, 0), []),
         (messages.InputEnded(lease, 0, Outcome.FAILED, 0.1), [b"an exception"]),
         (messages.InputLeft(lease), []),

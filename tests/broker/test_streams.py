@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from kernel_worker.broker import streams
 from kernel_worker.broker.calls import OpenCall, Producer
@@ -10,10 +13,11 @@ from kernel_worker.core import effects
 from kernel_worker.model import CallId, ClientId, LeaseId, WorkerId
 from kernel_worker.wire import messages, payload, sealing
 from kernel_worker.wire.frames import FORM_VALUE, Frame, whole_header
+from tests.broker.speaking import Client
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from tests.broker.speaking import Client, Host
+    from tests.broker.speaking import Host, RunningBroker, Speaker
 
 CALL = CallId("fc-1")
 WORKER = WorkerId("ta-1")
@@ -24,7 +28,7 @@ def opened(*, attached: bool) -> OpenCall:
 
 
 def begun(call: OpenCall, lease: int = 3) -> Producer:
-    streams.begin(call, effects.GrantLease(WORKER, LeaseId(lease), CALL, 0, 1, 1))
+    streams.begin(call, effects.GrantLease(WORKER, LeaseId(lease), CALL, 0, 1, 1), is_far=False)
     assert call.producer is not None
     return call.producer
 
@@ -36,8 +40,8 @@ def written(call: OpenCall, start: int, count: int, size: int = 8) -> messages.C
 
 def test_a_reader_allows_less_than_the_disk() -> None:
     grant = effects.GrantLease(WORKER, LeaseId(1), CALL, 0, 1, 1)
-    attached = streams.begin(opened(attached=True), grant)
-    spawned = streams.begin(opened(attached=False), grant)
+    attached = streams.begin(opened(attached=True), grant, is_far=False)
+    spawned = streams.begin(opened(attached=False), grant, is_far=False)
     assert (attached.items, attached.item_bytes, attached.total_bytes) == (64, 16 << 20, 0)
     assert spawned.items > attached.items
     assert spawned.total_bytes
@@ -104,6 +108,24 @@ def test_items_and_credit_pass_the_broker(client: Client, host: Host) -> None:
     wait_until(lambda: _state_of(client, WorkerId(worker.peer)) == "busy")
     worker.done(lease, [None])
     assert client.hear(messages.Results).count == 1
+
+
+def test_how_many_went_by_a_line_passes_the_broker(
+    broker: RunningBroker, speakers: list[Speaker], host: Host
+) -> None:
+    client = Client(broker, pid=os.getpid())
+    speakers.append(client)
+    client.define()
+    client.submit([1], streams=True, line="name")
+    worker = host.start_worker()
+    lease = worker.lease().message
+    assert lease.streams == msgspec.structs.replace(streams.ATTACHED, line="name")
+    worker.say(messages.Yielded(lease.lease, 0, 0, 2), values("a", "b"))
+    worker.say(messages.Yielded(lease.lease, 0, 2, 500, CALL))
+    assert client.listen().message == messages.Items(CALL, 0, 0, 2)
+    heard = client.listen()
+    assert heard.message == messages.Items(CALL, 0, 2, 500)
+    assert not heard.frames
 
 
 def values(*items: object) -> list[Frame]:

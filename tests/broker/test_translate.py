@@ -351,6 +351,42 @@ def test_how_far_a_line_has_come_is_believed_step_by_step(door: Door) -> None:
         reached(1)
 
 
+def test_a_line_for_items_is_for_a_client_of_this_machine(door: Door) -> None:
+    message = messages.Submit(
+        CALL, POOL, attached=True, count=1, closed=True, line="name", streams=True
+    )
+    door.translator.from_client(door.client, message, inputs(1))
+    assert door.calls[CALL].line == ""
+    watches = Watches()
+    door.client.watch = ProcessWatch(watches, os.getpid(), lambda: None)
+    door.calls.clear()
+    event = door.translator.from_client(door.client, message, inputs(1))
+    door.client.watch.close()
+    watches.close()
+    assert isinstance(event, events.CallSubmitted)
+    assert (event.streams, event.lends) == (True, False)
+    assert door.calls[CALL].line == "name"
+
+
+def test_items_are_here_or_went_by_a_line(door: Door) -> None:
+    def yielded(call: str, *frames: bytes) -> object:
+        said = messages.Yielded(LEASE, 0, 1, 2, CallId(call))
+        return door.translator.from_worker(door.worker, said, frames)
+
+    message = messages.Submit(CALL, POOL, attached=True, count=1, closed=True, line="name")
+    door.translator.from_client(door.client, message, inputs(1))
+    assert yielded(CALL) == events.ItemsYielded(WORKER, LEASE, 0, 1, 2, CALL)
+    assert yielded("fc-gone") == events.ItemsYielded(WORKER, LEASE, 0, 1, 2, CallId("fc-gone"))
+    with pytest.raises(ProtocolError, match="are here"):
+        yielded(CALL, *values(2))
+    with pytest.raises(ProtocolError):
+        yielded("")
+    door.calls.clear()
+    door.submit()
+    with pytest.raises(ProtocolError, match="it has none"):
+        yielded(CALL)
+
+
 def test_only_an_attached_call_of_this_machine_has_buffers_in_a_store(door: Door) -> None:
     front = frames.itemised_header(frames.FORM_ARGS, [0, 1], [0, 1], stored=True)
     batch = [front, b"a", frames.reference(frames.Place("b-1-aa", 0, 1 << 20))]

@@ -80,6 +80,24 @@ def test_items_are_reported_in_order_and_once() -> None:
     assert reported(simulation) == [(0, 1), (1, 10)]
 
 
+def test_items_that_went_by_the_line_of_an_attached_call_count() -> None:
+    simulation, lease = streaming()
+    give(simulation, lease, 0, 1)
+    who = lease.worker, lease.lease, 0
+    simulation.feed(events.ItemsYielded(*who, 1, 5, line_of=CallId("fc-another")))
+    simulation.feed(events.ItemsYielded(*who, 1, 10, line_of=lease.call))
+    assert reported(simulation) == [(0, 1), (1, 10)]
+    die(simulation, lease)
+    assert "had given at least 11 items when" in ends(simulation)[0].message
+
+
+def test_items_of_a_spawned_call_go_by_no_line() -> None:
+    simulation, lease = streaming(attached=False)
+    give(simulation, lease, 0, 1)
+    simulation.feed(events.ItemsYielded(lease.worker, lease.lease, 0, 1, 5, line_of=lease.call))
+    assert reported(simulation) == [(0, 1)]
+
+
 def test_a_call_that_does_not_stream_gives_no_items() -> None:
     simulation = Simulation()
     pool = simulation.define(make_spec(), lambda *_: NEVER)

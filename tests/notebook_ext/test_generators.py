@@ -25,6 +25,7 @@ class FakeSession:
     """Writes down what runs ask of it; its output is silent."""
 
     is_usable = True
+    is_strict = True
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []

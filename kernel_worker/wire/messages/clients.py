@@ -299,7 +299,10 @@ class Replaying(Tagged, tag="replaying"):
 
 
 class Items(Tagged, tag="items"):
-    """The generator gave its items `[start, start + count)`: frames follow, a batch of these."""
+    """The generator gave its items `[start, start + count)`: frames follow, a batch of these.
+
+    None follow where they have gone by a line.
+    """
 
     call: CallId
     index: int

@@ -68,12 +68,17 @@ class LineEnded(Tagged, tag="line_ended"):
 
 
 class Yielded(Tagged, tag="yielded"):
-    """Worker -> broker: the generator gave its items `[start, start + count)`; frames follow."""
+    """Worker -> broker: the generator gave its items `[start, start + count)`; frames follow.
+
+    None follow where they have gone by the line of `call`.
+    """
 
     lease: LeaseId
     index: int
     start: int
     count: int
+    call: CallId = CallId("")
+    """Its call, where they have gone by a line."""
 
 
 class Paused(Tagged, tag="paused"):
