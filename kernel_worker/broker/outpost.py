@@ -1,12 +1,12 @@
 """`python -m kernel_worker.broker.outpost`: what speaks for another machine's workers.
 
-Theory. To the host agent and the workers of its machine an outpost is the broker: they dial its
-local socket, and find it by a connection file. What they say goes to the broker by one connection,
-the *link*, which has the keys (`far`; the other end is `links`): who says it stands in front of
-each message, and who is meant in front of each that comes. So nobody but the outpost has the keys,
-and a connection that is cut is nothing that the workers notice.
+Theory. To the host agent and the workers of its machine (its `workplace`) an outpost is the broker:
+they dial its local socket, and find it by a connection file. What they say goes to the broker by
+one connection, the *link*, which has the keys (`far`; the other end is `links`): who says it stands
+in front of each message, and who is meant in front of each that comes. So nobody but the outpost
+has the keys, and a connection that is cut is nothing that the workers notice.
 
-The link's lease is asked for on a second connection, the *pulse*, which no bulk delays. When
+The link's lease is asked for on a second connection, the `pulse`, which no bulk delays. When
 nothing has answered for the time of a lease, both are dialled anew. After the fence the agent is
 ended, with all that it runs: from then on others may say that this never ended. When the broker has
 forgotten this machine, or is another one, the local connections are cut as if the broker had died:
@@ -19,13 +19,11 @@ to a limit, and lets nothing begin; a second one does not wait.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import math
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 from pathlib import Path
@@ -36,20 +34,19 @@ import zmq
 from kernel_worker import directories, gpus, keys, rendezvous, settings
 from kernel_worker.broker.agent import LocalAgent
 from kernel_worker.broker.bulk import Dialler, Exchange, place_of
-from kernel_worker.broker.deliveries import Deliveries
 from kernel_worker.broker.freight import Freight
 from kernel_worker.broker.links import LOOKS
-from kernel_worker.broker.sockets import Sockets
+from kernel_worker.broker.pulse import Pulse
 from kernel_worker.broker.watches import Timers, Watches
-from kernel_worker.errors import Error, InvalidError, ProtocolError
-from kernel_worker.far import Far, dialler
-from kernel_worker.model import PROTOCOL_MAJOR, WorkerId
+from kernel_worker.broker.workplace import MESSAGES_PER_TURN, Workplace
+from kernel_worker.errors import Error, InvalidError
+from kernel_worker.far import Far
+from kernel_worker.model import PROTOCOL_MAJOR
 from kernel_worker.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kernel_worker.broker.deliveries import Parcel
     from kernel_worker.keys import Invitation
     from kernel_worker.rendezvous import Connection
 
@@ -57,7 +54,6 @@ MOST_KEPT_BYTES: Final = 64 << 20
 """While so much has not arrived at the broker, workers wait; …"""
 MOST_HELD_BYTES: Final = 1 << 30
 """… and while so much waits for the bulk connection."""
-MESSAGES_PER_TURN: Final = 256
 RETRY_SECONDS: Final = 0.005
 _LONGEST_POLL_SECONDS: Final = 3600.0
 """A poll takes no more than 24 days; a lease may be longer, or a drain."""
@@ -67,52 +63,6 @@ _LOOK_SECONDS: Final = 0.1
 FENCED_SECONDS: Final = 2.0
 """How long the agent may take to end when its time is over."""
 _log = logging.getLogger(__name__)
-
-
-class Pulse:
-    """Asks whether the broker is there, on a connection of its own."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], invitation: Invitation) -> None:
-        """Dial; nothing is asked yet."""
-        self._address = invitation.address
-        self.socket, self.monitor = dialler(context, invitation, keeps_nothing=True)
-        self.socket.connect(self._address)
-        self.answered_at = time.monotonic()
-        """When that was asked which was answered last: the broker has heard of us since."""
-        self._asked_at = 0.0
-
-    def ask(self, word: bytes) -> None:
-        """Ask, where there is a connection."""
-        self._asked_at = self._asked_at or time.monotonic()
-        try:
-            self.socket.send(word, zmq.NOBLOCK)
-        except zmq.Again:
-            self._asked_at = 0.0
-
-    def note_changes(self) -> None:
-        """See whether the connection is another one: what was asked on the last one is lost."""
-        while self.monitor.poll(0):
-            (event, _) = struct.unpack("=hi", self.monitor.recv_multipart()[0])
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._asked_at = 0.0
-
-    def answered(self) -> None:
-        """An answer has come."""
-        if self._asked_at:
-            self.answered_at, self._asked_at = self._asked_at, 0.0
-
-    def redial(self) -> None:
-        """Dial anew."""
-        self._asked_at = 0.0
-        with contextlib.suppress(zmq.ZMQError):  # there is no connection
-            self.socket.disconnect(self._address)
-        self.socket.connect(self._address)
-
-    def close(self) -> None:
-        """Hang up."""
-        self.socket.disable_monitor()
-        self.monitor.close(linger=0)
-        self.socket.close(linger=0)
 
 
 class Outpost:
@@ -150,19 +100,23 @@ class Outpost:
             self._poller.register(source.socket, zmq.POLLIN)
             self._poller.register(source.monitor, zmq.POLLIN)
         self._poller.register(self._watches.fileno(), zmq.POLLIN)
-        self._agent = LocalAgent(
-            connection.path, self._watches, self._timers, time.monotonic, options, self._agent_died
+        self._workplace = Workplace(
+            connection.address,
+            self._poller,
+            self._say,
+            is_waiting=self._is_waiting,
+            on_gone=self._worker_gone,
         )
-        self._sockets = self._opened()
-        self._is_reading = True
+        self._agent = LocalAgent(
+            connection.path,
+            self._watches,
+            self._timers,
+            time.monotonic,
+            options,
+            self._workplace.agent_died,
+        )
         self._welcome: messages.Welcome | None = None
         self._redialled_at = 0.0
-        self._host = b""
-        """The agent that speaks, if one does."""
-        self._guests: dict[WorkerId, list[bytes]] = {}
-        """Who makes calls in which worker."""
-        self._live: set[WorkerId] = set()
-        self._deliveries = Deliveries()
         self._freight: Freight | None = None
         """What goes by the link: there from the first Welcome on."""
         self._way = b""
@@ -186,7 +140,7 @@ class Outpost:
             self._say_goodbye()
             if self._freight is not None:
                 self._freight.close()
-            self._sockets.close()
+            self._workplace.close()
             self._far.close(500)
             self._pulse.close()
             self._context.term()
@@ -214,7 +168,7 @@ class Outpost:
         self._status = 0
 
     def _end_if_drained(self) -> None:
-        if self._is_draining and not self._live:
+        if self._is_draining and not self._workplace.live:
             if self._held_bytes():
                 self._timers.set("drained", time.monotonic() + _LOOK_SECONDS, self._end_if_drained)
             else:
@@ -232,129 +186,38 @@ class Outpost:
                 self._hear_answer()
             elif source is self._pulse.monitor:
                 self._pulse.note_changes()
-            elif self._sockets.brings_messages(source):
-                self._hear_workplace()
+            elif self._workplace.brings_messages(source):
+                self._workplace.hear()
             else:
                 self._watches.dispatch()
         self._timers.run(time.monotonic())
-        if self._sockets.is_congested:
-            self._sockets.retry()
+        if self._workplace.is_congested:
+            self._workplace.retry()
         is_held_up = self._held_bytes() > MOST_HELD_BYTES
         may_read = self._far.kept_bytes < MOST_KEPT_BYTES and not is_held_up
-        if may_read is not self._is_reading:
-            self._is_reading = may_read
-            if may_read:
-                self._sockets.register(self._poller)
-            else:
-                self._poller.unregister(self._sockets.router)
+        self._workplace.read(wanted=may_read)
 
     def _patience_ms(self) -> int | None:
         now, due = time.monotonic(), self._timers.next_deadline()
-        if self._sockets.is_congested:
+        if self._workplace.is_congested:
             due = min(now + RETRY_SECONDS, due or now + RETRY_SECONDS)
         if due is None:
             return None
         return max(0, round(1000 * min(due - now, _LONGEST_POLL_SECONDS)) + 1)
 
-    # ---- this machine ---------------------------------------------------------------------------
-
-    def _opened(self) -> Sockets:
-        Path(self.connection.address.removeprefix("ipc://")).unlink(missing_ok=True)
-        made = Sockets(self.connection.address, lambda *_: None)
-        made.register(self._poller)
-        return made
-
-    def _hear_workplace(self) -> None:
-        for _ in range(MESSAGES_PER_TURN):
-            parts = self._sockets.receive()
-            if parts is None:
-                return
-            if len(parts) > 1:
-                peer, header = bytes(parts[0]), bytes(parts[1])
-                answer = self._note(peer, header)
-                if answer is None:
-                    self._say([peer, *parts[1:]], self._lane_of(peer, header))
-                for parcel in answer or ():
-                    self._sockets.send(*parcel)
-
-    def _note(self, peer: bytes, header: bytes) -> list[Parcel] | None:
-        """Look at what is said, where that tells who is here; return the answer, if it is known."""
-        try:
-            self._look_at(peer, header)
-            return self._deliveries.asked(peer, header)
-        except ProtocolError:
-            return None  # the broker says so
-
-    def _look_at(self, peer: bytes, header: bytes) -> None:
-        if header[1:7] == _HELLO:
-            hello = messages.decode_at_broker(header)
-            if isinstance(hello, messages.Hello):
-                self._sockets.forget(peer)
-                if hello.role == "host":
-                    self._host = peer
-                elif hello.role == "client":
-                    self._guests.setdefault(hello.worker, []).append(peer)
-        elif peer == self._host:
-            message = messages.decode_at_broker(header)
-            if isinstance(message, messages.WorkerStarted):
-                self._live.add(message.worker)
-            elif isinstance(message, messages.WorkerExited):
-                self._worker_gone(message.worker)
-
-    def _say(self, message: Sequence[bytes | memoryview], lane: bytes = b"") -> None:
+    def _say(self, message: Sequence[bytes | memoryview], lane: bytes) -> None:
         """Tell the broker what somebody here says, or what is said for him."""
         if self._freight is not None:
             self._freight.put(message, lane)
 
+    def _is_waiting(self, lane: bytes) -> bool:
+        return self._freight is not None and self._freight.is_waiting(lane)
+
     def _held_bytes(self) -> int:
         return 0 if self._freight is None else self._freight.held_bytes
 
-    def _lane_of(self, peer: bytes, header: bytes) -> bytes:
-        """Return behind whose messages one goes: a worker's death goes behind its last words."""
-        if peer == self._host and header[1:15] == _WORKER_EXITED and self._freight is not None:
-            message = messages.decode_at_broker(header)
-            if isinstance(message, messages.WorkerExited):
-                worker = message.worker.encode()
-                return worker if self._freight.is_waiting(worker) else b""
-        return b""
-
-    def _worker_gone(self, worker: WorkerId) -> None:
-        """What it called is of no use any more; no connection tells the broker that it is gone."""
-        self._live.discard(worker)
-        self._sockets.forget(worker.encode())
-        for guest in self._guests.pop(worker, ()):
-            for peer, header, frames in self._deliveries.gone(guest):
-                self._say([peer, header, *frames])
-            self._sockets.forget(guest)
-            self._say([guest, _BYE])
+    def _worker_gone(self) -> None:
         self._timers.set("drained", time.monotonic(), self._end_if_drained)
-
-    def _agent_died(self) -> None:
-        """Say so for it."""
-        if self._host:
-            self._say([self._host, _BYE])
-        self._host = b""
-        for worker in list(self._live | self._guests.keys()):
-            self._worker_gone(worker)
-
-    def _say_goodbye(self) -> None:
-        """The agent has ended: nobody need wait for the end of the lease to know that."""
-        self._agent_died()
-        deadline = time.monotonic() + FENCED_SECONDS
-        while self._welcome is not None and time.monotonic() < deadline:
-            if not self._far.kept_bytes + self._held_bytes():
-                break
-            if self._poller.poll(50):
-                self._note_changes()
-                if self._freight is not None:
-                    self._freight.hear_exchange()
-                while self._far.socket.poll(0):
-                    self._far.taken(self._far.socket.recv_multipart())
-                while self._sockets.receive() is not None:
-                    pass
-                self._hear_answer()
-            self._pulse.ask(self._far.word())
-        self._far.send([_BYE])
 
     # ---- the broker -----------------------------------------------------------------------------
 
@@ -368,14 +231,7 @@ class Outpost:
             if len(message) == 1:
                 self._greeted(messages.decode_at_client(message[0]))
             elif message and self._freight is not None:
-                self._deliver(*self._freight.unpacked(message))
-
-    def _deliver(self, message: list[Any], by_bulk: bool) -> None:  # noqa: FBT001  as it came
-        if message:
-            peer, header, *frames = message
-            arrived = self._deliveries.arrived(bytes(peer), header, frames, by_bulk=by_bulk)
-            for parcel in arrived:
-                self._sockets.send(*parcel)
+                self._workplace.deliver(*self._freight.unpacked(message))
 
     def _note_changes(self) -> None:
         for change in self._far.changes():
@@ -401,7 +257,7 @@ class Outpost:
             return
         if self._far.was_forgotten or known.incarnation != said.incarnation:
             _log.warning("the broker does not know what runs here, and says what may go on")
-            self._cut_workplace()
+            self._workplace.cut()
 
     def _carry(self, said: messages.Welcome) -> None:
         """Have large frames go as the broker says, unless they do."""
@@ -428,16 +284,23 @@ class Outpost:
             self._invitation.address,
         )
 
-    def _cut_workplace(self) -> None:
-        """Let the agent find that its broker is gone, and the next one."""
-        if self._is_reading:
-            self._poller.unregister(self._sockets.router)
-        self._sockets.close()
-        self._host = b""
-        self._guests.clear()
-        self._deliveries.forget()
-        self._sockets = self._opened()
-        self._is_reading = True
+    def _say_goodbye(self) -> None:
+        """The agent has ended: nobody need wait for the end of the lease to know that."""
+        self._workplace.agent_died()
+        deadline = time.monotonic() + FENCED_SECONDS
+        while self._welcome is not None and time.monotonic() < deadline:
+            if not self._far.kept_bytes + self._held_bytes():
+                break
+            if self._poller.poll(50):
+                self._note_changes()
+                if self._freight is not None:
+                    self._freight.hear_exchange()
+                while self._far.socket.poll(0):
+                    self._far.taken(self._far.socket.recv_multipart())
+                self._workplace.ignore()
+                self._hear_answer()
+            self._pulse.ask(self._far.word())
+        self._far.send([_BYE])
 
     # ---- the lease ------------------------------------------------------------------------------
 
@@ -465,7 +328,7 @@ class Outpost:
             if self._agent.pid:
                 _log.error("no broker for %g s: what runs here is ended", silent_seconds)
                 self._agent.stop(FENCED_SECONDS)
-                self._agent_died()
+                self._workplace.agent_died()
         elif not self._agent.pid and "agent" not in self._timers:
             self._agent.start()
         if silent_seconds > lease_seconds and now > self._redialled_at + lease_seconds:
@@ -512,8 +375,6 @@ class _Signals:
 
 _LEAVING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _BYE: Final = messages.encode(messages.Bye())
-_HELLO: Final = b"\xa5hello"
-_WORKER_EXITED: Final = b"\xadworker_exited"
 
 
 def main(arguments: list[str] | None = None) -> int:
