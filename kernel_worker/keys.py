@@ -218,6 +218,22 @@ def read_payload_key(place: Path) -> bytes:
     return bytes.fromhex(text)
 
 
+def in_memory(content: bytes) -> int:
+    """Return an open file of a secret that is nowhere on disk, so that nothing is left of it.
+
+    This process, and those to which it passes the descriptor, open it by `/proc/self/fd/N`; others
+    of this user by the pid of one that has it.
+    """
+    opened = os.memfd_create("secret")
+    try:
+        os.fchmod(opened, 0o600)
+        os.write(opened, content)
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
+
+
 def read(path: Path, role: Role = "client") -> Invitation:
     """Return what a connection file says.
 

@@ -31,7 +31,7 @@ SHOWN_BY = {
         "· notebook_ext/magics: arrival cell_function running sessions"
     ),
     "acceptance/test_providers.py": ("kernel_worker/providers: asking · notebook_ext: providing"),
-    "providers/test_conformance.py": "kernel_worker/providers: dask local node provider ray",
+    "providers/test_conformance.py": "kernel_worker/providers: dask local provider ray",
     "acceptance/test_elsewhere.py": "notebook_ext: connecting",
     "acceptance/test_ssh.py": "notebook_ext/ssh: far_end passing tunnel",
     "acceptance/test_nesting.py": "kernel_worker: context · notebook_ext: arrival",

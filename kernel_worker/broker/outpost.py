@@ -409,17 +409,14 @@ def _serve(options: argparse.Namespace) -> int:
         raise InvalidError(f"a host {name!r} runs here already; give this one another --name")
     signal.pthread_sigmask(signal.SIG_BLOCK, _LEAVING)  # until `_Signals` has them: files lie there
     path = rendezvous.socket_path(directory)
-    payload_key = directory / "payload.key"
-    payload_key.unlink(missing_ok=True)
-    with os.fdopen(os.open(payload_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(invitation.payload)
+    payload_key = keys.in_memory(invitation.payload.encode())
     connection = rendezvous.Connection(
         address=f"ipc://{path}",
         pid=os.getpid(),
         incarnation=os.urandom(4).hex(),
         machine=rendezvous.machine_id(),
         path=str(directory / "connection.json"),
-        payload_key=str(payload_key),
+        payload_key=f"/proc/{os.getpid()}/fd/{payload_key}",
         is_outpost=True,
     )
     agent = ["--far", "--name", name]
@@ -437,7 +434,7 @@ def _serve(options: argparse.Namespace) -> int:
         return outpost.run()
     finally:
         rendezvous.withdraw(connection)
-        payload_key.unlink(missing_ok=True)
+        os.close(payload_key)
         path.unlink(missing_ok=True)
         os.close(lock)
 

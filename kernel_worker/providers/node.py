@@ -1,15 +1,14 @@
 """On the engine's machine: a host's process, `notebook-ext host start`, as long as it is wanted.
 
 The engine's own process there (an actor, a task) has it as a child, which ends when that does: it
-reads a pipe whose other end nobody else has. The connection file, which holds the key, lies in a
-directory of mode 0700 for as long as the process lives; it is in no command line.
+reads a pipe whose other end nobody else has. The connection file, which holds the key, is in memory
+alone, and in no command line: nothing is left on a machine that loses its power.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,8 @@ import tempfile
 import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
+
+from kernel_worker import keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,20 +79,19 @@ class HostProcess:
             devices: the indices of its devices.
         """
         self.devices = tuple(devices)
-        self._directory = Path(tempfile.mkdtemp(prefix="notebook-ext-host-"))
-        file = self._directory / "host.json"
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
-            opened.write(invitation)
-        self._log: IO[bytes] = (self._directory / "log").open("w+b")
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  until the end is known
+        file = keys.in_memory(invitation)
         self._process = subprocess.Popen(
-            [*command(spec, file, devices), "--until-eof"],
+            [*command(spec, Path(f"/proc/self/fd/{file}"), devices), "--until-eof"],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
             cwd="/",
             env=environment(),
             start_new_session=True,
+            pass_fds=[file],
         )
+        os.close(file)
         self._lock = threading.Lock()
         self._said = ""
 
@@ -108,7 +108,8 @@ class HostProcess:
                 self._log.seek(max(0, self._log.tell() - _SHOWN_BYTES))
                 tail = self._log.read().decode(errors="replace").strip()
                 self._log.close()
-                shutil.rmtree(self._directory, ignore_errors=True)
+                if self._process.stdin is not None:
+                    self._process.stdin.close()
                 self._said = f"{ended(code)}: {tail.splitlines()[-1]}" if tail else ended(code)
         return self._said
 
