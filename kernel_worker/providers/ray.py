@@ -18,6 +18,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import ray
@@ -38,8 +39,14 @@ if TYPE_CHECKING:
 _PORT: Final = 10001
 _MIB: Final = 1 << 20
 _GET_SECONDS: Final = 5.0
-_TRIES: Final = 3
+_TRIES: Final = 2
+_PAUSE_SECONDS: Final = 1.0
+_GRACE: Final = ("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "5")
+"""How many seconds a client server waits for a driver whose connection was lost; and, after the 30
+that it waits for its process, for one whose process has not come up. With Ray's own 30 seconds two
+tries would take longer than whoever connects waits."""
 _KIND: Final = "accelerator_type:"
+_log = logging.getLogger(__name__)
 
 
 class RayHost:
@@ -253,9 +260,14 @@ def _knock(address: str) -> None:
 def _join(address: str, namespace: str) -> None:
     """Become a driver of the cluster.
 
-    A client server starts a process for each driver; where that dies it says so, and another try
-    starts another one.
+    A client server starts a process on the head for each driver. Where that dies, or takes longer
+    than 30 s to listen, it says so, and another try starts another one.
+
+    Raises:
+        ConnectionError: none of them has come up.
+        OSError, RuntimeError: as Ray says.
     """
+    os.environ.setdefault(*_GRACE)
     for left in reversed(range(_TRIES)):
         try:
             ray.init(
@@ -265,9 +277,16 @@ def _join(address: str, namespace: str) -> None:
                 logging_level=logging.ERROR,
                 configure_logging=False,
             )
-        except ConnectionAbortedError:
+        except ConnectionAbortedError as error:
+            ray.shutdown()
+            why = str(error).strip().splitlines()[-1][:300]
+            _log.warning("%s: the process that it started for us has not come up: %s", address, why)
             if not left:
-                raise
+                raise ConnectionError(
+                    f"the Ray client server at {address} answers, but none of {_TRIES} processes "
+                    f"that it started for this connection has come up: {why}"
+                ) from error
+            time.sleep(_PAUSE_SECONDS)
         else:
             return
 

@@ -111,6 +111,7 @@ def _ray(home: Path) -> Iterator[tuple[dict[str, str], int]]:
     # Jupyter's jsonschema has it, where it takes 5 s of each import of Ray: too long for its nodes.
     (home / "without").mkdir()
     (home / "without" / "rfc3987_syntax.py").write_text("raise ImportError")
+    (home / "without" / "sitecustomize.py").write_text(_DYING.format(home=home))
     variables["PYTHONPATH"] = f"{home / 'without'}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")
     log = (home / "ray.log").open("wb")
     short = tempfile.mkdtemp(prefix="nbr-", dir="/tmp")  # sockets lie there
@@ -150,6 +151,20 @@ def _ray(home: Path) -> Iterator[tuple[dict[str, str], int]]:
         _end(processes)
         log.close()
         shutil.rmtree(short, ignore_errors=True)
+
+
+_DYING = """
+import os, sys
+
+if "--mode=specific-server" in sys.orig_argv and os.path.exists("{home}/dying"):
+    with open("{home}/dying", "r+") as file:
+        left = int(file.read())
+        file.seek(0)
+        file.write(str(max(0, left - 1)))
+    if left:
+        os._exit(3)
+"""
+"""So many of the processes that the client server starts for drivers die at once."""
 
 
 @contextmanager
@@ -246,10 +261,13 @@ def _start(command: list[Any], log: Any, variables: dict[str, str]) -> subproces
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End each, and what it has started: they lead sessions of their own."""
+    """End each, and what it has started: they lead sessions of their own.
+
+    One after the other, and what others depend on last: a Dask worker that is told to end while it
+    does, since its scheduler has, never does.
+    """
     for process in reversed(processes):
         process.send_signal(signal.SIGTERM)
-    for process in processes:
         try:
             process.wait(20 * PATIENCE)
         except subprocess.TimeoutExpired:

@@ -245,6 +245,23 @@ def test_other_versions_are_refused_with_a_remedy(
     assert "provider start" in str(raised.value)
 
 
+@pytest.mark.parametrize("engine", [on for on in ON if "ray-client" in on.values], indirect=True)
+def test_a_process_for_a_driver_that_dies_is_followed_by_another_one(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client server takes 30 s to say so."""
+    monkeypatch.setenv("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "1")
+    dying = Path(engine.variables["HOME"], "dying")
+    dying.write_text("3")
+    with pytest.raises(ConnectionError, match=r"none of 2 processes .* come up: RuntimeError: "):
+        Agent(engine, tmp_path)
+    agent = Agent(engine, tmp_path)
+    assert dying.read_text() == "0"
+    assert not agent.provider.look()
+    agent.provider.close()
+    dying.unlink()
+
+
 @pytest.mark.parametrize("engine", ON[1:], indirect=True)
 def test_that_nobody_answers_is_said_with_the_address(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -256,7 +273,7 @@ def test_that_nobody_answers_is_said_with_the_address(
         other = re.sub(r"(?<=SlurmctldPort=)\d+", str(free_port()), Path(conf).read_text())
         (tmp_path / "slurm.conf").write_text(other)
         monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
-    elif engine.address.startswith("dask"):
-        monkeypatch.setattr(engine, "address", f"dask://{nowhere}")
+    elif engine.address != "ray://auto":
+        monkeypatch.setattr(engine, "address", f"{engine.target().engine}://{nowhere}")
     with pytest.raises(ConnectionError, match="answers at"):
         Agent(engine, tmp_path)
