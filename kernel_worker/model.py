@@ -390,6 +390,15 @@ class StreamLimits(msgspec.Struct, frozen=True, array_like=True):
     """Where its reader listens, on the same machine, for the items behind the first batch."""
 
 
+def had_given(items: int) -> str:
+    """Return how people are told how far a generator had come.
+
+    The broker says so of what it has heard of; who reads a line knows what came by that, and puts
+    the whole number in its place.
+    """
+    return "had given 1 item" if items == 1 else f"had given {items} items"
+
+
 class ParentInput(msgspec.Struct, frozen=True, array_like=True):
     """The attempt inside which a nested call was made."""
 

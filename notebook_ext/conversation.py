@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
 
-from kernel_worker.model import Outcome
+from kernel_worker.model import Outcome, had_given
 from kernel_worker.wire import messages
 from kernel_worker.wire.messages import encode
 from notebook_ext.numbering import Renumbering
@@ -687,9 +687,8 @@ def _look_away(_worker: WorkerId, _can: bool) -> None:  # noqa: FBT001  an offer
 
 
 def _cut_short(opened: OpenCall) -> str:
-    given = f"at least {opened.items}" if opened.said.line else str(opened.items)
     return (
-        f"{opened.said.package.spec.name} had given {given} items when the broker died; a "
+        f"{opened.said.package.spec.name} {had_given(opened.items)} when the broker died; a "
         "generator runs again only where it has given none"
     )
 

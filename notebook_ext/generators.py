@@ -23,9 +23,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from msgspec.structs import replace
+
 from kernel_worker.context import running_input
 from kernel_worker.errors import InvalidError
-from kernel_worker.model import NoValue, is_sealed
+from kernel_worker.model import NoValue, Outcome, had_given, is_sealed
 from kernel_worker.wire import payload
 from kernel_worker.wire.frames import plain_bytes
 from notebook_ext import dropping
@@ -209,6 +211,16 @@ class AttachedRun(Run):
                 line.shut()
                 return
         self.delivery.finish(max(self._received, self._by_line), raising)
+
+    def ended(self, end: Ended) -> None:
+        """The generator has ended otherwise; how many items it gave is known best here."""
+        self._end(partial(self._raise, end, had_given(self._received)))
+
+    def _raise(self, end: Ended, said: str) -> None:
+        __tracebackhide__ = True
+        if end.outcome is Outcome.LOST and self._by_line > self._received:
+            end = replace(end, message=end.message.replace(said, had_given(self._by_line), 1))
+        open_result(end, self.name)
 
     def credit(self, *, within: bool = False) -> None:
         """Say what was taken, once it is much."""

@@ -33,8 +33,6 @@ class Life(msgspec.Struct):
     deaths: int = 0
     items: int = 0
     """How many items its generator has given: from the first one on it never runs again."""
-    has_line: bool = False
-    """Whether items went past the broker, which hears of them late."""
     leased: int = 0
     """Of a restored input that must not run twice: the attempt that a worker got last."""
 

@@ -95,9 +95,7 @@ def items_yielded(state: State, event: events.ItemsYielded) -> None:
         return
     if event.line_of and (event.line_of != call.id or not call.attached):
         return
-    life = call.life(index)
-    life.items += event.count
-    life.has_line = life.has_line or bool(event.line_of)
+    call.life(index).items += event.count
     state.record(call, records.ItemsYielded(call.id, index, event.start, event.count))
     state.emit(effects.ReportItems(call.id, index, event.start, event.count))
     resume_waiters(state, call)
@@ -272,7 +270,7 @@ def lose_attempt(
         message = retries.lost_message(spec, index, cause, life.deaths)
         if life.items:
             died = f"its worker died under it ({cause})"
-            message = retries.cut_short_message(spec.name, life.items, died, has_line=life.has_line)
+            message = retries.cut_short_message(spec.name, life.items, died)
         call.states.move(index, index + 1, Cause.LOST)
         report_end(state, call, (index, index + 1), Outcome.LOST, life.attempt, message, ran=ran)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kernel_worker.model import Outcome
+from kernel_worker.model import Outcome, had_given
 
 if TYPE_CHECKING:
     from kernel_worker.core.calls import Life
@@ -69,19 +69,10 @@ def memory_message(spec: FunctionSpec, index: int, used_mib: int) -> str:
     )
 
 
-def cut_short_message(name: str, items: int, cause: str, *, has_line: bool = False) -> str:
-    """Return what people are told of a generator that is lost after it gave items.
-
-    Args:
-        name: the function's.
-        items: how many are known to have been given.
-        cause: what it was lost by.
-        has_line: whether they went by a line, so that there may be more of them.
-    """
-    given = "1 item" if items == 1 else f"{items} items"
-    given = f"at least {given}" if has_line else given
+def cut_short_message(name: str, items: int, cause: str) -> str:
+    """Return what people are told of a generator that is lost after it gave items."""
     return (
-        f"{name} had given {given} when {cause}; a generator runs again only where it has given "
+        f"{name} {had_given(items)} when {cause}; a generator runs again only where it has given "
         "none"
     )
 

@@ -245,11 +245,12 @@ class Executor:
         return values if count else None
 
     def hand_over(self) -> None:
-        """Let the outcome of what runs come by the broker, if it came by a line."""
+        """Let what runs be answered by the broker, if it came, or gives items, by a line."""
         work = self.work
         if work is not None and work.lent is not None:
             with self._channel.sending():
                 work.lent.hand_over(self._channel)
+        self.streamer.leave_line()
 
     def _begin(self, lease: messages.Lease) -> Work | None:
         """Take a lease up, or answer that all of it is returned."""

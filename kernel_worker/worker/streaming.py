@@ -239,6 +239,13 @@ class Streamer:
                 with self._channel.sending():
                     stream.leave_line_locked(self._channel)
 
+    def leave_line(self) -> None:
+        """Let further items go by the broker: whoever reads a line cannot look elsewhere."""
+        stream = self.stream
+        if stream is not None:
+            with self._channel.sending():
+                stream.leave_line_locked(self._channel)
+
     # ---- the main thread --------------------------------------------------------------------
 
     def _give(self, stream: Stream, work: Work, source: Iterator[Any]) -> None:

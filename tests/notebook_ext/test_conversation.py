@@ -608,7 +608,7 @@ def test_a_generator_that_gave_items_is_not_run_again_by_another_broker() -> Non
     assert [(message.call, message.streams) for message in again] == [("fc-2", True)]
     (end,) = heard.ends
     assert end.outcome is Outcome.LOST
-    assert "had given 1 items when the broker died" in end.message
+    assert "had given 1 item when the broker died" in end.message
     assert unheard.ends == []
 
 

@@ -170,7 +170,7 @@ class Told:
         self.run.succeeded(0, 1, 0, values(NoValue.ITEMS_GIVEN))
 
     def lost(self) -> None:
-        self.run.ended(Ended(0, 1, Outcome.LOST, 1, "it died", None, (), 0))
+        self.run.ended(Ended(0, 1, Outcome.LOST, 1, "f had given 1 item: it died", None, (), 0))
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_of_a_lost_generator_comes_what_it_had_given(told: Told) -> None:
     assert next(told.items) == "a"
     told.lost()
     assert [next(told.items), next(told.items)] == ["b", "c"]
-    with pytest.raises(InternalFailure, match="it died"):
+    with pytest.raises(InternalFailure, match="f had given 3 items: it died"):
         next(told.items)
 
 

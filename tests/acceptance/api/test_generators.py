@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from pathlib import Path
 
@@ -312,7 +311,7 @@ def test_a_worker_that_dies_before_the_first_item_costs_nothing(
     cell = notebook.run("got = []\nfor x in dies.remote_gen(False):\n    got.append(x)")
     assert cell.error is not None
     assert cell.error.name == "InternalFailure"  # after its items
-    assert "had given at least 2 items" in cell.error.value
+    assert "had given 2 items" in cell.error.value
     assert value(notebook, "len(got)") == 2
 
 
@@ -516,5 +515,5 @@ def test_a_spawned_generator_outlives_the_broker(
     shown = run_script(BROKER_DIES, own_place.variables).splitlines()
     assert [line.split()[0] for line in shown[:3]] == ["0", "0", "1000"]
     assert "had given 1000 items when the broker died" in shown[0]
-    assert re.search(r"had given at least \d+ items when the broker died", shown[1])
+    assert "had given 10 items when the broker died" in shown[1]
     assert shown[3] == "[0, 1, 'end']"
