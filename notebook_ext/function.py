@@ -92,6 +92,8 @@ class Function(Callee[P, R], Pooled):
         function: Function[Any, Any] = object.__new__(cls)
         Source.__init__(function, key, name, module, options_.Options(), table=table)
         function.is_generator = is_generator
+        names = {"__name__": name.rpartition(".")[2], "__qualname__": name, "__module__": module}
+        vars(function).update(names)  # as `_introduce` does
         return function
 
     def newest(self) -> Function[P, R]:

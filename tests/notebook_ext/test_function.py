@@ -137,6 +137,15 @@ def test_recursion_and_local_calls_in_a_worker(live: nb.App) -> None:
     assert both.remote(3) == (6, 6, 6, [6, 8])
 
 
+def test_a_function_has_its_name_in_a_worker_too(live: nb.App, add: nb.Function[..., int]) -> None:
+    @live.function
+    def own() -> list[str]:
+        names = [own.__name__, own.__qualname__, own.__module__]  # type: ignore[attr-defined]
+        return [*names, add.__name__]  # type: ignore[attr-defined]
+
+    assert own.remote() == own.local()
+
+
 def test_a_long_wait_says_once_what_it_waits_for() -> None:
     said: list[str] = []
 
