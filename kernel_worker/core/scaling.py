@@ -184,7 +184,9 @@ def _victims(state: State, pool: Pool, condition: Condition) -> list[Worker]:
         candidates = [
             worker
             for worker in host.workers.values()
-            if worker.condition is condition and _stands_in_the_way(worker, pool, wanted)
+            if worker.condition is condition
+            and not _is_leaving(worker)
+            and _stands_in_the_way(worker, pool, wanted)
         ]
         # Those that nothing keeps go first.
         candidates.sort(key=lambda w: (w.pool.unblocked <= w.pool.kept(state.now), w.since))

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import autoscaler
 from kernel_worker.core import effects, events
-from kernel_worker.core.scaling import MAX_KEPT
+from kernel_worker.core.scaling import MAX_KEPT, STARVED_SECONDS
 from kernel_worker.model import ClientId, FunctionSpec, PoolId, PoolSettings, Resources
 from tests.core.simulation import CLIENT, HOST, Simulation, make_resources, make_spec
 
@@ -315,3 +315,20 @@ def test_a_pool_that_is_short_of_memory_gives_none_of_its_own_workers_up() -> No
     simulation.run(5.0)
     (worker,) = simulation.core._state.pools[pool].workers.values()
     assert not worker.draining
+
+
+def test_who_gives_way_to_one_pool_already_is_not_asked_again_for_another() -> None:
+    simulation = Simulation(make_resources(memory_mib=1_000))
+    small, large = Resources(memory_mib=100), Resources(memory_mib=900)
+    for name, held in (("a", small), ("b", large)):
+        simulation.submit(simulation.define(make_spec(name, resources=held), 9.0), 1)
+    simulation.run(0.1)
+    calls = []
+    for name, wanted in (("c", small), ("d", large)):
+        needy = simulation.define(make_spec(name, resources=wanted), 0.01)
+        calls.append(simulation.submit(needy, 1))
+        simulation.run(2 * STARVED_SECONDS)
+    held_by = {w.pool.spec.name: w.draining for w in simulation.core._state.workers.values()}
+    assert held_by == {"a": True, "b": True}
+    for call in calls:
+        simulation.run_call(call)
