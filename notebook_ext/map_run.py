@@ -74,6 +74,8 @@ class MapRun(Answer):
         self.session: Session = process.current()
         super().__init__(self.session.output(function.name))
         self.name = function.name
+        self.has_raised = False
+        """Whether who iterates was given an exception: nothing comes behind it."""
         self.facts = MapFacts(title, length_of(sources))
         self.kept = Kept()
         """What became of the inputs, as the user numbers them."""

@@ -16,6 +16,7 @@ import contextvars
 import inspect
 import itertools
 import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -219,31 +220,44 @@ class _Results(itertools.chain[Any]):
     """
 
     pieces: Generator[Iterator[Any], None, None]
-    failed: list[bool]
+    run: MapRun
 
     @classmethod
     def of(cls, left: Unfinished[Any], ended: Reading) -> Self:
         """Return those of a run, which has not begun yet."""
-        failed: list[bool] = []
-        pieces = _iterate(left, ended, failed)
-        made = cast("Self", cls.from_iterable(pieces))
-        made.pieces, made.failed = pieces, failed
+        pieces = _iterate(left, ended)
+        made = cast("Self", cls.from_iterable(_InTurn(pieces)))
+        made.pieces, made.run = pieces, left.run
         return made
 
     @property
     def is_over(self) -> bool:
         """Whether no more come."""
-        return bool(self.failed) or inspect.getgeneratorstate(self.pieces) == inspect.GEN_CLOSED
+        return self.run.has_raised or inspect.getgeneratorstate(self.pieces) == inspect.GEN_CLOSED
 
     def close(self) -> None:
         """Give no more but what is left of the piece that is at hand."""
         self.pieces.close()
 
 
-def _iterate(
-    left: Unfinished[Any], ended: Reading, failed: list[bool]
-) -> Generator[Iterator[Any], None, None]:
-    """Yield the results, piece by piece; `failed` is filled where one of them is an exception."""
+class _InTurn:
+    """Lets threads that share an iterator wait for each other, as a generator does not."""
+
+    def __init__(self, pieces: Generator[Iterator[Any], None, None]) -> None:
+        self._pieces = pieces
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Iterator[Any]:
+        __tracebackhide__ = True
+        with self._lock:
+            return next(self._pieces)
+
+
+def _iterate(left: Unfinished[Any], ended: Reading) -> Generator[Iterator[Any], None, None]:
+    """Yield the results, piece by piece."""
     __tracebackhide__ = True
     run = left.run
     try:
@@ -255,8 +269,8 @@ def _iterate(
                 continue
             run.gate.look()
             results = _opened(*found, ended)
-            yield results if type(results) is _LIST_ITERATOR else _caught(results, left, failed)
-            if failed:
+            yield results if type(results) is _LIST_ITERATOR else _caught(results, left)
+            if run.has_raised:
                 return
     except GeneratorExit:
         raise
@@ -266,7 +280,7 @@ def _iterate(
     _finish(left, "done")
 
 
-def _caught(results: Iterator[Any], left: Unfinished[Any], failed: list[bool]) -> Iterator[Any]:
+def _caught(results: Iterator[Any], left: Unfinished[Any]) -> Iterator[Any]:
     """Yield the results of a piece in which something may be raised: that is the end of the run."""
     __tracebackhide__ = True
     try:
@@ -274,7 +288,7 @@ def _caught(results: Iterator[Any], left: Unfinished[Any], failed: list[bool]) -
     except GeneratorExit:
         raise
     except BaseException as error:
-        failed.append(True)
+        left.run.has_raised = True
         _finish(left, "failed" if isinstance(error, Exception) else "cancelled", error)
         raise
 
@@ -332,6 +346,7 @@ def _ended(run: MapRun, start: int, end: Ended, *, returns: bool, wraps: bool) -
         note = map_note(end, index, run.name, run.facts.title)
         error = exception_of(end, run.name, note=note, index=index)
         if not returns:
+            run.has_raised = True  # here too: a GeneratorExit of users passes as that of a drop
             raise error
         wrap = wraps and isinstance(error, Exception)
         yield exception.UserCodeException(error) if wrap else error

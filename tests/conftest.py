@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from kernel_worker.store import owning
@@ -27,6 +28,12 @@ IDLE_EXIT_SECONDS = 5.0
 BASE = pytest.StashKey[Path]()
 TIERS = ("", "acceptance", "suites", "documentation", "notebooks", "browser")
 """Folders below tests/ by how long they take; every other one is a room's, and quick."""
+
+hypothesis.settings.register_profile(
+    "beside others", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("beside others")
+"""What asserts that something is soon over is marked `clock` and runs alone; these do not."""
 
 KernelStarter = Callable[..., PlainKernel]
 

@@ -2,7 +2,8 @@
 
 The host agent reads it without asking anybody: for timeouts, and for which input had started when
 the worker died, also while C code holds the GIL. Slots are 64-bit words, written one at a time by
-the worker's main thread; `CLOCK_MONOTONIC` is one clock for all processes of a machine.
+the worker's main thread (STARTED by its control thread too); `CLOCK_MONOTONIC` is one clock for
+all processes of a machine.
 A worker that runs several leases at once says so in a table behind these slots, of which each row
 is one input (`enter` and `leave`, under a lock of the worker's).
 What lease it runs, or ran last, can be read here too (`held`): for the next broker, where this one
@@ -28,7 +29,10 @@ LEASE = 0
 POSITION = 1
 """The index of the input that was last taken up; it only grows within a lease."""
 STARTED = 2
-"""When that input started, in nanoseconds of `time.monotonic_ns`; 0: it does not run."""
+"""When that input started, in nanoseconds of `time.monotonic_ns`; 0: it does not run.
+
+In a stride of quick inputs (`worker.strides`): when the first did. The control thread of the worker
+writes it anew where a later one turns out to take its time."""
 READY = 3
 """1 once the function is loaded."""
 GONE = 6

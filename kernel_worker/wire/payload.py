@@ -314,7 +314,7 @@ class BatchReader:
         return _unpickled(data, [bytearray(frame) for frame in buffers])
 
     def plain_items(self, start: int, stop: int) -> list[object]:
-        """Return the items `[start, stop)` of a whole batch of values, unpickled once."""
+        """Return the items `[start, stop)` of a whole batch of values; they may be this one's."""
         items = self._plain_items()
         return items if not start and stop == len(items) else items[start:stop]
 

@@ -5,7 +5,7 @@ of two loops: `_run_plain` for whole batches of a plain function, where an input
 tenth of a microsecond (`strides` has its innermost part), and `_run_each` for everything else. A
 loop goes on until it is through or an input fails. The order of the writes matters (see
 `Work.give_back` and `interrupts`): position, then look at what was asked for, then the start time,
-then user code.
+then user code. Of a stride the start time is that of its first input, and is written before.
 
 Guarantees: every input of a lease is answered exactly once, in order, unless it was given back; the
 output of an input is sent before its outcome; what an input raises, `SystemExit` and
@@ -357,6 +357,7 @@ class Executor:
             while position < stop:
                 is_stride = count > 1 and not asked
                 item: Any = None if is_stride else next(items)
+                value: Any = None
                 slots[at] = position
                 if asked and not is_stride and not work.heed(position):
                     break
@@ -368,25 +369,24 @@ class Executor:
                     if not self._stride(work, function, inputs, position, count):
                         position = slots[at]
                         break
-                    now = clock()
-                    if now - began > _SILENT_NS:
-                        self.drain()
-                        now = clock()
+                    position += count
                 else:
                     count = 1
                     value = function(item) if is_column else function(*item)
-                    if hits and position in hits:
+                    if hits:
                         self._refuse_late(work, position)
+                now = clock()
+                took = now - began
+                if took > _SILENT_NS:
+                    self.drain()  # before the control thread can send the value
                     now = clock()
-                    if now - began > _SILENT_NS:
-                        self.drain()  # before the control thread can send the value
-                        now = clock()
+                if not is_stride:
                     if type(value) in _PLAIN_TYPES:
                         work.values.append(value)
                     else:
                         work.add(value)
-                position += count
-                count = min(_STRIDE, stop - position, _STRIDE_NS * count // (now - began + 1)) or 1
+                    position += 1
+                count = min(_STRIDE, stop - position, _STRIDE_NS * count // (took + 1)) or 1
                 if now > flush_at:
                     self._flush(work, now)
                     begins, now = True, clock()
@@ -431,7 +431,7 @@ class Executor:
                 if lease.streams is not None:
                     self.streamer.run(work, value, position, lease.streams)
                     value = NoValue.ITEMS_GIVEN
-                if position in work.hits:
+                if work.hits:
                     self._refuse_late(work, position)
                 if time.monotonic_ns() - slots[pages.STARTED] > _SILENT_NS:
                     self.drain()  # before the control thread can send the value
@@ -483,10 +483,10 @@ class Executor:
         return args, kwargs
 
     def _refuse_late(self, work: Work, position: int) -> None:
-        """Do not let a function win that swallowed its timeout."""
+        """Do not let a function win that swallowed its timeout, nor go on in a child of a fork."""
         if self._is_fork:
             end_fork(None)
-        if work.hits[position] == "timeout":
+        if work.hits.get(position) == "timeout":
             raise FunctionTimeoutError(self._timeout_text)
 
     # ---- answers ----------------------------------------------------------------------------
@@ -570,7 +570,7 @@ class Executor:
         """
         self._is_fork = True
         if self.work is not None:
-            self.work.hits[self._slots[pages.POSITION]] = "cancel"
+            self.work.hits[-1] = "cancel"  # whatever runs: the page tells where the parent is
 
     # ---- other threads ----------------------------------------------------------------------
 
@@ -625,6 +625,8 @@ class Executor:
         with self._lock:
             work = self.work
             if work is not None and work.id == lease:
+                if kind == "timeout" and not self._is_over_limit():
+                    return
                 if work.lent is not None and kind == "cancel":
                     index = work.lent.recall()  # the broker is told late
                 self.interrupts.request(work, index, kind)
@@ -686,6 +688,12 @@ class Executor:
                 work.send_locked(self._channel, until)
         finally:
             self._channel.release()
+
+    def _is_over_limit(self) -> bool:
+        """Whether what runs has run for as long as it may, behind the first of a stride too."""
+        now = time.monotonic_ns()
+        started = self._started(now)
+        return not started or (now - started) * _NS >= self._spec.timeout_seconds
 
     def _started(self, now_ns: int) -> int:
         """Return since when the input runs, 0: none does; in a stride, since it is seen to run.

@@ -5,8 +5,9 @@ else of an input costs one store. What other threads may ask for in the middle o
 `Work.asked`, one list that is empty as good as always. The clock is read by whoever calls, between
 two strides.
 
-Guarantees: position, then a look at what was asked for, then user code; a
-value that is no plain one is pickled before the next input begins.
+Guarantees: position, then a look at what was asked for, then user code; a value that is no plain
+one is pickled before the next input begins. In a child that user code forked, nothing of the page
+is believed (it is the parent's): `refuse_late` ends it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def run_tuples(  # noqa: PLR0917  what every input needs, in one frame
         position: that of the first.
         slots: the page's; says which input runs, also where this raises.
         work: the lease.
-        refuse_late: called where an input returned that had been interrupted.
+        refuse_late: called where an input returned while any of the lease had been interrupted.
 
     Returns:
         False where the input that the page names was given back, and thus did not run.
@@ -55,7 +56,7 @@ def run_tuples(  # noqa: PLR0917  what every input needs, in one frame
         if asked and not work.heed(slots[at]):
             return False
         value = function(*arguments)
-        if hits and slots[at] in hits:
+        if hits:
             refuse_late(work, slots[at])
         if type(value) in plain:
             keep(value)
@@ -78,7 +79,7 @@ def run_column(  # noqa: PLR0917  likewise
         if asked and not work.heed(slots[at]):
             return False
         value = function(argument)
-        if hits and slots[at] in hits:
+        if hits:
             refuse_late(work, slots[at])
         if type(value) in plain:
             keep(value)

@@ -115,7 +115,7 @@ class Work(Results):
         self.wanted = wanted
         """Interrupts that were asked for, by index (`want`)."""
         self.asked: list[int] = list(wanted)
-        """Not empty: something was asked for of inputs behind the one that runs; see `heed`."""
+        """Not empty: something was asked for (see `heed`), so that no stride begins any more."""
         self.hits: dict[int, Kind] = {}
         """Interrupts that were raised, by index."""
         self.lent: Lent | None = None

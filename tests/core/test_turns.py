@@ -88,7 +88,7 @@ def test_who_is_gone_leaves_his_turn_to_the_next() -> None:
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nobody_waits_while_something_is_there(seed: int) -> None:
     """Items and takers come in any order, and answers late: all items are taken while one waits."""
     dice = random.Random(seed)

@@ -155,6 +155,31 @@ def test_behind_a_failure_nothing_comes(bad: nb.Function[..., Any], by: str) -> 
         iter(mapped)
 
 
+def test_behind_a_generator_exit_of_the_function_nothing_comes(live: nb.App) -> None:
+    @live.function
+    def leaves(x: int) -> int:
+        if x == 3:
+            raise GeneratorExit
+        return x
+
+    results = iter(leaves.map(range(10)))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(GeneratorExit):
+        next(results)
+    assert list(results) == []
+
+
+def test_threads_share_the_results_of_one_map(add: nb.Function[..., int]) -> None:
+    results = iter(add.map(range(50_000)))
+    found: list[list[int]] = [[], []]
+    threads = [threading.Thread(target=one.extend, args=(results,)) for one in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(itertools.chain(*found)) == list(range(1, 50_001))
+
+
 def test_a_map_that_is_dropped_ends_without_a_collection(live: nb.App) -> None:
     @live.function
     def nap(x: int) -> int:

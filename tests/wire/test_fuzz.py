@@ -63,7 +63,7 @@ nearly = st.integers(0, 2**64).map(random.Random)
 
 
 @pytest.mark.fuzz
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(st.binary(max_size=200) | nearly.map(gone_wrong))
 def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     for decode in DECODERS:
@@ -75,7 +75,7 @@ def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
 
 
 @pytest.mark.fuzz
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(nearly, st.integers(0, 5))
 def test_any_frames_are_a_batch_or_refused(chance: random.Random, count: int) -> None:
     found = list(chance.choice(BATCHES))
@@ -94,7 +94,7 @@ def test_any_frames_are_a_batch_or_refused(chance: random.Random, count: int) ->
 
 
 @pytest.mark.fuzz
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(nearly, st.lists(st.binary(max_size=20), max_size=5))
 def test_any_mark_before_any_frames_is_a_message_or_refused(
     chance: random.Random, behind: list[bytes]

@@ -256,6 +256,19 @@ def test_a_range_is_not_unrolled() -> None:
     assert payload.BatchReader(parts)[10**8] == (10**8 + 3,)
 
 
+def test_a_column_is_given_where_it_is_the_only_one() -> None:
+    def reader(*columns: Any) -> payload.BatchReader:
+        parts = payload.encode_columns(list(columns))
+        assert parts is not None
+        return payload.BatchReader(parts)
+
+    assert reader(range(10)).column(2, 5) == range(2, 5)
+    assert reader(["a", "b", "c"]).column(1, 3) == ["b", "c"]
+    assert reader(["a"], ["b"]).column(0, 1) is None
+    rows = payload.encode_batch([(1,), (2,)], FORM_ARGS)
+    assert payload.BatchReader(rows).column(0, 2) is None
+
+
 @pytest.mark.parametrize(
     "columns",
     [[[1, [2]]], [[1, 2], [{}, None]], [[b"a" * 300_000]], [[f"{at:01000}" for at in range(300)]]],

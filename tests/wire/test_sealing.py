@@ -6,7 +6,7 @@ import os
 import pickle
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_worker.errors import DeserializationError, ProtocolError
@@ -54,7 +54,6 @@ def values(parts: list[Frame]) -> list[object]:
 
 
 @given(st.lists(items, min_size=1, max_size=6), st.integers(0, 2**40), st.data())
-@settings(deadline=None)
 def test_what_is_cut_while_it_is_sealed_opens_as_what_is_cut_in_clear(
     given_items: list[object], first: int, data: st.DataObject
 ) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from kernel_worker.errors import DeserializationError, SerializationError
@@ -18,6 +19,7 @@ from kernel_worker.model import CallContext, CallId, Digest, LeaseId, Outcome, R
 from kernel_worker.wire import failures, messages, payload, sealing
 from kernel_worker.wire.frames import FORM_ARGS, FORM_CALL, Frame
 from notebook_ext.capture import Capturer
+from tests.waiting import wait_until
 from tests.worker.harness import Broker, Received, Worker, define
 
 SQUARE = """
@@ -468,6 +470,35 @@ def test_a_child_that_a_function_forks_ends_where_the_function_does(
     assert worker.call(1) is True
     assert worker.output().count("x") == 4
     assert ("ValueError: in the child" in worker.output()) == ("raise" in ending)
+
+
+def test_a_child_that_is_forked_among_quick_inputs_runs_no_other(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """The page is the parent's, which has gone on."""
+    worker = broker.start_worker(
+        define(f"""
+        import os, time
+        home = 0
+        def f(x):
+            global home
+            home = home or os.getpid()
+            if x == 50 and not os.fork():
+                while os.path.exists({str(tmp_path / "gate")!r}):
+                    time.sleep(0.005)
+            if os.getpid() != home and x != 50:
+                os.mknod({str(tmp_path)!r} + f"/{{x}}")
+            return x
+        """)
+    )
+    (tmp_path / "gate").touch()
+    lease = worker.lease([(x,) for x in range(500)])
+    assert broker.outcomes(lease, 500) == {x: x for x in range(500)}
+    (child,) = psutil.Process(worker.pid).children()
+    (tmp_path / "gate").unlink()
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    assert list(tmp_path.iterdir()) == []
+    assert worker.call(7) == 7
 
 
 def test_a_forked_child_that_exits_has_its_exit_code(broker: Broker) -> None:

@@ -97,7 +97,7 @@ keys = st.recursive(
 
 
 @given(keys, keys)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_two_keys_are_one_exactly_where_a_dict_says_so(one: object, other: object) -> None:
     assert (encoded(one) == encoded(other)) is (one == other)
 
