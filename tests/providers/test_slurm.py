@@ -67,6 +67,11 @@ class Agent:
         assert found is not None
         return found
 
+    def begins(self) -> tuple[HostSpec, Sight]:
+        """Request a host, and wait until it runs."""
+        spec = self.requests()
+        return spec, self.awaits(spec, Phase.RUNNING)
+
     def job(self) -> str:
         from kernel_worker.providers.slurm_commands import jobs
 
@@ -185,8 +190,7 @@ def test_a_controller_that_does_not_answer_is_said_and_what_it_took_by_then_is_f
 ) -> None:
     agents.append(Agent(engine, tmp_path))
     agent = agents[0]
-    spec = agent.requests()
-    sight = agent.awaits(spec, Phase.RUNNING)
+    spec, sight = agent.begins()
     controller = int((agent.home / "slurmctld.pid").read_text())
     unheard = HostSpec(f"{agent.prefix}-2", 1, 0, 1, "H200", True)
     os.kill(controller, signal.SIGSTOP)
@@ -232,14 +236,12 @@ def test_a_job_that_others_end_is_gone_and_a_machine_that_is_down_is_lost(
     engine: Engine, tmp_path: Path, agents: list[Agent]
 ) -> None:
     agents.append(Agent(engine, tmp_path))
-    spec = agents[0].requests()
-    agents[0].awaits(spec, Phase.RUNNING)
+    spec, _ = agents[0].begins()
     run("scancel", agents[0].job())
     assert agents[0].awaits(spec, Phase.GONE).cause is Cause.ENDED
     agents.append(Agent(engine, tmp_path))
-    spec = agents[1].requests()
-    node = agents[1].awaits(spec, Phase.RUNNING).node
-    run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    spec, sight = agents[1].begins()
+    run("scontrol", "update", f"NodeName={sight.node}", "State=DOWN", "Reason=test")
     assert agents[1].awaits(spec, Phase.GONE).cause is Cause.LOST
     wait_until(lambda: "down" not in run("sinfo", "-h", "-o%T"), LIMIT_SECONDS, "it is back")
 
@@ -248,8 +250,7 @@ def test_a_host_leaves_by_itself_before_its_time_is_over(
     engine: Engine, tmp_path: Path, agents: list[Agent]
 ) -> None:
     agents.append(Agent(engine, tmp_path))
-    spec = agents[0].requests()
-    agents[0].awaits(spec, Phase.RUNNING)
+    spec, _ = agents[0].begins()
     run("scontrol", "update", f"JobId={agents[0].job()}", "TimeLimit=1")
     sight = agents[0].awaits(spec, Phase.GONE)
     assert sight.detail.startswith("exit code 0"), "it was asked, and has not been killed"
