@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 from typing import TYPE_CHECKING, Self
 
@@ -30,6 +31,13 @@ class ItemLine:
         self.name = f"notebook-ext-{os.urandom(16).hex()}"
         self._call = call
         self._listener: socket.socket | None = line.listen(self.name)
+        try:
+            self._spare = self._listener.dup()
+            """Makes room for the worker's end, where no other descriptor is left: items lie there
+            alone."""
+        except OSError:
+            self._listener.close()
+            raise
         self._end: socket.socket | None = None
 
     @classmethod
@@ -46,11 +54,18 @@ class ItemLine:
         return self._end is not None
 
     def open(self) -> bool:
-        """Say whether the worker has dialled; nobody else is let in."""
+        """Say whether the worker has dialled; nobody else is let in.
+
+        Raises:
+            OSError: it has, and no descriptor is left: its items are lost.
+        """
         listener, self._listener = self._listener, None
         if listener is not None:
-            with listener, contextlib.suppress(OSError):
-                while True:  # the last one: a worker that dialled and died gave nothing
+            self._spare.close()
+            with listener:
+                dialled = select.poll()  # to accept where nobody has takes a descriptor too
+                dialled.register(listener, select.POLLIN)
+                while dialled.poll(0):  # the last one: a worker that dialled and died gave nothing
                     end, _ = listener.accept()
                     self._take(end)
         return self.is_open
@@ -99,7 +114,9 @@ class ItemLine:
 
     def hang_up(self) -> None:
         """Read nothing more."""
-        if self._listener is not None:
-            self._listener.close()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._spare.close()
+            listener.close()
         if self._end is not None:
             self._end.close()

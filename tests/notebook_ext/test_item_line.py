@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -117,6 +119,46 @@ def test_without_descriptors_there_is_none() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert found is None
+
+
+@pytest.fixture
+def all_in_use() -> Iterator[Callable[[], None]]:
+    """Call it to have no descriptor left."""
+    held: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def use() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+
+    yield use
+    for each in held:
+        os.close(each)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_was_given_is_read_although_no_descriptor_is_left(
+    line: ItemLine, all_in_use: Callable[[], None]
+) -> None:
+    end = dial(line)
+    assert end.give(0, values("a", "b"))
+    all_in_use()
+    assert line.open()
+    end.close()
+    assert given(line) == ["a", "b"]
+
+
+def test_who_cannot_have_what_was_given_is_told_so(
+    line: ItemLine, all_in_use: Callable[[], None]
+) -> None:
+    ends = dial(line), dial(line)  # the first one's worker has died
+    all_in_use()
+    with pytest.raises(OSError, match="open files"):
+        line.open()
+    for end in ends:
+        end.close()
 
 
 class FakeSession:
