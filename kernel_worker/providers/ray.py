@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -270,13 +271,14 @@ def _join(address: str, namespace: str) -> None:
     os.environ.setdefault(*_GRACE)
     for left in reversed(range(_TRIES)):
         try:
-            ray.init(
-                address=address,
-                namespace=namespace,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=False,
-            )
+            with _sigterm_kept():
+                ray.init(
+                    address=address,
+                    namespace=namespace,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    configure_logging=False,
+                )
         except ConnectionAbortedError as error:
             ray.shutdown()
             why = str(error).strip().splitlines()[-1][:300]
@@ -289,6 +291,24 @@ def _join(address: str, namespace: str) -> None:
             time.sleep(_PAUSE_SECONDS)
         else:
             return
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep what this process does at SIGTERM: Ray has each one exit, whose hosts would stay.
+
+    Raises:
+        InterruptedError: it came meanwhile; what this process does then has been begun.
+    """
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as told:
+        signal.signal(signal.SIGTERM, former)
+        signal.raise_signal(signal.SIGTERM)
+        raise InterruptedError("told to end while it connected") from told
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _gone(sight: Sight, cause: Cause, detail: str) -> Sight:

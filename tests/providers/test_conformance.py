@@ -71,7 +71,10 @@ class Agent:
         self.provider = self.opens()
 
     def opens(self) -> Provider:
-        return opened(self.engine.address, self.directory, self.prefix, self.invitation)
+        at_sigterm = signal.getsignal(signal.SIGTERM)
+        made = opened(self.engine.address, self.directory, self.prefix, self.invitation)
+        assert signal.getsignal(signal.SIGTERM) is at_sigterm, "by which all hosts are given back"
+        return made
 
     def spec(self, number: int, gpus: int = 1, cpus: int = 1) -> HostSpec:
         return HostSpec(f"{self.prefix}-{number}", cpus, 0, gpus, "H200", True)
