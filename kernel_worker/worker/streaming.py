@@ -341,7 +341,8 @@ class Streamer:
         self.is_paused = True
         try:
             while stream.is_full and stream.index not in work.wanted:
-                if stream.line is not None and self._hear_line(stream):
+                line = stream.line  # a breakpoint in another thread may leave it
+                if line is not None and self._hear_line(stream, line):
                     continue
                 frames = None
                 if told or stream.line is None:
@@ -365,11 +366,10 @@ class Streamer:
             slots[pages.STARTED] = now - used
             stream.runs_on(now)
 
-    def _hear_line(self, stream: Stream) -> bool:
-        """Take credit that comes by the line within `PATIENCE_MS`; say whether any did."""
-        assert stream.line is not None  # noqa: S101  who calls this
+    def _hear_line(self, stream: Stream, line: ItemLine) -> bool:
+        """Take credit that comes by the line within `PATIENCE_MS`; say whether to look anew."""
         try:
-            credit = stream.line.credit()
+            credit = line.credit()
         except (OSError, ProtocolError):
             with self._channel.sending():
                 stream.leave_line_locked(self._channel)
@@ -384,8 +384,8 @@ class Streamer:
         with self._channel.sending():
             stream.tell_locked(self._channel)
             self._channel.send_locked(message)
-        if stream.line is not None:
-            stream.line.say_paused(stream.taken)
+        if (line := stream.line) is not None:
+            line.say_paused(stream.taken)
 
     @staticmethod
     def _is_credit(stream: Stream, frames: list[bytes]) -> bool:
